@@ -1,0 +1,92 @@
+"""Data sets of the classifiers: drawn from a seed, as in the release."""
+
+import numpy as np
+import sklearn.datasets
+
+
+class Dataset:
+    """How to draw (data, labels), and in which batches to go through them.
+
+    Attributes:
+        name: the drawing function's name.
+        num_examples: rows of data.
+        random_seed: an integer if every instance shares one draw, else None:
+            each instance of a problem draws its own.
+    """
+
+    def __init__(self, draw, num_features, num_examples, random_seed=None, **kw):
+        self.name = draw.__name__
+        self.num_features = num_features
+        self.num_examples = num_examples
+        self.random_seed = random_seed
+        self._draw = lambda seed: draw(
+            num_features, num_examples, random_seed=seed, **kw
+        )
+
+    def instances(self, seed, count):
+        """(data [K or 1, rows, features] float32, labels [K or 1, rows])."""
+        if self.random_seed is not None:
+            seeds = [self.random_seed]
+        else:
+            rng = np.random.default_rng([int(s) & 0xFFFFFFFF for s in seed])
+            seeds = rng.integers(2**31, size=count)
+        draws = [self._draw(int(s)) for s in seeds]
+        return (
+            np.stack([data for data, _ in draws]).astype("float32"),
+            np.stack([labels for _, labels in draws]).astype("int32"),
+        )
+
+    def __repr__(self):
+        return f"{self.name}({self.num_features}, {self.num_examples})"
+
+
+def random(num_features, num_examples, sep=1.0, random_seed=None):
+    """Two classes of Gaussian clusters, all features informative."""
+    return sklearn.datasets.make_classification(
+        n_samples=num_examples,
+        n_features=num_features,
+        n_informative=num_features,
+        n_redundant=0,
+        class_sep=sep,
+        random_state=random_seed,
+    )
+
+
+def random_mlp(num_features, num_examples, random_seed=None):
+    """Normal data, labelled by the sign of a random relu net's output.
+
+    The net has six layers of width 20 without biases; the label is whether
+    its first output is positive.
+    """
+    rng = np.random.RandomState(random_seed)
+    data = rng.randn(num_examples, num_features)
+    hidden = data
+    for layer in range(6):
+        if layer:
+            hidden = np.maximum(hidden, 0)
+        hidden = hidden @ rng.randn(hidden.shape[1], 20)
+    return data, (hidden[:, 0] > 0).astype("int32")
+
+
+def batch_indices(rng, num_examples, batch_size, num_steps):
+    """Minibatches [steps, B] from reshuffled epochs, without remainders.
+
+    A batch never exceeds the data set. The order is shuffled in place again
+    whenever fewer than `batch_size` examples are left.
+
+    Args:
+        rng: a `numpy.random.RandomState`, or the module `numpy.random`.
+        num_examples: the size of the data set.
+        batch_size: the wanted size of a batch.
+        num_steps: the number of batches.
+    """
+    order = np.arange(num_examples)
+    rng.shuffle(order)
+    batches, start = [], 0
+    for _ in range(num_steps):
+        if start + batch_size > num_examples:
+            rng.shuffle(order)
+            start = 0
+        batches.append(order[start : start + batch_size].copy())
+        start += batch_size
+    return np.stack(batches)
