@@ -90,3 +90,31 @@ def batch_indices(rng, num_examples, batch_size, num_steps):
         batches.append(order[start : start + batch_size].copy())
         start += batch_size
     return np.stack(batches)
+
+
+def minibatches(seed, first_step, num_steps, instances, num_examples, size):
+    """Minibatches of any stretch of an inner run: int32 [steps, K, B].
+
+    Every epoch is a fresh order of all examples for every instance; what is
+    left of an epoch after the last full batch is dropped. The result depends
+    on the arguments alone, so that a stopped run goes on as if it had not
+    been.
+
+    Args:
+        seed: sequence of integers.
+        first_step: the first inner step wanted.
+        num_steps: how many.
+        instances: K.
+        num_examples: the size of the data set.
+        size: B, at most `num_examples`.
+    """
+    per_epoch = num_examples // size
+    batches, epoch_order = [], (None, None)
+    for step in range(first_step, first_step + num_steps):
+        epoch, place = divmod(step, per_epoch)
+        if epoch_order[0] != epoch:
+            rng = np.random.default_rng([*map(int, seed), epoch])
+            order = np.tile(np.arange(num_examples, dtype="int32"), (instances, 1))
+            epoch_order = (epoch, rng.permuted(order, axis=1))
+        batches.append(epoch_order[1][:, place * size : (place + 1) * size])
+    return np.stack(batches)

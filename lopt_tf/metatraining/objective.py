@@ -1,0 +1,76 @@
+"""The meta-objective: how good a list of inner objectives is."""
+
+import tensorflow as tf
+
+_EPSILON = 1e-6
+
+
+class MetaObjective:
+    """Scores the objectives of a partial unroll (paper, section 4.2).
+
+    The mean over the recorded values l of log(l / (l0 + 1e-6) + 1e-6), or
+    without `use_log` the sum of weights * l / (l0 + 1e-6). A pure function
+    of (objectives, starting objective).
+
+    Args:
+        use_log: average logarithms.
+        use_numerator_epsilon: log((l + 1e-6) / (l0 + 1e-6)) instead.
+        weights: without `use_log`, one weight for each of the last recorded
+            values; 1 / number of values if None.
+    """
+
+    def __init__(self, use_log=True, use_numerator_epsilon=False, weights=None):
+        self.use_log = use_log
+        self.use_numerator_epsilon = use_numerator_epsilon
+        self.weights = weights
+
+    def terms(self, objectives, initial):
+        """The value of each recorded objective [..., K] on its own."""
+        scale = initial + _EPSILON
+        if not self.use_log:
+            return objectives / scale
+        if self.use_numerator_epsilon:
+            return tf.math.log((objectives + _EPSILON) / scale)
+        return tf.math.log(objectives / scale + _EPSILON)
+
+    def __call__(self, objectives, initial, alive=None):
+        """The meta-objective of each instance, [K].
+
+        Args:
+            objectives: recorded objectives, [n, K].
+            initial: the objectives at the start of the run, [K].
+            alive: bool [n, K]; values of instances that had blown up are
+                left out. None counts everything.
+        """
+        if alive is None:
+            alive = tf.ones(objectives.shape, "bool")
+        # Values that do not count must not reach the logarithm: 0 * nan is
+        # nan in its gradient.
+        safe = tf.where(alive, objectives, tf.ones_like(objectives))
+        terms = self.terms(safe, initial)
+        counted = tf.cast(alive, terms.dtype)
+        if self.use_log or self.weights is None:
+            number = tf.maximum(tf.reduce_sum(counted, axis=0), 1)
+            return tf.reduce_sum(counted * terms, axis=0) / number
+        weights = tf.reshape(tf.cast(self.weights, terms.dtype), (-1, 1))
+        last = -weights.shape[0]
+        return tf.reduce_sum((weights * counted[last:]) * terms[last:], axis=0)
+
+
+def survivors(objectives, initial, alive, max_multiplier):
+    """Which instances have not blown up: bool [n, K].
+
+    An instance is out from the first step on at which its objective is not
+    finite, or exceeds `max_multiplier` times its start (if positive).
+
+    Args:
+        objectives: recorded objectives, [n, K].
+        initial: the objectives at the start of the run, [K].
+        alive: bool [K]: who was alive before.
+        max_multiplier: `obj_train_max_multiplier`; 0 or less for no limit.
+    """
+    fine = tf.math.is_finite(objectives)
+    if max_multiplier > 0:
+        fine &= objectives <= max_multiplier * initial
+    lost = tf.cumsum(tf.cast(~fine, "int32"), axis=0)
+    return (lost == 0) & alive
