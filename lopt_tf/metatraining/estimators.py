@@ -182,8 +182,8 @@ class PersistentEvolution:
         self.objective = objective
         self.stdev = stdev
         self.max_multiplier = max_multiplier if max_multiplier > 0 else 1e6
-        self._draw = tf.function(self._perturbed, jit_compile=True)
-        self._estimate = tf.function(self._gradient, jit_compile=True)
+        self._draw = unroll.compiled(self._perturbed)
+        self._estimate = unroll.compiled(self._gradient)
 
     def start(self, vector, weights, constants, seed):
         """Begins K fresh pairs of inner runs; returns the state."""

@@ -88,12 +88,10 @@ class Unroller:
         self.segment_length = segment_length
         self.use_second_derivatives = use_second_derivatives
         self.copies = copies
-        self.forward = tf.function(self._forward, jit_compile=True)
-        self.backward = tf.function(self._backward, jit_compile=True)
-        self.start = tf.function(self._start, jit_compile=True)
-        self.start_backward = tf.function(
-            self._start_backward, jit_compile=True
-        )
+        self.forward = compiled(self._forward)
+        self.backward = compiled(self._backward)
+        self.start = compiled(self._start)
+        self.start_backward = compiled(self._start_backward)
 
     @property
     def size(self):
@@ -115,11 +113,13 @@ class Unroller:
     def constants(self, seed):
         """The problem's constants for all runs; copies share theirs."""
         constants = self.problem.constants(run_seed(seed), self.instances)
-        return {name: self._tiled(c) for name, c in constants.items()}
+        # What has a single row is the same for all, and stays so.
+        return {
+            name: self._tiled(c) if c.shape[0] == self.instances > 1 else c
+            for name, c in constants.items()
+        }
 
     def _tiled(self, array):
-        if self.copies == 1 or array.shape[0] == 1:
-            return array
         return tf.tile(array, [self.copies] + [1] * (array.shape.rank - 1))
 
     def new_run(self, weights, constants, seed):
@@ -429,6 +429,11 @@ def _for_each(weights, size):
         else tf.tile(tf.convert_to_tensor(w)[None], (size, 1, 1))
         for name, w in weights.items()
     }
+
+
+def compiled(function):
+    """An XLA-compiled function; its Python runs as written, once."""
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 def run_seed(numbers):

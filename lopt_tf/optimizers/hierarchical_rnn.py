@@ -31,6 +31,8 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
     arXiv 1703.04813.
     """
 
+    name = "hierarchical_rnn"
+
     def __init__(
         self,
         level_sizes=(10, 20, 20),

@@ -25,7 +25,12 @@ class UpdateRule:
     Subclasses implement `init_weights`, `init_state`, `updates` and
     `get_config`. `step` is the one update function of the package:
     meta-training, the Keras optimizer and the evaluation all call it.
+
+    Attributes:
+        name: identifies the rule in files and on command lines.
     """
+
+    name = None
 
     def init_weights(self, seed):
         """Returns meta-parameters before meta-training: {name: array}."""

@@ -1,0 +1,72 @@
+"""RMSProp and Adam for the meta-parameters, as pure functions.
+
+`(slots, weights, gradient) -> (slots, weights)` on plain tensors: Keras
+optimizers do not run everywhere that meta-training does.
+"""
+
+import tensorflow as tf
+
+
+class RMSProp:
+    """The published meta-optimizer: decay 0.9, epsilon 1e-20."""
+
+    def __init__(self, learning_rate=1e-6, decay=0.9, epsilon=1e-20):
+        self.learning_rate = learning_rate
+        self.decay = decay
+        self.epsilon = epsilon
+
+    def init(self, weights):
+        """Slots for weights of this shape."""
+        # As in TensorFlow's RMSProp, the mean square starts at 1.
+        return {"mean_square": tf.ones_like(weights)}
+
+    def apply(self, slots, weights, gradient):
+        """One update."""
+        mean_square = (
+            self.decay * slots["mean_square"]
+            + (1 - self.decay) * gradient**2
+        )
+        step = gradient / tf.sqrt(mean_square + self.epsilon)
+        slots = {"mean_square": mean_square}
+        return slots, weights - self.learning_rate * step
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015)."""
+
+    def __init__(
+        self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8
+    ):
+        self.learning_rate = learning_rate
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def init(self, weights):
+        """Slots for weights of this shape."""
+        zeros = tf.zeros_like(weights)
+        return {"first": zeros, "second": zeros, "step": tf.constant(0.0)}
+
+    def apply(self, slots, weights, gradient):
+        """One update."""
+        step = slots["step"] + 1
+        first = self.beta_1 * slots["first"] + (1 - self.beta_1) * gradient
+        second = (
+            self.beta_2 * slots["second"] + (1 - self.beta_2) * gradient**2
+        )
+        direction = (first / (1 - self.beta_1**step)) / (
+            tf.sqrt(second / (1 - self.beta_2**step)) + self.epsilon
+        )
+        slots = {"first": first, "second": second, "step": step}
+        return slots, weights - self.learning_rate * direction
+
+
+OPTIMIZERS = {"rmsprop": RMSProp, "adam": Adam}
+
+
+def clean(gradient, clip):
+    """Non-finite elements to zero, the rest clipped: (gradient, count)."""
+    finite = tf.math.is_finite(gradient)
+    count = tf.reduce_sum(tf.cast(~finite, "int32"))
+    gradient = tf.where(finite, gradient, tf.zeros_like(gradient))
+    return tf.clip_by_value(gradient, -clip, clip), count
