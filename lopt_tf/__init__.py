@@ -1,0 +1,18 @@
+"""lopt_tf: learned optimizers and learned schedules for Keras."""
+
+import importlib
+
+from lopt_tf.optimizers.learned_optimizer import HierarchicalRNN
+from lopt_tf.optimizers.learned_optimizer import LearnedOptimizer
+
+__version__ = "0.1.0"
+
+_LAZY = ("callbacks", "checkpointing", "evaluation", "metatraining")
+
+__all__ = ["HierarchicalRNN", "LearnedOptimizer", *_LAZY]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return importlib.import_module(f"lopt_tf.{name}")
+    raise AttributeError(f"module 'lopt_tf' has no attribute {name!r}")

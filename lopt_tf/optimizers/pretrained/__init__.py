@@ -1,8 +1,11 @@
 """Trained meta-parameters as files: arrays, JSON and a format version."""
 
+import pathlib
+
 from lopt_tf import checkpointing
 
 _KIND = "lopt_tf.optimizer"
+_FOLDER = pathlib.Path(__file__).parent
 
 
 def save(path, rule, weights):
@@ -31,3 +34,43 @@ def load(path, rule_name):
             f"{rule_name!r}."
         )
     return metadata["config"], weights
+
+
+def names():
+    """Names of the weights that ship with the package, best first."""
+    return sorted(p.stem for p in _FOLDER.glob("*.npz"))
+
+
+def path(name):
+    """The file of shipped weights.
+
+    Raises:
+        ValueError: if there are none of that name.
+    """
+    if name not in names():
+        known = ", ".join(names()) or "none in this version"
+        raise ValueError(
+            f"There are no pretrained weights named {name!r} (shipped: "
+            f"{known}), and no such file. Meta-train an optimizer with "
+            "`python -m train_scripts.metatrain`, and give the path of its "
+            "optimizer.npz."
+        )
+    return _FOLDER / f"{name}.npz"
+
+
+def find(path_or_name):
+    """(file, shipped name or None) for what a user gave.
+
+    Raises:
+        ValueError: if it is neither a file nor a shipped name.
+    """
+    if path_or_name is None:
+        path_or_name = next(iter(names()), "default")
+    as_path = pathlib.Path(path_or_name)
+    if as_path.is_dir():
+        as_path = as_path / "optimizer.npz"
+    if as_path.is_file():
+        return as_path, None
+    if as_path.suffix or len(as_path.parts) > 1:
+        raise checkpointing.CheckpointError(f"There is no file {as_path}.")
+    return path(str(path_or_name)), str(path_or_name)
