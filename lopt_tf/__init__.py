@@ -2,8 +2,10 @@
 
 import importlib
 
-from lopt_tf.optimizers.learned_optimizer import HierarchicalRNN
-from lopt_tf.optimizers.learned_optimizer import LearnedOptimizer
+from lopt_tf.optimizers.learned_optimizer import (
+    HierarchicalRNN,
+    LearnedOptimizer,
+)
 
 __version__ = "0.1.0"
 

@@ -14,7 +14,9 @@ class Dataset:
             each instance of a problem draws its own.
     """
 
-    def __init__(self, draw, num_features, num_examples, random_seed=None, **kw):
+    def __init__(
+        self, draw, num_features, num_examples, random_seed=None, **kw
+    ):
         self.name = draw.__name__
         self.num_features = num_features
         self.num_examples = num_examples
@@ -114,7 +116,9 @@ def minibatches(seed, first_step, num_steps, instances, num_examples, size):
         epoch, place = divmod(step, per_epoch)
         if epoch_order[0] != epoch:
             rng = np.random.default_rng([*map(int, seed), epoch])
-            order = np.tile(np.arange(num_examples, dtype="int32"), (instances, 1))
+            order = np.tile(
+                np.arange(num_examples, dtype="int32"), (instances, 1)
+            )
             epoch_order = (epoch, rng.permuted(order, axis=1))
         batches.append(epoch_order[1][:, place * size : (place + 1) * size])
     return np.stack(batches)

@@ -1,0 +1,1 @@
+"""Programs: `python -m train_scripts.<name> --help`."""

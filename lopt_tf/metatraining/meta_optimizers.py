@@ -23,8 +23,7 @@ class RMSProp:
     def apply(self, slots, weights, gradient):
         """One update."""
         mean_square = (
-            self.decay * slots["mean_square"]
-            + (1 - self.decay) * gradient**2
+            self.decay * slots["mean_square"] + (1 - self.decay) * gradient**2
         )
         step = gradient / tf.sqrt(mean_square + self.epsilon)
         slots = {"mean_square": mean_square}
@@ -51,9 +50,7 @@ class Adam:
         """One update."""
         step = slots["step"] + 1
         first = self.beta_1 * slots["first"] + (1 - self.beta_1) * gradient
-        second = (
-            self.beta_2 * slots["second"] + (1 - self.beta_2) * gradient**2
-        )
+        second = self.beta_2 * slots["second"] + (1 - self.beta_2) * gradient**2
         direction = (first / (1 - self.beta_1**step)) / (
             tf.sqrt(second / (1 - self.beta_2**step)) + self.epsilon
         )

@@ -9,10 +9,8 @@ import tensorflow as tf
 
 from lopt_tf import checkpointing
 from lopt_tf.metatraining import curriculum as curriculum_lib
-from lopt_tf.metatraining import estimators
-from lopt_tf.metatraining import meta_optimizers
+from lopt_tf.metatraining import estimators, meta_optimizers, unroll
 from lopt_tf.metatraining import objective as objective_lib
-from lopt_tf.metatraining import unroll
 from lopt_tf.optimizers import pretrained
 
 _KIND = "lopt_tf.metatraining"

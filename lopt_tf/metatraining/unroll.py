@@ -135,9 +135,7 @@ class Unroller:
         params = [self._tiled(p) for p in params]
         log_lrs = self.draw_log_learning_rates(seed)
         state, initial = self.start(weights, constants, params, log_lrs)
-        return Run(
-            params, state, 0, seed, initial, tf.math.is_finite(initial)
-        )
+        return Run(params, state, 0, seed, initial, tf.math.is_finite(initial))
 
     def draw_log_learning_rates(self, seed):
         """Starting log learning rates: list of tensors [K, *shape]."""
@@ -146,9 +144,7 @@ class Unroller:
             full = (self.instances, *shape)
             one = (self.instances, *(1,) * len(shape))
             for draws, size, use in zip(drawn, (full, one), (2 * i, 2 * i + 1)):
-                draws.append(
-                    tf.random.stateless_uniform(size, fold(seed, use))
-                )
+                draws.append(tf.random.stateless_uniform(size, fold(seed, use)))
         log_lrs = self.rule.draw_log_learning_rates(*drawn)
         return [self._tiled(value) for value in log_lrs]
 
@@ -393,7 +389,9 @@ def _only_alive(alive, weights_bar, bars):
     params_bar, state_bar = bars
 
     def rows(bar):
-        return _where(tf.reshape(alive, (-1,) + (1,) * (len(bar.shape) - 1)), bar)
+        return _where(
+            tf.reshape(alive, (-1,) + (1,) * (len(bar.shape) - 1)), bar
+        )
 
     # State arrays keep the instances third from the right.
     matrices = tf.reshape(alive, (-1, 1, 1))

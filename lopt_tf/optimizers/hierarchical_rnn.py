@@ -428,9 +428,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             size = ops.exp(new["step_log_lr"] + offset)
             return size * direction * layout.spread(length)
 
-        steps = scale(
-            new["direction"], first, weights.get("step_offset", 0.0)
-        )
+        steps = scale(new["direction"], first, weights.get("step_offset", 0.0))
         if not self.use_attention:
             return steps, None
         return steps, scale(new["attended_direction"], -1, 0.0)

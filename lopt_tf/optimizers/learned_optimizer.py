@@ -8,9 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lopt_tf.optimizers import hierarchical_rnn
-from lopt_tf.optimizers import pretrained
-from lopt_tf.optimizers import update_rule
+from lopt_tf.optimizers import hierarchical_rnn, pretrained, update_rule
 
 
 class LearnedOptimizer(keras.optimizers.Optimizer):
@@ -285,7 +283,10 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     def _device_update(self, present):
         def update(_, params, weights, state, counters, grads, learning_rate):
             values = self._update(
-                *([v.read_value() for v in g] for g in (weights, state, params)),
+                *(
+                    [v.read_value() for v in g]
+                    for g in (weights, state, params)
+                ),
                 self._all_gradients(grads, present),
                 learning_rate,
                 present=tuple(present),
@@ -323,9 +324,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
         # Keras compiles train steps with XLA only on request; the update is
         # fast only if it is compiled.
-        return tf.function(
-            self._pure_update, jit_compile=True, autograph=False
-        )
+        return tf.function(self._pure_update, jit_compile=True, autograph=False)
 
     def _pure_update(
         self, weights, state, params, grads, learning_rate, present
@@ -342,9 +341,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         """
         weights = dict(zip(self._weight_names, weights))
         old_state = dict(zip(self._state_names, state))
-        fine = ops.all(
-            ops.stack([ops.all(ops.isfinite(g)) for g in grads])
-        )
+        fine = ops.all(ops.stack([ops.all(ops.isfinite(g)) for g in grads]))
         # A NaN must not reach the unselected branch's arithmetic either.
         grads = [ops.where(fine, g, ops.zeros_like(g)) for g in grads]
         old = [ops.cast(p, "float32") for p in params]

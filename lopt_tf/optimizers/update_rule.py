@@ -113,7 +113,7 @@ def choose_layout(tensors, batch_dims=0):
     return _layout_for_shapes(shapes)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _layout_for_shapes(shapes):
     sizes = [math.prod(shape) for shape in shapes]
     total = sum(sizes)

@@ -1,0 +1,1 @@
+"""Compare optimizers: curves, tuned baselines, tables, plots."""

@@ -1,0 +1,80 @@
+"""What all programs share: flags, threads, clear errors, clean stops."""
+
+import os
+import signal
+import sys
+
+from absl import flags
+
+
+def run(program, flag_values, argv):
+    """Parses flags and runs a program; returns the exit status.
+
+    Mistakes of the user end in one line on standard error and status 2; an
+    interrupted program has saved its work, and returns 130.
+
+    Args:
+        program: function without arguments.
+        flag_values: the program's own `flags.FlagValues`.
+        argv: the command line, program name first.
+    """
+    module = sys.modules[program.__module__]
+    try:
+        if any(arg in ("--help", "-help", "-h", "--helpfull") for arg in argv):
+            print(module.__doc__, flag_values.get_help(), sep="\n")
+            return 0
+        rest = flag_values(list(argv))[1:]
+        if rest:
+            raise flags.Error(f"Unexpected argument {rest[0]!r}.")
+        # The logs of XLA and of device discovery say nothing to a user.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        signal.signal(signal.SIGTERM, _interrupt)
+        program()
+    except flags.Error as error:
+        return _fail(f"{error}\nSee --help.")
+    except (ValueError, FloatingPointError, ImportError, OSError) as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupt(signum, frame):
+    raise KeyboardInterrupt
+
+
+def _fail(message):
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def define_threads(flag_values):
+    """Defines --threads."""
+    flags.DEFINE_integer(
+        "threads",
+        0,
+        "Threads of TensorFlow's computations; 0 for one per core.",
+        lower_bound=0,
+        flag_values=flag_values,
+    )
+
+
+def set_threads(count):
+    """Sets TensorFlow's thread pools, unless they are already in use."""
+    import tensorflow as tf
+
+    threads = count or len(os.sched_getaffinity(0))
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(min(threads, 2))
+    except RuntimeError:
+        if count:
+            raise ValueError(
+                "--threads has no effect once TensorFlow has started."
+            ) from None
+
+
+def say(line):
+    """Prints a line of progress at once."""
+    print(line, flush=True)
