@@ -1,0 +1,9 @@
+"""Test settings: TensorFlow's threads, chosen before it starts."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Exact comparisons of resumed with undisturbed runs need one thread.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
