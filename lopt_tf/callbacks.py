@@ -36,7 +36,7 @@ class TrueParameters(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         known = hasattr(optimizer, "hold_true_parameters")
-        return optimizer if known and optimizer.built else None
+        return optimizer if known else None
 
     def _attend(self):
         optimizer = self._optimizer()

@@ -246,8 +246,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             present,
             self._trainable_variables,
             self._state_variables,
-            self._skipped,
-            self._iterations,
+            self._counters,
         )
 
     def _tensorflow_update(self, grads, present, learning_rate):
@@ -264,7 +263,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             self._trainable_variables,
             self._weight_variables,
             self._state_variables,
-            [self._skipped, self._iterations],
+            self._counters,
         )
 
         def merged(strategy, grads, learning_rate):
@@ -291,12 +290,18 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 learning_rate,
                 present=tuple(present),
             )
-            self._assign(values, present, params, state, *counters)
+            self._assign(values, present, params, state, counters)
 
         return update
 
-    def _assign(self, values, present, params, state, skipped, iterations):
+    @property
+    def _counters(self):
+        attention = [self._holds_true] if self._attends else []
+        return [self._skipped, self._iterations, *attention]
+
+    def _assign(self, values, present, params, state, counters):
         new_params, new_state, fine = values
+        skipped, iterations, *attention = counters
         for i in present:
             params[i].assign(new_params[i])
         for variable, value in zip(state, new_state):
@@ -306,6 +311,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         # `apply` goes on to the next iteration; a skipped step does not.
         back = count * (self.gradient_accumulation_steps or 1)
         iterations.assign(iterations - ops.cast(back, iterations.dtype))
+        for holds_true in attention:
+            holds_true.assign(ops.zeros_like(holds_true))
 
     def _all_gradients(self, grads, present):
         """One gradient for every variable; zeros where there is none."""
@@ -402,9 +409,16 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         layout = update_rule.choose_layout(self._trainable_variables)
         return layout.unpack(packed)
 
+    @property
+    def _holds_attended_point(self):
+        """Whether the variables do; None if there is no such point."""
+        if not self._attends or not self.built:
+            return None
+        return not int(ops.convert_to_numpy(self._holds_true))
+
     def hold_true_parameters(self):
         """Puts the true parameters into the variables, to evaluate or save."""
-        if not self._attends or int(ops.convert_to_numpy(self._holds_true)):
+        if self._holds_attended_point is not True:
             return
         layout = update_rule.choose_layout(self._trainable_variables)
         values = [ops.cast(v, "float32") for v in self._trainable_variables]
@@ -414,7 +428,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def hold_attended_parameters(self):
         """Puts the attended point back, to go on training."""
-        if not self._attends or not int(ops.convert_to_numpy(self._holds_true)):
+        if self._holds_attended_point is not False:
             return
         layout = update_rule.choose_layout(self._trainable_variables)
         self._put(layout.unpack(ops.convert_to_tensor(self._attended_point)))

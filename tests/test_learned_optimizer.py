@@ -1,0 +1,581 @@
+"""The Keras optimizer: everything a Keras optimizer does."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lopt_tf
+from lopt_tf import callbacks
+from lopt_tf.optimizers import learned_optimizer
+from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _data(rows=64, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(rows, 6)).astype("float32")
+    return images, (images[:, 0] > 0).astype("int32")
+
+
+def _model(seed=0, layers=None):
+    keras.utils.set_random_seed(seed)
+    layers = layers or [
+        keras.layers.Dense(5, activation="tanh"),
+        keras.layers.Dense(2),
+    ]
+    return keras.Sequential([keras.layers.Input((6,)), *layers])
+
+
+def _optimizer(**kwargs):
+    """Random weights, with learning rates at which something happens."""
+    kwargs.setdefault("init_lr_range", (1e-3, 1e-2))
+    return lopt_tf.HierarchicalRNN(seed=3, **kwargs)
+
+
+def _fit(model, optimizer, epochs=2, data=None, **kwargs):
+    model.compile(optimizer=optimizer, loss=LOSS, **kwargs)
+    data = data or _data()
+    history = model.fit(
+        *data, epochs=epochs, batch_size=16, shuffle=False, verbose=0
+    )
+    return history.history["loss"]
+
+
+def _variables(shapes=((4, 3), (5,), ()), seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        keras.Variable(rng.normal(size=s).astype("float32")) for s in shapes
+    ]
+
+
+def _gradients(variables, seed=1, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return [
+        tf.constant(scale * rng.normal(size=v.shape), "float32")
+        for v in variables
+    ]
+
+
+def _values(variables):
+    return [np.array(v) for v in variables]
+
+
+def _state(optimizer):
+    return _values(optimizer.variables)
+
+
+def _assert_equal(ours, expected, **kwargs):
+    for a, b in zip(ours, expected, strict=True):
+        if kwargs:
+            np.testing.assert_allclose(a, b, **kwargs)
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+def _expected(optimizer, params, gradients, learning_rate=1.0):
+    """The rule's own result for a fresh optimizer."""
+    rule, weights = optimizer.rule, optimizer.rule_weights()
+    rng = np.random.default_rng([optimizer.seed, 1])
+    uniforms, tensor_uniforms = [], []
+    for p in params:
+        uniforms.append(rng.random(p.shape, "float32"))
+        tensor_uniforms.append(rng.random((1,) * p.ndim, "float32"))
+    log_lrs = rule.draw_log_learning_rates(uniforms, tensor_uniforms)
+    state = rule.init_state(weights, params, log_lrs)
+    for gradient in gradients:
+        params, state = rule.step(
+            weights, state, params, gradient, learning_rate
+        )
+    return [np.array(p) for p in params]
+
+
+# The update.
+
+
+def test_steps_are_the_rule():
+    variables = _variables()
+    before = _values(variables)
+    optimizer = _optimizer()
+    gradients = [_gradients(variables, seed) for seed in range(3)]
+    for gradient in gradients:
+        optimizer.apply(gradient, variables)
+    expected = _expected(optimizer, before, gradients)
+    _assert_equal(_values(variables), expected, rtol=1e-5, atol=1e-7)
+    assert int(optimizer.iterations) == 3
+    moved = [np.abs(a - b).max() for a, b in zip(_values(variables), before)]
+    assert min(moved) > 1e-5
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        0.5,
+        2,
+        keras.optimizers.schedules.PiecewiseConstantDecay([0], [2.0, 0.0]),
+    ],
+)
+def test_learning_rate_multiplies_the_step(rate):
+    variables = _variables()
+    before = _values(variables)
+    optimizer = _optimizer(learning_rate=rate)
+    gradients = _gradients(variables)
+    optimizer.apply(gradients, variables)
+    factor = 2.0 if not isinstance(rate, float | int) else rate
+    expected = _expected(optimizer, before, [gradients], factor)
+    _assert_equal(_values(variables), expected, rtol=1e-5, atol=1e-7)
+    if not isinstance(rate, float | int):
+        after = _values(variables)
+        optimizer.apply(gradients, variables)
+        _assert_equal(_values(variables), after)
+
+
+def test_weight_decay():
+    plain, decayed = _variables(), _variables()
+    gradients = _gradients(plain)
+    before = _values(plain)
+    _optimizer().apply(gradients, plain)
+    optimizer = _optimizer(weight_decay=0.1, learning_rate=0.5)
+    half = _variables()
+    _optimizer(learning_rate=0.5).apply(gradients, half)
+    optimizer.apply(gradients, decayed)
+    expected = [h - 0.05 * b for h, b in zip(_values(half), before)]
+    _assert_equal(_values(decayed), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_weight_decay_with_attention_decays_the_truth():
+    variables = _variables()
+    before = _values(variables)
+    plain = _optimizer(use_attention=True)
+    plain.apply(_gradients(variables), variables)
+    variables = _variables()
+    optimizer = _optimizer(use_attention=True, weight_decay=0.1)
+    optimizer.apply(_gradients(variables), variables)
+    expected = [
+        np.array(t) - 0.1 * b for t, b in zip(plain.true_parameters(), before)
+    ]
+    true = [np.array(t) for t in optimizer.true_parameters()]
+    _assert_equal(true, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "clipping",
+    [{"clipvalue": 0.1}, {"clipnorm": 0.1}, {"global_clipnorm": 0.1}],
+)
+def test_clipping(clipping):
+    variables = _variables()
+    before = _values(variables)
+    optimizer = _optimizer(**clipping)
+    gradients = _gradients(variables, scale=10.0)
+    optimizer.apply(gradients, variables)
+    arrays = [g.numpy() for g in gradients]
+    norms = [np.linalg.norm(a) for a in arrays]
+    if "clipvalue" in clipping:
+        clipped = [np.clip(a, -0.1, 0.1) for a in arrays]
+    elif "clipnorm" in clipping:
+        clipped = [a * min(1, 0.1 / n) for a, n in zip(arrays, norms)]
+    else:
+        clipped = [a * 0.1 / np.linalg.norm(norms) for a in arrays]
+    # One step hardly depends on the scale; the momentum does.
+    state = dict(zip(optimizer._state_names, optimizer._state_variables))
+    flat = np.concatenate([c.ravel() for c in clipped])
+    np.testing.assert_allclose(
+        np.array(state["gradient_averages"])[0], flat, rtol=1e-5
+    )
+    expected = _expected(optimizer, before, [clipped])
+    _assert_equal(_values(variables), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_accumulation_is_the_mean():
+    variables = _variables()
+    before = _values(variables)
+    optimizer = _optimizer(gradient_accumulation_steps=2)
+    first, second = _gradients(variables, 1), _gradients(variables, 2)
+    optimizer.apply(first, variables)
+    _assert_equal(_values(variables), before)
+    optimizer.apply(second, variables)
+    mean = [(a + b) / 2 for a, b in zip(first, second)]
+    expected = _expected(optimizer, before, [mean])
+    _assert_equal(_values(variables), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_loss_scale_is_taken_out():
+    variables = _variables()
+    before = _values(variables)
+    optimizer = _optimizer(loss_scale_factor=8.0)
+    gradients = _gradients(variables)
+    optimizer.apply([8.0 * g for g in gradients], variables)
+    expected = _expected(optimizer, before, [gradients])
+    _assert_equal(_values(variables), expected, rtol=1e-5, atol=1e-7)
+    assert float(optimizer.scale_loss(2.0)) == 16.0
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_moving_average(attention):
+    variables = _variables()
+    optimizer = _optimizer(
+        use_ema=True, ema_momentum=0.5, use_attention=attention
+    )
+    averages = None
+    for seed in range(3):
+        optimizer.apply(_gradients(variables, seed), variables)
+        now = [np.array(t) for t in optimizer.true_parameters()]
+        averages = (
+            now
+            if averages is None
+            else [(a + n) / 2 for a, n in zip(averages, now)]
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer.finalize_variable_values(variables)
+    _assert_equal(_values(variables), averages, rtol=1e-5, atol=1e-6)
+
+
+# What networks bring along.
+
+
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", "mixed_bfloat16", "float16"]
+)
+def test_low_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        losses = _fit(_model(), _optimizer(), epochs=4)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.all(np.isfinite(losses))
+    assert losses[-1] < losses[0]
+
+
+def test_compiled_train_step_agrees():
+    plain = _fit(_model(), _optimizer(), jit_compile=False)
+    compiled = _fit(_model(), _optimizer(), jit_compile=True)
+    np.testing.assert_allclose(plain, compiled, rtol=1e-5)
+
+
+def test_eager_train_step_agrees():
+    plain = _fit(_model(), _optimizer())
+    eager = _fit(_model(), _optimizer(), run_eagerly=True)
+    np.testing.assert_allclose(plain, eager, rtol=1e-5)
+
+
+def test_frozen_layers():
+    model = _model()
+    model.layers[0].trainable = False
+    frozen = _values(model.layers[0].weights)
+    losses = _fit(model, _optimizer())
+    assert losses[-1] < losses[0]
+    _assert_equal(_values(model.layers[0].weights), frozen)
+    # Unfrozen and compiled again, everything is trained.
+    model.layers[0].trainable = True
+    _fit(model, _optimizer())
+    assert np.any(_values(model.layers[0].weights)[0] != frozen[0])
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_variable_without_gradient_stays(attention):
+    variables = _variables()
+    optimizer = _optimizer(use_attention=attention)
+    gradients = _gradients(variables)
+    optimizer.apply(gradients, variables)
+    true = [np.array(t) for t in optimizer.true_parameters()]
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        optimizer.apply([gradients[0], None, gradients[2]], variables)
+    after = [np.array(t) for t in optimizer.true_parameters()]
+    np.testing.assert_array_equal(after[1], true[1])
+    assert np.any(after[0] != true[0])
+
+
+def test_embedding():
+    rng = np.random.default_rng(0)
+    words = rng.integers(20, size=(64, 4))
+    labels = (words.sum(1) > 38).astype("int32")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((4,), dtype="int32"),
+            keras.layers.Embedding(20, 3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    losses = _fit(model, _optimizer(), epochs=5, data=(words, labels))
+    assert losses[-1] < losses[0]
+
+
+def test_sparse_gradients_with_repeated_rows_are_summed():
+    dense, sparse = _variables(((5, 2),)), _variables(((5, 2),))
+    slices = tf.IndexedSlices(
+        tf.constant([[1.0, 2.0], [3.0, 4.0]]),
+        tf.constant([2, 2]),
+        tf.constant([5, 2]),
+    )
+    _optimizer(clipvalue=5.0).apply([slices], sparse)
+    total = np.zeros((5, 2), "float32")
+    total[2] = [4, 5]
+    _optimizer().apply([tf.constant(total)], dense)
+    _assert_equal(_values(sparse), _values(dense), rtol=1e-6)
+
+
+def test_custom_loop():
+    model, optimizer = _model(), _optimizer()
+    images, labels = _data()
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = LOSS(labels, model(images))
+        grads = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(grads, model.trainable_variables)
+        return loss
+
+    optimizer.build(model.trainable_variables)
+    losses = [float(step()) for _ in range(20)]
+    assert losses[-1] < losses[0]
+    assert int(optimizer.iterations) == 20
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_mirrored_strategy_is_one_device(attention):
+    def train(strategy):
+        with strategy.scope():
+            model = _model()
+            optimizer = _optimizer(use_attention=attention)
+            losses = _fit(model, optimizer)
+        return losses, _values(model.trainable_variables), optimizer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one, single, _ = train(tf.distribute.get_strategy())
+        two, mirrored, optimizer = train(
+            tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        )
+    np.testing.assert_allclose(one, two, rtol=1e-4)
+    _assert_equal(mirrored, single, rtol=1e-3, atol=1e-5)
+    for variable in optimizer._state_variables:
+        first, second = variable.value.values
+        np.testing.assert_array_equal(first, second)
+
+
+# Steps that must not be taken.
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"clipvalue": 1.0}, {"weight_decay": 0.1}, {"use_attention": True}],
+)
+def test_bad_gradients_are_skipped(bad, config):
+    variables = _variables()
+    optimizer = _optimizer(**config)
+    gradients = _gradients(variables)
+    optimizer.apply(gradients, variables)
+    before, state = _values(variables), _state(optimizer)
+    spoiled = [gradients[0], gradients[1] * bad, gradients[2]]
+    optimizer.apply(spoiled, variables)
+    assert optimizer.skipped_steps == 1
+    _assert_equal(_values(variables), before)
+    for variable, old in zip(optimizer.variables, state):
+        if "skipped" not in variable.name:
+            np.testing.assert_array_equal(np.array(variable), old)
+    optimizer.apply(gradients, variables)
+    assert int(optimizer.iterations) == 2
+    assert np.any(_values(variables)[0] != before[0])
+
+
+def test_bad_gradients_in_an_accumulated_step():
+    variables = _variables()
+    optimizer = _optimizer(gradient_accumulation_steps=2)
+    before = _values(variables)
+    gradients = _gradients(variables)
+    optimizer.apply([g * np.nan for g in gradients], variables)
+    optimizer.apply(gradients, variables)
+    assert optimizer.skipped_steps == 1
+    _assert_equal(_values(variables), before)
+    optimizer.apply(gradients, variables)
+    optimizer.apply(gradients, variables)
+    expected = _expected(optimizer, before, [gradients])
+    _assert_equal(_values(variables), expected, rtol=1e-5, atol=1e-7)
+    assert int(optimizer.iterations) == 1
+
+
+def test_bad_gradients_in_fit():
+    images, labels = _data()
+    images[20] = np.nan
+    model, optimizer = _model(), _optimizer()
+    _fit(model, optimizer, epochs=3, data=(images, labels))
+    # One of four batches holds the bad row.
+    assert optimizer.skipped_steps == 3
+    assert int(optimizer.iterations) == 9
+    assert np.all(
+        np.isfinite(np.concatenate([w.ravel() for w in model.get_weights()]))
+    )
+
+
+# Attention.
+
+
+def test_fit_ends_with_the_true_parameters():
+    model, optimizer = _model(), _optimizer(use_attention=True)
+    with pytest.warns(UserWarning, match="TrueParameters"):
+        _fit(model, optimizer)
+    true = [np.array(t) for t in optimizer.true_parameters()]
+    _assert_equal(_values(model.trainable_variables), true)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*TrueParameters.*")
+        model.fit(*_data(), verbose=0)
+    again = [np.array(t) for t in optimizer.true_parameters()]
+    assert np.any(again[0] != true[0])
+    _assert_equal(_values(model.trainable_variables), again)
+
+
+def test_validation_sees_the_true_parameters(tmp_path):
+    class Spy(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            optimizer = self.model.optimizer
+            true = [np.array(t) for t in optimizer.true_parameters()]
+            _assert_equal(_values(self.model.trainable_variables), true)
+
+    model, optimizer = _model(), _optimizer(use_attention=True)
+    model.compile(optimizer=optimizer, loss=LOSS)
+    path = str(tmp_path / "weights{epoch}.weights.h5")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*TrueParameters.*")
+        model.fit(
+            *_data(),
+            validation_data=_data(seed=1),
+            epochs=2,
+            verbose=0,
+            callbacks=[
+                callbacks.TrueParameters(),
+                Spy(),
+                keras.callbacks.ModelCheckpoint(path, save_weights_only=True),
+            ],
+        )
+    expected = _values(model.trainable_variables)
+    model.load_weights(path.format(epoch=2))
+    _assert_equal(_values(model.trainable_variables), expected)
+
+
+# Files.
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_saved_model_resumes_exactly(tmp_path, attention):
+    def fit(model, epochs):
+        model.fit(
+            *_data(),
+            epochs=epochs,
+            batch_size=16,
+            shuffle=False,
+            verbose=0,
+            callbacks=[callbacks.TrueParameters()],
+        )
+
+    def new():
+        model = _model()
+        model.compile(optimizer=_optimizer(use_attention=attention), loss=LOSS)
+        return model
+
+    undisturbed = new()
+    fit(undisturbed, 4)
+    first = new()
+    fit(first, 2)
+    first.save(tmp_path / "model.keras")
+    second = keras.models.load_model(tmp_path / "model.keras")
+    fit(second, 2)
+    _assert_equal(second.get_weights(), undisturbed.get_weights())
+    _assert_equal(_state(second.optimizer), _state(undisturbed.optimizer))
+
+
+def test_config_round_trip():
+    schedule = keras.optimizers.schedules.CosineDecay(1.0, 100)
+    optimizer = _optimizer(
+        level_sizes=(4, 5),
+        use_attention=True,
+        learning_rate=schedule,
+        weight_decay=1e-4,
+        clipnorm=1.0,
+    )
+    config = keras.saving.serialize_keras_object(optimizer)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.get_config() == optimizer.get_config()
+    assert again.rule.get_config() == optimizer.rule.get_config()
+    variables = _variables()
+    copies = _variables()
+    optimizer.apply(_gradients(variables), variables)
+    again.apply(_gradients(variables), copies)
+    _assert_equal(_values(variables), _values(copies))
+
+
+def test_pretrained_round_trip(tmp_path):
+    path = tmp_path / "weights.npz"
+    optimizer = _optimizer(level_sizes=(4, 5))
+    optimizer.save_pretrained(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = lopt_tf.HierarchicalRNN.from_pretrained(
+            path, learning_rate=0.5, seed=3
+        )
+        variables = _variables()
+        again.apply(_gradients(variables), variables)
+    assert again.rule.level_sizes == (4, 5)
+    assert float(again.learning_rate) == 0.5
+    for name, array in optimizer.rule_weights().items():
+        np.testing.assert_array_equal(again.rule_weights()[name], array)
+    assert again.get_config()["pretrained_name"] is None
+
+
+def test_untrained_weights_warn_once():
+    variables = _variables()
+    optimizer = _optimizer()
+    with pytest.warns(UserWarning, match="no trained weights"):
+        optimizer.apply(_gradients(variables), variables)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.apply(_gradients(variables), variables)
+
+
+def test_random_weights_follow_keras_seed():
+    def weights(seed):
+        keras.utils.set_random_seed(seed)
+        return lopt_tf.HierarchicalRNN().rule_weights()["update"]
+
+    np.testing.assert_array_equal(weights(1), weights(1))
+    assert np.any(weights(1) != weights(2))
+
+
+def test_missing_pretrained_files(tmp_path):
+    with pytest.raises(ValueError, match="no file .*nowhere.npz"):
+        lopt_tf.HierarchicalRNN.from_pretrained(tmp_path / "nowhere.npz")
+    with pytest.raises(ValueError, match="no pretrained weights named 'best'"):
+        lopt_tf.HierarchicalRNN.from_pretrained("best")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_damaged_pretrained_file(tmp_path, kept):
+    path = tmp_path / "weights.npz"
+    _optimizer().save_pretrained(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match="damaged"):
+        lopt_tf.HierarchicalRNN.from_pretrained(path)
+    assert path.exists()
+
+
+def test_wrong_level_sizes(tmp_path):
+    path = tmp_path / "weights.npz"
+    _optimizer(level_sizes=(4, 5)).save_pretrained(path)
+    with pytest.raises(ValueError, match=r"level_sizes=\[4, 5\]"):
+        lopt_tf.HierarchicalRNN.from_pretrained(path, level_sizes=(10, 20, 20))
+    small = HierarchicalRNNRule(level_sizes=(4,)).init_weights(0)
+    with pytest.raises(ValueError, match="do not fit"):
+        _optimizer()._take_weights(small)
+
+
+def test_bases_are_public():
+    assert issubclass(lopt_tf.HierarchicalRNN, lopt_tf.LearnedOptimizer)
+    assert learned_optimizer.HierarchicalRNN is lopt_tf.HierarchicalRNN
