@@ -80,8 +80,10 @@ def evaluate_digits(
     import warnings
 
     import lopt_tf
-    from lopt_tf.evaluation import digits
+    from lopt_tf.evaluation import digits, plots
 
+    # Better now than after all the runs.
+    plots.check_available()
     trained = lopt_tf.HierarchicalRNN.from_pretrained
     learned = {"learned": lambda: trained(optimizer)}
     if untrained:
@@ -99,9 +101,10 @@ def evaluate_digits(
 def evaluate_problems(optimizer, output_dir, names, seeds, steps, untrained):
     """The corpus problems experiment; returns the summary's rows."""
     import lopt_tf
-    from lopt_tf.evaluation import problem_runs
+    from lopt_tf.evaluation import plots, problem_runs
     from problems import corpus
 
+    plots.check_available()
     problems = corpus.select(names)
     trained = lopt_tf.HierarchicalRNN.from_pretrained(optimizer)
     learned = {"learned": (trained.rule, trained.rule_weights())}

@@ -10,6 +10,21 @@ _COLORS = {
 }
 
 
+def check_available():
+    """Raises ImportError, with advice, if there is no matplotlib."""
+    _matplotlib()
+
+
+def _matplotlib():
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "Plots need matplotlib: pip install 'lopt-tf[plots]'"
+        ) from error
+    return matplotlib
+
+
 def plot_curves(path, results, title):
     """Draws a panel for each problem: smoothed median loss and its range.
 
@@ -21,13 +36,7 @@ def plot_curves(path, results, title):
     Raises:
         ImportError: without matplotlib; the message says how to install it.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib: pip install 'lopt-tf[plots]'"
-        ) from error
-    matplotlib.use("Agg")
+    _matplotlib().use("Agg")
     from matplotlib import pyplot
 
     problems = list(dict.fromkeys(c.problem for c in results))

@@ -1,0 +1,42 @@
+"""The same optimizer on the TensorFlow, JAX and PyTorch backends."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import backend_run
+import numpy as np
+import pytest
+
+import lopt_tf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_losses_agree(backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    path = tmp_path / "weights.npz"
+    optimizer = lopt_tf.HierarchicalRNN(init_lr_range=(1e-3, 1e-2), seed=1)
+    optimizer.save_pretrained(path)
+    expected = backend_run.losses(path)
+    assert len(expected) == backend_run.STEPS
+    assert abs(expected[-1] - expected[0]) > 1e-3
+    here = pathlib.Path(__file__)
+    result = subprocess.run(
+        [sys.executable, here.with_name("backend_run.py"), str(path)],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": str(here.parent.parent),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    losses = json.loads(result.stdout.strip().splitlines()[-1])
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-4)

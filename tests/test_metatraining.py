@@ -1,0 +1,352 @@
+"""Unrolls, gradient estimators and meta-optimizers against simple oracles."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lopt_tf.metatraining import (
+    curriculum,
+    estimators,
+    meta_optimizers,
+    objective,
+    unroll,
+)
+from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from problems import datasets
+from problems.classifiers import FullyConnected
+from problems.problem import fold, value_and_gradients
+from problems.quadratic import Quadratic
+
+SMALL = {"level_sizes": (3, 4, 5), "init_lr_range": (0.02, 0.2)}
+
+
+def _net(noise=0.0):
+    data = datasets.Dataset(datasets.random_mlp, 4, 30)
+    return FullyConnected(4, 2, data, 7, (3,), noise_stdev=noise)
+
+
+def _setting(problem, config, instances=3, length=4, **kwargs):
+    rule = HierarchicalRNNRule(**{**SMALL, **config})
+    unroller = unroll.Unroller(problem, rule, instances, length, **kwargs)
+    weights = {
+        name: tf.constant(array) for name, array in rule.init_weights(1).items()
+    }
+    vector = estimators.WeightVector(weights)
+    return rule, unroller, vector, vector.flatten(weights)
+
+
+def _oracle(rule, unroller, vector, flat, constants, seed, segments):
+    """Meta-objective and gradient by one tape over a plain Python loop."""
+    problem = unroller.problem
+    run = unroller.new_run(vector.unflatten(flat), constants, seed)
+    log_lrs = unroller.draw_log_learning_rates(seed)
+    length = unroller.segment_length
+    with tf.GradientTape() as tape:
+        tape.watch(flat)
+        weights = {
+            name: tf.repeat(w[None], unroller.instances, axis=0)
+            for name, w in vector.unflatten(flat).items()
+        }
+        params = run.params
+        state = rule.init_state(weights, params, log_lrs)
+        values = []
+        for step in range(segments * length):
+            batch = None
+            if problem.batch_size:
+                rows = unroller.batches(run.seed, step // length * length)
+                batch = rows[step % length]
+            _, grads = value_and_gradients(problem, params, constants, batch)
+            noise = fold(unroll.run_seed(run.seed), step)
+            grads = problem.perturb(grads, noise)
+            if not unroller.use_second_derivatives:
+                grads = [tf.stop_gradient(g) for g in grads]
+            params, state = rule.step(weights, state, params, grads)
+            true = rule.true_parameters(weights, state, params)
+            values.append(problem.loss(true, constants))
+        values = tf.stack(values)
+        losses = objective.MetaObjective()(values, run.initial)
+        total = tf.reduce_mean(losses)
+    return total, tape.gradient(total, flat), values
+
+
+@pytest.mark.parametrize(
+    "problem, config, kwargs",
+    [
+        (Quadratic(3), {}, {}),
+        (Quadratic(3, 0.5), {"use_attention": True}, {}),
+        (_net(), {"level_sizes": (3, 4)}, {}),
+        (_net(0.1), {"use_attention": True}, {}),
+        (_net(), {}, {"use_second_derivatives": False}),
+    ],
+    ids=["quadratic", "noise_attention", "net", "net_attention", "first_order"],
+)
+def test_backpropagation_agrees_with_one_tape(problem, config, kwargs):
+    rule, unroller, vector, flat = _setting(problem, config, **kwargs)
+    constants = unroller.constants((5,))
+    estimator = estimators.TruncatedBackpropagation(
+        unroller, objective.MetaObjective()
+    )
+    state = estimator.start(vector, flat, constants, (6,))
+    estimate, (run, _) = estimator.step(vector, flat, constants, state, 2)
+    total, gradient, values = _oracle(
+        rule, unroller, vector, flat, constants, (6,), 2
+    )
+    np.testing.assert_allclose(estimate.objectives, values, rtol=1e-4)
+    np.testing.assert_allclose(estimate.meta_loss, total, rtol=1e-4, atol=1e-6)
+    largest = np.max(np.abs(gradient))
+    np.testing.assert_allclose(
+        estimate.gradient, gradient, rtol=1e-3, atol=1e-5 * largest
+    )
+    assert run.step == 8
+    assert estimate.inner_steps == 8 * 3
+
+
+def test_gradient_is_cut_between_partial_unrolls():
+    _, unroller, vector, flat = _setting(Quadratic(3), {})
+    constants = unroller.constants((5,))
+    estimator = estimators.TruncatedBackpropagation(
+        unroller, objective.MetaObjective()
+    )
+    state = estimator.start(vector, flat, constants, (6,))
+    _, state = estimator.step(vector, flat, constants, state, 1)
+    second, _ = estimator.step(vector, flat, constants, state, 1)
+    gradients = vector.unflatten(second.gradient)
+    for name, gradient in gradients.items():
+        starts = name.endswith("initial_state")
+        assert bool(np.any(gradient != 0)) != starts, name
+
+
+def test_one_compilation_for_all_unroll_lengths():
+    _, unroller, vector, flat = _setting(Quadratic(3), {})
+    constants = unroller.constants((5,))
+    estimator = estimators.TruncatedBackpropagation(
+        unroller, objective.MetaObjective()
+    )
+    for seed, plan in enumerate([(1, 3), (2, 5), (4,)]):
+        state = estimator.start(vector, flat, constants, (seed,))
+        for segments in plan:
+            _, state = estimator.step(vector, flat, constants, state, segments)
+    # forward, backward, start, start_backward: once each.
+    assert unroller.num_compilations() == 4
+
+
+def test_persistent_evolution_compiles_once():
+    _, unroller, vector, flat = _setting(Quadratic(3), {}, copies=2)
+    constants = unroller.constants((5,))
+    estimator = estimators.PersistentEvolution(
+        unroller, objective.MetaObjective()
+    )
+    for seed in range(2):
+        state = estimator.start(vector, flat, constants, (seed,))
+        for segments in (1, 3):
+            _, state = estimator.step(vector, flat, constants, state, segments)
+    # forward once; start for plain and for perturbed weights.
+    assert unroller.num_compilations() == 3
+
+
+def test_a_lost_instance_does_not_spoil_the_others():
+    _, unroller, vector, flat = _setting(Quadratic(3), {}, instances=2)
+    constants = unroller.constants((5,))
+    estimator = estimators.TruncatedBackpropagation(
+        unroller, objective.MetaObjective()
+    )
+    run, rest = estimator.start(vector, flat, constants, (6,))
+    fine, _ = estimator.step(vector, flat, constants, (run, rest), 2)
+    # The second instance blows up at once.
+    bad = tf.constant([[1.0], [np.inf]])[:, :, None]
+    run.params = [run.params[0] * bad]
+    lost, (after, _) = estimator.step(vector, flat, constants, (run, rest), 2)
+    assert lost.lost == 1
+    np.testing.assert_array_equal(after.alive, [True, False])
+    assert np.all(np.isfinite(lost.gradient))
+    np.testing.assert_allclose(
+        lost.objectives[:, 0], fine.objectives[:, 0], rtol=1e-6
+    )
+    assert np.isfinite(lost.meta_loss)
+    assert np.any(lost.gradient != 0)
+
+
+def test_a_run_ends_early_when_all_are_lost():
+    _, unroller, vector, flat = _setting(Quadratic(3), {})
+    constants = unroller.constants((5,))
+    estimator = estimators.TruncatedBackpropagation(
+        unroller, objective.MetaObjective(), max_multiplier=1e-6
+    )
+    state = estimator.start(vector, flat, constants, (6,))
+    estimate, (run, _) = estimator.step(vector, flat, constants, state, 5)
+    assert estimate.lost == 3
+    assert run.step == unroller.segment_length
+
+
+@pytest.mark.parametrize("truncations", [1, 3])
+def test_persistent_evolution_is_unbiased(truncations):
+    """Many pairs point where backpropagation through the whole run does."""
+    config = {
+        "level_sizes": (2,),
+        "num_gradient_scales": 1,
+        "use_log_means_squared": False,
+        "use_relative_lr": False,
+    }
+    problem = Quadratic(2)
+    _, exact_unroller, vector, flat = _setting(
+        problem, config, instances=4000, length=4
+    )
+    constants = exact_unroller.constants((5,))
+    exact = estimators.TruncatedBackpropagation(
+        exact_unroller, objective.MetaObjective()
+    )
+    state = exact.start(vector, flat, constants, (6,))
+    reference, _ = exact.step(vector, flat, constants, state, truncations)
+    _, unroller, _, _ = _setting(
+        problem, config, instances=4000, length=4, copies=2
+    )
+    pairs = estimators.PersistentEvolution(
+        unroller, objective.MetaObjective(), stdev=0.01
+    )
+    constants = unroller.constants((5,))
+    state = pairs.start(vector, flat, constants, (6,))
+    found = []
+    for _ in range(truncations):
+        estimate, state = pairs.step(vector, flat, constants, state, 1)
+        found.append(estimate.gradient)
+    assert estimate.inner_steps == 4 * 8000
+    gradient = np.mean(found, axis=0)
+    size = np.linalg.norm(reference.gradient)
+    error = np.linalg.norm(gradient - reference.gradient) / size
+    assert error < 0.35
+
+
+def test_persistent_evolution_formula():
+    _, unroller, vector, _ = _setting(
+        Quadratic(2), {}, instances=2, length=2, copies=2
+    )
+    estimator = estimators.PersistentEvolution(
+        unroller, objective.MetaObjective(use_log=False), stdev=0.1
+    )
+    accumulated = tf.constant([[1.0, 2.0], [3.0, -1.0]])
+    values = tf.constant([[2.0, 3.0, 1.0, 5.0], [4.0, np.nan, 1.0, 5.0]])
+    initial = tf.constant([1.0, 1.0, 1.0, 1.0])
+    gradient, losses, alive = estimator._gradient(accumulated, values, initial)
+    capped = (3.0 + 1e6) / 2
+    np.testing.assert_allclose(losses, [3, capped, 1, 5], rtol=1e-5)
+    differences = np.array([3 - 1, capped - 5]) / (2 * 0.1**2)
+    expected = np.mean(accumulated * differences[:, None], axis=0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+    np.testing.assert_array_equal(alive, [True, False, True, True])
+
+
+def test_pairs_share_noise_data_and_start():
+    _, unroller, vector, flat = _setting(_net(0.3), {}, copies=2)
+    constants = unroller.constants((5,))
+    weights = vector.unflatten(flat)
+    run = unroller.new_run(weights, constants, (6,))
+    _, objectives = unroller.advance(weights, constants, run)
+    first, second = np.split(objectives, 2, axis=1)
+    np.testing.assert_array_equal(first, second)
+    assert np.any(first[:, 0] != first[:, 1])
+
+
+# The meta-objective.
+
+
+def test_meta_objective():
+    values = np.array([[2.0, 4.0], [1.0, 8.0], [0.5, 16.0]], "float32")
+    initial = np.array([2.0, 4.0], "float32")
+    ratios = values / (initial + 1e-6)
+    log = objective.MetaObjective()(values, initial)
+    np.testing.assert_allclose(log, np.log(ratios + 1e-6).mean(0), rtol=1e-5)
+    inside = objective.MetaObjective(use_numerator_epsilon=True)
+    expected = np.log((values + 1e-6) / (initial + 1e-6)).mean(0)
+    np.testing.assert_allclose(inside(values, initial), expected, rtol=1e-5)
+    plain = objective.MetaObjective(use_log=False)(values, initial)
+    np.testing.assert_allclose(plain, ratios.mean(0), rtol=1e-5)
+    weighted = objective.MetaObjective(False, weights=[3.0, 0.5])
+    expected = 3 * ratios[1] + 0.5 * ratios[2]
+    np.testing.assert_allclose(weighted(values, initial), expected, rtol=1e-5)
+
+
+def test_meta_objective_leaves_out_what_blew_up():
+    values = tf.constant([[1.0, 1.0], [2.0, np.inf], [4.0, np.nan]])
+    initial = tf.constant([1.0, 1.0])
+    alive = objective.survivors(values, initial, tf.constant([True, True]), 0)
+    np.testing.assert_array_equal(alive[:, 1], [True, False, False])
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        losses = objective.MetaObjective()(values, initial, alive)
+    np.testing.assert_allclose(losses, [np.log(2), 0], atol=1e-5)
+    assert np.all(np.isfinite(tape.gradient(losses, values)))
+    alive = objective.survivors(
+        values, initial, tf.constant([True, False]), 3.0
+    )
+    np.testing.assert_array_equal(alive[:, 0], [True, True, False])
+    assert not np.any(alive[:, 1])
+
+
+# Meta-optimizers.
+
+
+def test_adam_is_adam():
+    reference = keras.optimizers.Adam(0.01)
+    variable = keras.Variable(np.array([1.0, -2.0], "float32"))
+    adam = meta_optimizers.Adam(0.01)
+    weights = tf.constant([1.0, -2.0])
+    slots = adam.init(weights)
+    for step in range(5):
+        gradient = tf.constant([0.3, -1.0]) * (step + 1)
+        reference.apply([gradient], [variable])
+        slots, weights = adam.apply(slots, weights, gradient)
+    np.testing.assert_allclose(weights, np.array(variable), rtol=1e-5)
+
+
+def test_rmsprop():
+    rmsprop = meta_optimizers.RMSProp(0.01)
+    weights, mean_square = np.array([1.0, -2.0]), np.ones(2)
+    ours = tf.constant(weights, "float32")
+    slots = rmsprop.init(ours)
+    for step in range(5):
+        gradient = np.array([0.3, -1.0]) * (step + 1)
+        slots, ours = rmsprop.apply(
+            slots, ours, tf.constant(gradient, "float32")
+        )
+        mean_square = 0.9 * mean_square + 0.1 * gradient**2
+        weights = weights - 0.01 * gradient / np.sqrt(mean_square)
+    np.testing.assert_allclose(ours, weights, rtol=1e-5)
+
+
+def test_gradients_are_cleaned():
+    gradient = tf.constant([1.0, np.nan, -np.inf, 1e6, -1e6])
+    cleaned, count = meta_optimizers.clean(gradient, 1e4)
+    np.testing.assert_array_equal(cleaned, [1, 0, 0, 1e4, -1e4])
+    assert count == 2
+
+
+# The curriculum.
+
+
+def test_plans_are_heavy_tailed():
+    rng = np.random.default_rng(0)
+    plans = [curriculum.Curriculum().plan(rng, 10) for _ in range(2000)]
+    counts = [len(plan) for plan in plans]
+    lengths = np.concatenate(plans) * 10
+    assert min(counts) >= 1
+    assert np.mean(counts) == pytest.approx(41, rel=0.1)
+    assert lengths.min() >= 50
+    assert lengths.mean() == pytest.approx(250, rel=0.05)
+    assert lengths.max() > 1000
+
+
+def test_plans_can_be_bounded_and_cut():
+    rng = np.random.default_rng(0)
+    bounded = curriculum.Curriculum(max_steps=300)
+    for _ in range(50):
+        assert 1 <= sum(bounded.plan(rng, 20)) <= 15
+    assert curriculum.cut([5, 2], 2) == [2, 2, 1, 2]
+
+
+def test_problems_are_drawn_in_cycles():
+    names = ["a", "b", "c"]
+    drawn = [curriculum.draw_problem(names, 1, i) for i in range(30)]
+    for begin in range(0, 30, 3):
+        assert set(drawn[begin : begin + 3]) == set(names)
+    assert drawn != names * 10

@@ -1,0 +1,328 @@
+"""Every program, end to end on tiny settings, and its answers to mistakes."""
+
+import csv
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import lopt_tf
+from lopt_tf import checkpointing
+from lopt_tf.evaluation import digits, tuning
+from train_scripts import benchmark, evaluate, metatrain, quickstart
+
+ROOT = pathlib.Path(__file__).parent.parent
+PROGRAMS = {
+    "benchmark": benchmark,
+    "evaluate": evaluate,
+    "metatrain": metatrain,
+    "quickstart": quickstart,
+}
+TINY = [
+    "--problems=bowl_problems.0,quadratic_problems.0",
+    "--instances=2",
+    "--segment_length=5",
+    "--meta_updates=4",
+    "--level_sizes=3,4,5",
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_flags():
+    """Flags are parsed anew by every call of a main."""
+    yield
+    for module in PROGRAMS.values():
+        module.FLAGS.unparse_flags()
+        for name in module.FLAGS:
+            module.FLAGS[name].unparse()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.fixture
+def small_digits(monkeypatch):
+    """Two learning rates and one network: the digits in seconds."""
+    monkeypatch.setattr(tuning, "LEARNING_RATES", (1e-3, 1e-2))
+    networks = {"digits_mlp": digits.mlp}
+    monkeypatch.setattr(digits, "NETWORKS", networks)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    path = tmp_path / "optimizer.npz"
+    lopt_tf.HierarchicalRNN(level_sizes=(3,), seed=1).save_pretrained(path)
+    return path
+
+
+def _rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_programs_answer_help_without_tensorflow():
+    code = """
+import importlib, sys
+for name in sys.argv[1:]:
+    module = importlib.import_module(f"train_scripts.{name}")
+    assert module.main([name, "--help"]) == 0
+    assert module.main([name, "--no_such_flag=1"]) == 2
+assert not {"tensorflow", "keras", "numpy"} & set(sys.modules)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *PROGRAMS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    for flag in ("--preset", "--experiment", "--output_dir", "--suite"):
+        assert flag in result.stdout
+    assert "Unknown command line flag 'no_such_flag'" in result.stderr
+
+
+def test_metatrain(tmp_path, capsys):
+    arguments = ["metatrain", *TINY, f"--output_dir={tmp_path / 'run'}"]
+    assert metatrain.main(arguments) == 0
+    assert "meta-update 4/4" in capsys.readouterr().out
+    optimizer = lopt_tf.HierarchicalRNN.from_pretrained(tmp_path / "run")
+    assert optimizer.rule.level_sizes == (3, 4, 5)
+    assert metatrain.main([*arguments, "--resume", "--meta_updates=6"]) == 0
+    assert "meta-update 6/6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--problems=bowls"], "Known sets"),
+        (["--estimator=guess"], "bptt|pes"),
+        (["--optimizer=guess"], "hierarchical_rnn"),
+        (["--preset=guess"], "quick|paper"),
+        (["--level_sizes=3,x"], "--level_sizes takes integers"),
+        (["--level_sizes=1,2,3,4"], "must hold 1, 2 or 3"),
+        (["--instances=0"], "at least 1"),
+        (["--resume"], "no checkpoint"),
+        (["--output_dir="], "--output_dir must be given"),
+        (["stray"], "Unexpected argument 'stray'"),
+    ],
+)
+def test_metatrain_mistakes(arguments, message, tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = [f"--output_dir={folder}", *TINY, *arguments]
+    assert metatrain.main(["metatrain", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_metatrain_with_other_settings(tmp_path, capsys):
+    arguments = ["metatrain", *TINY, f"--output_dir={tmp_path}"]
+    assert metatrain.main(arguments) == 0
+    assert metatrain.main([*arguments, "--resume", "--instances=3"]) == 2
+    assert "instances: saved 2, given 3" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_training_resumes_exactly(tmp_path):
+    """SIGKILL, then SIGTERM, at random moments."""
+    settings = [*TINY[:-2], "--meta_updates=400", "--level_sizes=3,4,5"]
+    flags = [
+        *settings,
+        f"--output_dir={tmp_path / 'killed'}",
+        "--checkpoint_every_s=0.2",
+        "--threads=1",
+    ]
+    command = [sys.executable, "-m", "train_scripts.metatrain", *flags]
+    folder = tmp_path / "killed" / "checkpoints"
+    rng = np.random.default_rng()
+    resume = []
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        process = subprocess.Popen(
+            [*command, *resume],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        known = set(folder.glob("*.npz")) if folder.exists() else set()
+        while not set(folder.glob("*.npz")) - known:
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 1))
+        process.send_signal(number)
+        status = process.wait()
+        assert status == (130 if number == signal.SIGTERM else -number)
+        resume = ["--resume"]
+    last = int(sorted(folder.glob("*.npz"))[-1].stem.split("-")[1])
+    assert 0 < last < 400
+    assert metatrain.main(["metatrain", *flags, "--resume"]) == 0
+    other = f"--output_dir={tmp_path / 'undisturbed'}"
+    assert metatrain.main(["metatrain", *settings, other]) == 0
+    killed, undisturbed = (
+        checkpointing.load(
+            tmp_path / name / "optimizer.npz", "lopt_tf.optimizer"
+        )[0]
+        for name in ("killed", "undisturbed")
+    )
+    for name, array in undisturbed.items():
+        np.testing.assert_array_equal(killed[name], array)
+
+
+def test_evaluate_digits(tmp_path, trained, small_digits, capsys):
+    arguments = [
+        "evaluate",
+        f"--optimizer={trained}",
+        f"--output_dir={tmp_path / 'out'}",
+        "--seeds=2",
+        "--epochs=1",
+        "--tuning_seeds=1",
+    ]
+    assert evaluate.main(arguments) == 0
+    rows = _rows(tmp_path / "out" / "summary.csv")
+    assert [row["optimizer"] for row in rows] == [
+        "learned",
+        "untrained",
+        "adam",
+        "rmsprop",
+    ]
+    for row in rows:
+        assert row["seeds"] == "2"
+        assert 0 <= float(row["accuracy_1"]) <= 1
+    assert float(rows[2]["steps_to_adam"]) > 0
+    printed = capsys.readouterr().out
+    assert "steps_to_adam" in printed and "rmsprop" in printed
+    steps = 42 * 2 * 4
+    assert len(_rows(tmp_path / "out" / "curves.csv")) == steps
+    assert len(_rows(tmp_path / "out" / "tuning.csv")) == 2
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
+
+
+def test_evaluate_problems(tmp_path, trained):
+    arguments = [
+        "evaluate",
+        "--experiment=problems",
+        "--problems=bowl_problems.1",
+        f"--optimizer={trained}",
+        f"--output_dir={tmp_path / 'out'}",
+        "--steps=40",
+        "--seeds=2",
+    ]
+    assert evaluate.main(arguments) == 0
+    rows = _rows(tmp_path / "out" / "summary.csv")
+    assert len(rows) == 4
+    assert {row["problem"] for row in rows} == {"bowl_problems.1"}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--optimizer=nowhere.npz"], "no file nowhere.npz"),
+        (["--optimizer=nothing"], "no pretrained weights"),
+        (["--experiment=guess"], "problems|digits"),
+        (["--optimizer="], "--optimizer must be given"),
+        (["--experiment=problems", "--problems=bowls"], "Known sets"),
+    ],
+)
+def test_evaluate_mistakes(arguments, message, tmp_path, trained, capsys):
+    flags = [f"--output_dir={tmp_path / 'out'}", f"--optimizer={trained}"]
+    assert evaluate.main(["evaluate", *flags, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_quickstart(tmp_path, small_digits):
+    arguments = [
+        "quickstart",
+        f"--output_dir={tmp_path}",
+        "--meta_updates=2",
+        "--seeds=1",
+        "--epochs=1",
+    ]
+    # The quick preset's problems and sizes, for two updates.
+    assert quickstart.main(arguments) == 0
+    assert (tmp_path / "metatraining" / "optimizer.npz").exists()
+    rows = _rows(tmp_path / "digits" / "summary.csv")
+    assert {row["optimizer"] for row in rows} == {
+        "learned",
+        "untrained",
+        "adam",
+        "rmsprop",
+    }
+
+
+def test_benchmark_metatraining(tmp_path):
+    path = tmp_path / "rows.json"
+    arguments = [
+        "benchmark",
+        "--suite=metatraining",
+        "--problems=quadratic_20",
+        "--instances=1",
+        "--repetitions=1",
+        f"--output={path}",
+    ]
+    assert benchmark.main(arguments) == 0
+    rows = json.loads(path.read_text())
+    assert [row["name"] for row in rows] == [
+        "metatraining/bptt/quadratic_20/instances=1",
+        "metatraining/pes/quadratic_20/instances=1",
+    ]
+    for row in rows:
+        assert row["value"] > 0 and row["higher_is_better"]
+        assert row["unit"] == "inner steps/s" and row["settings"]
+
+
+def test_benchmark_update(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "_BATCH_SIZES", (8,))
+    path = tmp_path / "rows.json"
+    arguments = ["benchmark", "--suite=update", "--repetitions=1"]
+    assert benchmark.main([*arguments, f"--output={path}"]) == 0
+    (row,) = json.loads(path.read_text())
+    assert row["name"] == "update/mlp_235146/batch=8/hierarchical_rnn_over_adam"
+    assert row["unit"] == "ratio" and row["value"] > 0
+
+
+def test_benchmark_mistakes(capsys):
+    assert benchmark.main(["benchmark", "--output=x", "--problems=cubic"]) == 2
+    assert "Known: quadratic_20" in capsys.readouterr().err
+    benchmark.FLAGS.unparse_flags()
+    assert benchmark.main(["benchmark", "--suite=guess"]) == 2
+    assert "metatraining|update" in capsys.readouterr().err
+
+
+def test_model_file_loads_in_another_process(tmp_path):
+    """After `import lopt_tf` alone, which brings neither TFDS nor TFP."""
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
+    optimizer = lopt_tf.HierarchicalRNN(level_sizes=(3, 4), seed=2)
+    model.compile(optimizer=optimizer, loss="mse")
+    data = np.ones((4, 3), "float32"), np.ones((4, 2), "float32")
+    model.fit(*data, verbose=0)
+    model.save(tmp_path / "model.keras")
+    code = """
+import sys
+import lopt_tf
+heavy = {"tensorflow_datasets", "tensorflow_probability", "sklearn", "jax"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+import keras
+import numpy as np
+model = keras.models.load_model(sys.argv[1])
+assert type(model.optimizer) is lopt_tf.HierarchicalRNN
+assert int(model.optimizer.iterations) == 1
+model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+np.savez(sys.argv[2], *model.get_weights())
+"""
+    paths = [str(tmp_path / "model.keras"), str(tmp_path / "weights.npz")]
+    result = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code, *paths],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    model.fit(*data, verbose=0)
+    with np.load(paths[1]) as file:
+        for name, array in zip(file.files, model.get_weights()):
+            np.testing.assert_allclose(file[name], array, rtol=1e-5, atol=1e-7)
