@@ -192,14 +192,16 @@ def test_a_run_ends_early_when_all_are_lost():
 def test_persistent_evolution_is_unbiased(truncations):
     """Many pairs point where backpropagation through the whole run does."""
     config = {
-        "level_sizes": (2,),
+        "level_sizes": (1,),
         "num_gradient_scales": 1,
+        "learnable_decay": False,
+        "use_gradient_shortcut": False,
         "use_log_means_squared": False,
         "use_relative_lr": False,
     }
     problem = Quadratic(2)
     _, exact_unroller, vector, flat = _setting(
-        problem, config, instances=16000, length=4
+        problem, config, instances=64000, length=4
     )
     constants = exact_unroller.constants((5,))
     exact = estimators.TruncatedBackpropagation(
@@ -208,7 +210,7 @@ def test_persistent_evolution_is_unbiased(truncations):
     state = exact.start(vector, flat, constants, (6,))
     reference, _ = exact.step(vector, flat, constants, state, truncations)
     _, unroller, _, _ = _setting(
-        problem, config, instances=16000, length=4, copies=2
+        problem, config, instances=64000, length=4, copies=2
     )
     pairs = estimators.PersistentEvolution(
         unroller, objective.MetaObjective(), stdev=0.01
@@ -219,7 +221,7 @@ def test_persistent_evolution_is_unbiased(truncations):
     for _ in range(truncations):
         estimate, state = pairs.step(vector, flat, constants, state, 1)
         found.append(estimate.gradient)
-    assert estimate.inner_steps == 4 * 32000
+    assert estimate.inner_steps == 4 * 128000
     gradient = np.mean(found, axis=0)
     size = np.linalg.norm(reference.gradient)
     error = np.linalg.norm(gradient - reference.gradient) / size

@@ -135,9 +135,10 @@ def test_killed_training_resumes_exactly(tmp_path):
         *settings,
         f"--output_dir={tmp_path / 'killed'}",
         "--checkpoint_every_s=0.2",
-        "--threads=1",
     ]
     command = [sys.executable, "-m", "train_scripts.metatrain", *flags]
+    # Here the tests' settings have chosen one thread already.
+    command.append("--threads=1")
     folder = tmp_path / "killed" / "checkpoints"
     rng = np.random.default_rng()
     resume = []

@@ -104,37 +104,33 @@ command_line.define_threads(FLAGS)
 
 _NETS = "fully_connected_random_2_class_problems"
 _QUICK_PROBLEMS = (
-    f"{_NETS}.0",
     f"{_NETS}.1",
-    f"{_NETS}.6",
     f"{_NETS}.7",
     f"{_NETS}.10",
+    f"{_NETS}.0",
+    f"{_NETS}.6",
     "softmax_2_class_problems.0",
-    "softmax_2_class_problems.1",
     "softmax_2_class_problems_noisy.1",
     "quadratic_problems_noisy.0",
     "quadratic_problems_noisy.2",
+    "optimization_test_problems.4",
     "bowl_problems.2",
 )
 
 
 def preset(name):
-    """(problem names, `TrainingOptions`, rule arguments) of a preset."""
+    """(problem names, `TrainingOptions`) of a preset."""
     from lopt_tf import metatraining
 
     if name == "quick":
         options = metatraining.TrainingOptions(
-            meta_updates=2000,
+            meta_updates=3000,
             meta_learning_rate_decay=0.1,
-            # Single outliers must not decide.
-            gradient_clip=1.0,
-            obj_train_max_multiplier=1e4,
             curriculum=metatraining.Curriculum(
-                mean_partials=0, min_length=200, mean_length=300
+                mean_partials=0, min_length=100, mean_length=250
             ),
         )
-        # In minutes, a rule learns to hold a learning rate that it sees.
-        return _QUICK_PROBLEMS, options, {"use_lr_shortcut": True}
+        return _QUICK_PROBLEMS, options
     # 1000 problems, 5 starts, 41 partial unrolls on average.
     options = metatraining.TrainingOptions(
         meta_updates=205_000,
@@ -145,7 +141,7 @@ def preset(name):
         meta_optimizer="rmsprop",
         meta_learning_rate=1e-6,
     )
-    return ("default",), options, {}
+    return ("default",), options
 
 
 def train(names, rule, options, output_dir, resume, checkpoint_every_s=60.0):
@@ -171,14 +167,13 @@ def _program():
     command_line.set_threads(FLAGS.threads)
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
-    names, options, arguments = preset(FLAGS.preset)
+    names, options = preset(FLAGS.preset)
     given = {
         name: FLAGS[name].value
         for name in (*_OPTIONS, "estimator", "meta_optimizer")
         if FLAGS[name].value is not None
     }
     rule = HierarchicalRNNRule(
-        **arguments,
         level_sizes=_integers("level_sizes", FLAGS.level_sizes),
         use_attention=FLAGS.use_attention,
     )

@@ -45,12 +45,12 @@ def _program():
     folder = pathlib.Path(FLAGS.output_dir)
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
-    names, options, arguments = metatrain.preset("quick")
+    names, options = metatrain.preset("quick")
     if FLAGS.meta_updates:
         options = dataclasses.replace(options, meta_updates=FLAGS.meta_updates)
     metatrain.train(
         names,
-        HierarchicalRNNRule(**arguments),
+        HierarchicalRNNRule(),
         options,
         folder / "metatraining",
         FLAGS.resume,
