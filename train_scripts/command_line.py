@@ -23,6 +23,9 @@ def run(program, flag_values, argv):
         if any(arg in ("--help", "-help", "-h", "--helpfull") for arg in argv):
             print(module.__doc__, flag_values.get_help(), sep="\n")
             return 0
+        # A call knows nothing of an earlier one in the same process.
+        for name in flag_values:
+            flag_values[name].unparse()
         rest = flag_values(list(argv))[1:]
         if rest:
             raise flags.Error(f"Unexpected argument {rest[0]!r}.")
