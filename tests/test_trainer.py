@@ -72,6 +72,25 @@ def test_stopped_training_resumes_exactly(estimator, tmp_path, monkeypatch):
     _assert_same(_train(options, tmp_path, resume=True), expected)
 
 
+def test_an_update_happens_whole_or_not_at_all(tmp_path, monkeypatch):
+    """An interrupt may come in the middle of an update."""
+    calls = []
+    count = trainer.Trainer._count_nonfinite
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return count(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_count_nonfinite", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            _train(_options(), tmp_path)
+    resumed = _train(_options(), tmp_path, resume=True)
+    _assert_same(resumed, _train(_options()))
+
+
 def test_training_repeats_with_its_seed():
     _assert_same(_train(_options()), _train(_options()))
     other = _train(_options(seed=1))

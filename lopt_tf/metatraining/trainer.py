@@ -141,7 +141,26 @@ class Trainer:
     # One meta-update.
 
     def step(self):
-        """One meta-update: (problem name, `Estimate`, non-finite elements)."""
+        """One meta-update: (problem name, `Estimate`, non-finite elements).
+
+        It happens whole or not at all, also when it is interrupted.
+        """
+        before = self._position()
+        try:
+            return self._step()
+        except BaseException:
+            self.__dict__.update(before)
+            raise
+
+    def _position(self):
+        """Everything that a step changes (tensors themselves never do)."""
+        tasks = [
+            dataclasses.replace(task, plan=list(task.plan))
+            for task in self._tasks
+        ]
+        return {**self.__dict__, "_tasks": tasks}
+
+    def _step(self):
         while len(self._tasks) < self._num_tasks:
             self._tasks.append(self._draw_task())
         turn = self.update % self._num_tasks
