@@ -125,7 +125,7 @@ def test_metatrain_with_other_settings(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_killed_training_resumes_exactly(tmp_path):
-    """SIGKILL twice, then SIGTERM, at random moments."""
+    """SIGKILL three times, then SIGTERM, at random moments."""
     settings = [*TINY[:-2], "--meta_updates=1500", "--level_sizes=3,4,5"]
     flags = [
         *settings,
@@ -138,7 +138,7 @@ def test_killed_training_resumes_exactly(tmp_path):
     folder = tmp_path / "killed" / "checkpoints"
     rng = np.random.default_rng()
     resume = []
-    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+    for number in (*[signal.SIGKILL] * 3, signal.SIGTERM):
         process = subprocess.Popen(
             [*command, *resume],
             cwd=ROOT,
@@ -195,6 +195,10 @@ def test_evaluate_digits(tmp_path, trained, small_digits, capsys):
     steps = 42 * 2 * 4
     assert len(_rows(tmp_path / "out" / "curves.csv")) == steps
     assert len(_rows(tmp_path / "out" / "tuning.csv")) == 2
+    runs = _rows(tmp_path / "out" / "runs.csv")
+    assert len(runs) == 8
+    mean = np.mean([float(run["accuracy_1"]) for run in runs[:2]])
+    assert mean == pytest.approx(float(rows[0]["accuracy_1"]))
     assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
 
 

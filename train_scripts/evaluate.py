@@ -3,8 +3,8 @@
     python -m train_scripts.evaluate --experiment=digits \
         --optimizer=DIR/optimizer.npz --output_dir=DIR
 
-Writes curves.csv (every step of every run), summary.csv, tuning.csv and
-curves.png, and prints the summary. The baselines get the best learning rate
+Writes curves.csv (every step of every run), runs.csv, summary.csv, tuning.csv
+and curves.png, and prints the summary. The baselines get the best learning rate
 of a grid, chosen on runs of their own.
 """
 
@@ -123,6 +123,7 @@ def _write(output_dir, results, tuned, title):
     folder.mkdir(parents=True, exist_ok=True)
     rows = curves.summary(results)
     curves.write_curves(folder / "curves.csv", results)
+    curves.write_runs(folder / "runs.csv", results)
     curves.write_csv(folder / "summary.csv", rows)
     curves.write_csv(folder / "tuning.csv", tuned)
     plots.plot_curves(folder / "curves.png", results, title)

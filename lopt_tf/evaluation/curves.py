@@ -129,6 +129,25 @@ def write_curves(path, curves):
     )
 
 
+def write_runs(path, curves):
+    """Writes one row for every run: what it ended with."""
+    write_csv(
+        path,
+        [
+            {
+                "problem": c.problem,
+                "optimizer": c.optimizer,
+                "learning_rate": c.learning_rate,
+                "seed": c.seed,
+                "final_loss": c.final_loss,
+                "diverged": c.diverged,
+                **c.metrics,
+            }
+            for c in curves
+        ],
+    )
+
+
 def format_table(rows):
     """Rows as a plain text table."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
