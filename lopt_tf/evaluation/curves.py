@@ -32,6 +32,16 @@ class Curve:
     metrics: dict = dataclasses.field(default_factory=dict)
 
     @property
+    def identity(self):
+        """The columns that say in every file which run this is."""
+        return {
+            "problem": self.problem,
+            "optimizer": self.optimizer,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+        }
+
+    @property
     def final_loss(self):
         """The mean loss of the last 20 steps; infinite if not finite."""
         mean = float(np.mean(self.losses[-_WINDOW:]))
@@ -116,10 +126,7 @@ def write_curves(path, curves):
         path,
         [
             {
-                "problem": c.problem,
-                "optimizer": c.optimizer,
-                "learning_rate": c.learning_rate,
-                "seed": c.seed,
+                **c.identity,
                 "step": step + 1,
                 "loss": float(loss),
             }
@@ -135,10 +142,7 @@ def write_runs(path, curves):
         path,
         [
             {
-                "problem": c.problem,
-                "optimizer": c.optimizer,
-                "learning_rate": c.learning_rate,
-                "seed": c.seed,
+                **c.identity,
                 "final_loss": c.final_loss,
                 "diverged": c.diverged,
                 **c.metrics,
