@@ -1,28 +1,94 @@
-"""Softmax regression and fully connected nets on drawn data sets."""
+"""Classifiers, and the two without convolutions: linear and fully connected."""
 
 import tensorflow as tf
 
-from problems.problem import Problem, fold
+from problems.data_problem import DataProblem
+from problems.problem import fold
 
 _WEIGHT_DECAY = 1e-3
 _ACTIVATIONS = {"sigmoid": tf.sigmoid, "relu": tf.nn.relu, "tanh": tf.tanh}
 
 
-class FullyConnected(Problem):
-    """A fully connected two-class classifier.
+class Classifier(DataProblem):
+    """Mean cross entropy of `logits`, plus an L2 term.
 
-    The objective is the mean sigmoid cross entropy of the first logit, plus
-    (1e-3 / T) * sum of squares over the T parameter tensors, as in the
-    release.
+    With two classes the cross entropy is the sigmoid one of the first logit,
+    as in the release; with more, or on demand, it is that of the softmax. The
+    L2 term is (1e-3 / T) * sum of squares over the T parameter tensors.
+
+    Args:
+        num_classes: at least 2.
+        dataset: a `datasets.Dataset`.
+        batch_size: examples in a minibatch.
+        noise_stdev: standard deviation of the gradient noise.
+        use_softmax: None means: with more than two classes.
+        num_scored: rows that the objective without a batch looks at; None
+            means all.
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        dataset,
+        batch_size,
+        noise_stdev=0.0,
+        use_softmax=None,
+        num_scored=None,
+    ):
+        super().__init__(dataset, batch_size, noise_stdev, num_scored)
+        if use_softmax is None:
+            use_softmax = num_classes > 2
+        if num_classes < 2 or (num_classes > 2 and not use_softmax):
+            raise ValueError(
+                "A classifier has at least two classes, and more than two "
+                "need `use_softmax`. "
+                f"Received: num_classes={num_classes}, "
+                f"use_softmax={use_softmax}"
+            )
+        self.num_classes = num_classes
+        self.use_softmax = use_softmax
+
+    def init(self, seed, instances):
+        return [
+            1.2
+            / shape[0] ** 0.5
+            * tf.random.stateless_normal((instances, *shape), fold(seed, i))
+            for i, shape in enumerate(self.shapes)
+        ]
+
+    def loss(self, params, constants, batch=None):
+        data, labels = self.rows(constants, batch)
+        losses = self._cross_entropy(self.logits(params, data), labels)
+        squares = [
+            tf.reduce_sum(tf.square(p), axis=list(range(1, p.shape.rank)))
+            for p in params
+        ]
+        decay = _WEIGHT_DECAY / len(params) * tf.add_n(squares)
+        return tf.reduce_mean(losses, axis=-1) + decay
+
+    def _cross_entropy(self, logits, labels):
+        """Losses [K, rows] of labels [K or 1, rows]."""
+        if self.use_softmax:
+            wanted = tf.one_hot(labels, self.num_classes, dtype=logits.dtype)
+            return -tf.reduce_sum(wanted * tf.nn.log_softmax(logits), axis=-1)
+        first = logits[..., 0]
+        labels = tf.cast(labels, first.dtype) + tf.zeros_like(first)
+        return tf.nn.sigmoid_cross_entropy_with_logits(labels, first)
+
+    def logits(self, params, data):
+        """Logits [K, rows, classes] of data [K or 1, rows, features]."""
+        raise NotImplementedError
+
+
+class FullyConnected(Classifier):
+    """A fully connected classifier.
 
     Args:
         num_features: input size.
-        num_classes: must be 2 (the release's loss reads one logit).
-        dataset: a `datasets.Dataset`.
-        batch_size: examples in a minibatch.
+        num_classes, dataset, batch_size, noise_stdev, use_softmax,
+            num_scored: as in `Classifier`.
         hidden_sizes: sizes of the hidden layers.
         activation: "sigmoid", "relu" or "tanh".
-        noise_stdev: standard deviation of the gradient noise.
     """
 
     def __init__(
@@ -34,24 +100,20 @@ class FullyConnected(Problem):
         hidden_sizes=(),
         activation="sigmoid",
         noise_stdev=0.0,
+        use_softmax=None,
+        num_scored=None,
     ):
-        if num_classes != 2:
-            raise ValueError(
-                "FullyConnected classifies two classes. "
-                f"Received: num_classes={num_classes}"
-            )
-        if activation not in _ACTIVATIONS:
-            raise ValueError(
-                f"Unknown activation {activation!r}. "
-                f"Known: {', '.join(sorted(_ACTIVATIONS))}"
-            )
+        super().__init__(
+            num_classes,
+            dataset,
+            batch_size,
+            noise_stdev,
+            use_softmax,
+            num_scored,
+        )
         self.layer_sizes = (num_features, *hidden_sizes, num_classes)
-        self.dataset = dataset
-        self.num_examples = dataset.num_examples
-        # A batch never exceeds the data set.
-        self.batch_size = min(batch_size, dataset.num_examples)
         self.activation = activation
-        self.noise_stdev = noise_stdev
+        self.activate = find_activation(activation)
 
     @property
     def shapes(self):
@@ -60,38 +122,11 @@ class FullyConnected(Problem):
             shapes += [(fan_in, fan_out), (fan_out,)]
         return shapes
 
-    def constants(self, seed, instances):
-        data, labels = self.dataset.instances(seed.numpy(), instances)
-        return {"data": tf.constant(data), "labels": tf.constant(labels)}
-
-    def init(self, seed, instances):
-        return [
-            1.2
-            / shape[0] ** 0.5
-            * tf.random.stateless_normal((instances, *shape), fold(seed, i))
-            for i, shape in enumerate(self.shapes)
-        ]
-
-    def loss(self, params, constants, batch=None):
-        data, labels = constants["data"], constants["labels"]
-        if batch is not None:
-            data, labels = _gather(data, batch), _gather(labels, batch)
-        logits = self.logits(params, data)[..., 0]
-        labels = tf.cast(labels, logits.dtype) + tf.zeros_like(logits)
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-        squares = [
-            tf.reduce_sum(tf.square(p), axis=list(range(1, p.shape.rank)))
-            for p in params
-        ]
-        decay = _WEIGHT_DECAY / len(params) * tf.add_n(squares)
-        return tf.reduce_mean(losses, axis=-1) + decay
-
     def logits(self, params, data):
-        """Logits [K, rows, classes] of data [K or 1, rows, features]."""
         hidden = data
         for i in range(0, len(params), 2):
             if i:
-                hidden = _ACTIVATIONS[self.activation](hidden)
+                hidden = self.activate(hidden)
             hidden = tf.matmul(hidden, params[i]) + params[i + 1][:, None]
         return hidden
 
@@ -119,8 +154,11 @@ class SoftmaxRegression(FullyConnected):
         )
 
 
-def _gather(rows, batch):
-    """rows [K or 1, N, ...], batch [K, B] -> [K, B, ...]."""
-    if rows.shape[0] == 1:
-        return tf.gather(rows[0], batch)
-    return tf.gather(rows, batch, batch_dims=1)
+def find_activation(name):
+    """The function of that name; an unknown name lists the known ones."""
+    if name not in _ACTIVATIONS:
+        raise ValueError(
+            f"Unknown activation {name!r}. "
+            f"Known: {', '.join(sorted(_ACTIVATIONS))}"
+        )
+    return _ACTIVATIONS[name]

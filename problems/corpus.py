@@ -5,7 +5,13 @@ import math
 
 from problems import datasets
 from problems.classifiers import FullyConnected, SoftmaxRegression
+from problems.convnet import ConvNet
+from problems.matmul import MatMulAlgorithm
 from problems.quadratic import Bowl, Norm, Quadratic
+from problems.sparse_softmax import (
+    OneHotSparseSoftmaxRegression,
+    SparseSoftmaxRegression,
+)
 from problems.test_functions import (
     Ackley,
     Beale,
@@ -15,7 +21,16 @@ from problems.test_functions import (
     Matyas,
     Michalewicz,
     Rosenbrock,
+    Saddle,
     StyblinskiTang,
+)
+from problems.tfds_images import TfdsImages
+from problems.vector_functions import (
+    DependencyChain,
+    MinMaxWell,
+    OutwardSnake,
+    ProjectionQuadratic,
+    SumOfQuadratics,
 )
 from problems.wrappers import LogObjective, Rescale, SparseProblem, SumTask
 
@@ -65,6 +80,20 @@ _REGRESSIONS = (
     (200, 20, 1.5, 0.1),
     (256, 100, 1.5, 0.5),
 )
+_MATMULS = (*((2, k) for k in range(5, 9)), *((3, k) for k in range(19, 25)))
+# (size, rows of binary data, rows of symmetric data, batch size).
+_VECTORS = (
+    (20, 1000, 1000, 100),
+    (12, 200, 100, 10),
+    (56, 5000, 5000, 100),
+    (64, 1000, 1000, 50),
+    (13, 10000, 10000, 50),
+    (20, 1000, 1000, 128),
+    (12, 300, 100, 16),
+    (56, 5000, 5000, 128),
+    (64, 1000, 1000, 64),
+    (13, 10000, 10000, 32),
+)
 _BOWLS = ((0.1, 0.0), (1.0, 0.0), (5.0, 0.0), (5.0, math.pi / 4))
 
 
@@ -80,6 +109,25 @@ def _regression(features, batch, sep, noise):
     return SoftmaxRegression(features, 2, data, batch, noise)
 
 
+def _sparse_regression(make):
+    data = datasets.Dataset(datasets.noisy_parity, 5, 1000, random_seed=123)
+    return make(5, 2, data, 23)
+
+
+def _on_binary(make):
+    return [
+        make(n, datasets.Dataset(datasets.random_binary, n, rows), batch)
+        for n, rows, _, batch in _VECTORS
+    ]
+
+
+def _on_symmetric(make):
+    return [
+        make(n, datasets.Dataset(datasets.random_symmetric, n, rows), batch)
+        for n, _, rows, batch in _VECTORS
+    ]
+
+
 def _quadratics(sizes, noise=0.0):
     return [Quadratic(n, noise) for n in sizes]
 
@@ -89,6 +137,12 @@ def _functions(classes=_SUMMED_FUNCTIONS):
 
 
 _SETS = {
+    "sparse_softmax_2_class_sparse_problems": lambda: [
+        _sparse_regression(SparseSoftmaxRegression)
+    ],
+    "one_hot_sparse_softmax_2_class_sparse_problems": lambda: [
+        _sparse_regression(OneHotSparseSoftmaxRegression)
+    ],
     "quadratic_problems": lambda: _quadratics((20, 25, 50, 100)),
     "quadratic_problems_noisy": lambda: [
         Quadratic(n, noise)
@@ -110,6 +164,7 @@ _SETS = {
     "fully_connected_random_2_class_problems": lambda: [
         _net(*row) for row in _NETS
     ],
+    "matmul_problems": lambda: [MatMulAlgorithm(n, k) for n, k in _MATMULS],
     "log_objective_problems": lambda: [
         LogObjective(p)
         for p in (*_quadratics((20, 50, 100)), Bowl(0.1), Bowl(1.0), Bowl(5.0))
@@ -155,8 +210,71 @@ _SETS = {
     "sparse_gradient_problems_mlp": lambda: [
         SparseProblem(_net(*row)) for row in _NETS[:3]
     ],
+    "min_max_well_problems": lambda: [
+        MinMaxWell(n) for n in (20, 12, 56, 64, 13)
+    ],
+    "sum_of_quadratics_problems": lambda: _on_symmetric(SumOfQuadratics),
+    "projection_quadratic_problems": lambda: _on_symmetric(ProjectionQuadratic),
+    "outward_snake_problems": lambda: _on_binary(OutwardSnake),
+    "dependency_chain_problems": lambda: _on_binary(DependencyChain),
 }
-_OFF_BY_DEFAULT = ("quadratic_problems",)
+_OFF_BY_DEFAULT = (
+    "sparse_softmax_2_class_sparse_problems",
+    "one_hot_sparse_softmax_2_class_sparse_problems",
+    "quadratic_problems",
+    "min_max_well_problems",
+    "sum_of_quadratics_problems",
+    "projection_quadratic_problems",
+    "outward_snake_problems",
+    "dependency_chain_problems",
+)
+
+
+# The objective at every step looks at so many of MNIST's 60000 images.
+_SCORED_IMAGES = 512
+
+
+def _mnist_nets(data_dir):
+    data = TfdsImages("mnist", data_dir)
+    return [
+        FullyConnected(
+            784, 10, data, 64, (64,), activation, num_scored=_SCORED_IMAGES
+        )
+        for activation in ("sigmoid", "relu")
+    ]
+
+
+def _mnist_convnets(data_dir):
+    data = TfdsImages("mnist", data_dir)
+    filters = ((3, 3, 8), (5, 5, 8))
+    return [
+        ConvNet(
+            (28, 28, 1),
+            10,
+            data,
+            64,
+            filters,
+            activation,
+            num_scored=_SCORED_IMAGES,
+        )
+        for activation in ("sigmoid", "relu")
+    ]
+
+
+def _test_net(features, classes):
+    data = datasets.Dataset(datasets.random, features, 1000, n_classes=classes)
+    return FullyConnected(
+        features, classes, data, 64, (32, 64), use_softmax=True
+    )
+
+
+# Functions of the folder of prepared data.
+_TEST_SETS = {
+    "mnist_fully_connected": _mnist_nets,
+    "mnist_convnet": _mnist_convnets,
+    "mlp_test": lambda _: [_test_net(10, 2), _test_net(20, 10)],
+    "saddle": lambda _: [Saddle()],
+}
 
 
 def sets():
@@ -169,12 +287,23 @@ def default_sets():
     return [name for name in _SETS if name not in _OFF_BY_DEFAULT]
 
 
-def select(names):
+def test_sets():
+    """Names of the test problems' sets, which nothing trains on by default.
+
+    They are no part of `sets`; `select` knows them.
+    """
+    return tuple(_TEST_SETS)
+
+
+def select(names, data_dir=None):
     """Problems by name: {name: problem}, in the given order.
 
     Args:
         names: an iterable of set names ("bowl_problems"), single problems
-            ("bowl_problems.2"), or "default".
+            ("bowl_problems.2"), or "default". The names of `test_sets` will
+            do as well.
+        data_dir: where TensorFlow Datasets are prepared, for the test
+            problems on MNIST; None means its default folder.
 
     Raises:
         ValueError: for an unknown name; the message lists the known ones.
@@ -185,14 +314,7 @@ def select(names):
             chosen.update(select(default_sets()))
             continue
         set_name, _, index = name.partition(".")
-        if set_name not in _SETS:
-            close = difflib.get_close_matches(set_name, _SETS, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
-                f"Unknown problem set {set_name!r}.{hint} Known sets: default, "
-                f"{', '.join(_SETS)}. One problem of a set: SET.INDEX."
-            )
-        members = _SETS[set_name]()
+        members = _members(set_name, data_dir)
         if index and not (index.isdigit() and int(index) < len(members)):
             raise ValueError(
                 f"Unknown problem {name!r}: {set_name} holds "
@@ -201,7 +323,26 @@ def select(names):
         wanted = [int(index)] if index else range(len(members))
         chosen.update({f"{set_name}.{i}": members[i] for i in wanted})
     if not chosen:
-        raise ValueError(
-            f"No problem was named. Known sets: default, {', '.join(_SETS)}."
-        )
+        raise ValueError(f"No problem was named. {_known()}")
     return chosen
+
+
+def _members(set_name, data_dir):
+    """The problems of one set; an unknown name lists the known ones."""
+    if set_name in _SETS:
+        return _SETS[set_name]()
+    if set_name in _TEST_SETS:
+        return _TEST_SETS[set_name](data_dir)
+    close = difflib.get_close_matches(set_name, [*_SETS, *_TEST_SETS], 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"Unknown problem set {set_name!r}.{hint} {_known()} One problem of "
+        "a set: SET.INDEX."
+    )
+
+
+def _known():
+    return (
+        f"Known sets: default, {', '.join(_SETS)}. "
+        f"Test sets: {', '.join(_TEST_SETS)}."
+    )

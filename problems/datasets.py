@@ -1,4 +1,4 @@
-"""Data sets of the classifiers: drawn from a seed, as in the release."""
+"""Data sets drawn from a seed, as in the release, and minibatches."""
 
 import numpy as np
 import sklearn.datasets
@@ -42,13 +42,14 @@ class Dataset:
         return f"{self.name}({self.num_features}, {self.num_examples})"
 
 
-def random(num_features, num_examples, sep=1.0, random_seed=None):
-    """Two classes of Gaussian clusters, all features informative."""
+def random(num_features, num_examples, n_classes=2, sep=1.0, random_seed=None):
+    """Classes of Gaussian clusters, all features informative."""
     return sklearn.datasets.make_classification(
         n_samples=num_examples,
         n_features=num_features,
         n_informative=num_features,
         n_redundant=0,
+        n_classes=n_classes,
         class_sep=sep,
         random_state=random_seed,
     )
@@ -68,6 +69,55 @@ def random_mlp(num_features, num_examples, random_seed=None):
             hidden = np.maximum(hidden, 0)
         hidden = hidden @ rng.randn(hidden.shape[1], 20)
     return data, (hidden[:, 0] > 0).astype("int32")
+
+
+def random_binary(num_features, num_examples, random_seed=None):
+    """Zeros and ones; the labels [rows, 1] are zeros, and mean nothing."""
+    rng = np.random.RandomState(random_seed)
+    data = rng.randint(2, size=(num_examples, num_features))
+    return data.astype("float32"), np.zeros((num_examples, 1), "int32")
+
+
+def random_symmetric(num_features, num_examples, random_seed=None):
+    """Normal rows, then their negatives; labels [rows, 1] of zeros."""
+    if num_examples % 2:
+        raise ValueError(
+            "Rows and their negatives are an even number of examples. "
+            f"Received: num_examples={num_examples}"
+        )
+    rng = np.random.RandomState(random_seed)
+    half = rng.randn(num_examples // 2, num_features)
+    data = np.concatenate([half, -half]).astype("float32")
+    return data, np.zeros((num_examples, 1), "int32")
+
+
+def noisy_parity_class(
+    num_examples,
+    n_classes=2,
+    n_context_ids=5,
+    noise_prob=0.25,
+    random_seed=None,
+):
+    """Class ids; the label is their sum modulo the classes, or one more.
+
+    The arguments are in the release's order; `noisy_parity` has that of the
+    other data sets.
+    """
+    rng = np.random.RandomState(random_seed)
+    ids = rng.randint(0, n_classes, size=(num_examples, n_context_ids))
+    noise = rng.binomial(1, noise_prob, size=num_examples)
+    labels = (ids.sum(axis=1) + noise) % n_classes
+    return ids.astype("float32"), labels.astype("int32")
+
+
+def noisy_parity(num_features, num_examples, random_seed=None, **kw):
+    """`noisy_parity_class` of `num_features` ids in a row."""
+    return noisy_parity_class(
+        num_examples,
+        n_context_ids=num_features,
+        random_seed=random_seed,
+        **kw,
+    )
 
 
 def batch_indices(rng, num_examples, batch_size, num_steps):

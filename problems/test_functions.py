@@ -1,4 +1,4 @@
-"""The nine classic functions of two variables."""
+"""Functions of two variables: the nine classic ones, and a saddle."""
 
 import math
 
@@ -135,3 +135,13 @@ class Michalewicz(_TestFunction):
             for i, v in ((1, x), (2, y))
         ]
         return 2 - (terms[0] + terms[1])
+
+
+class Saddle(_TestFunction):
+    """x^2 - y^2, without a minimum; for tests only. Standard normal start."""
+
+    nonnegative = False
+    init = Problem.init
+
+    def value(self, x, y):
+        return x**2 - y**2

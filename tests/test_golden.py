@@ -268,17 +268,6 @@ def test_meta_gradient(path, second_derivatives):
 
 # Problems.
 
-_LATER = {
-    "sparse_softmax_2_class_sparse_problems",
-    "one_hot_sparse_softmax_2_class_sparse_problems",
-    "matmul_problems",
-    "min_max_well_problems",
-    "sum_of_quadratics_problems",
-    "projection_quadratic_problems",
-    "outward_snake_problems",
-    "dependency_chain_problems",
-}
-
 
 @functools.cache
 def _corpus():
@@ -296,13 +285,7 @@ def _entry_cases():
         with np.load(path) as file:
             entries = sorted({key.split("/")[0] for key in file.files})
         for entry in entries:
-            later = entry.rsplit(".", 1)[0] in _LATER
-            marks = [pytest.mark.xfail(strict=True)] if later else []
-            cases.append(
-                pytest.param(
-                    path, entry, marks=marks, id=f"{path.stem}-{entry}"
-                )
-            )
+            cases.append(pytest.param(path, entry, id=f"{path.stem}-{entry}"))
     return cases
 
 
@@ -344,15 +327,14 @@ def test_problem(path, entry):
 def test_problem_sets(path):
     specs = json.loads(path.read_text())
     for set_name, entries in specs["sets"].items():
-        if set_name in _LATER:
-            continue
         ours = _corpus()[set_name]
         assert len(ours) == len(entries)
         for problem, entry in zip(ours, entries):
             shapes = [list(shape) for shape in problem.shapes]
             assert shapes == entry["param_shapes"]
             assert problem.batch_size == entry["batch_size"]
-    default = set(specs["sets_included_by_default_flags"]) - _LATER
+    assert list(_corpus()) == list(specs["sets"])
+    default = set(specs["sets_included_by_default_flags"])
     assert set(corpus.default_sets()) == default
 
 
@@ -362,7 +344,7 @@ def test_starts_are_distributed_as_in_the_release(path):
     for entry, about in specs["instances_in_problems_npz"].items():
         set_name = entry.rsplit(".", 1)[0]
         # LogObjective and SparseProblem do not start as meant there.
-        if set_name in _LATER or set_name.startswith(("log_", "sparse_")):
+        if set_name.startswith(("log_", "sparse_gradient_")):
             continue
         starts = _problem(entry).init(stateless_seed(5), 400)
         for start, stats in zip(starts, about["init_stats_200_draws"]):
@@ -381,14 +363,9 @@ def test_starts_are_distributed_as_in_the_release(path):
     [
         "random",
         "random_mlp",
-        *(
-            pytest.param(later, marks=pytest.mark.xfail(strict=True))
-            for later in (
-                "random_binary",
-                "random_symmetric",
-                "noisy_parity_class",
-            )
-        ),
+        "random_binary",
+        "random_symmetric",
+        "noisy_parity_class",
     ],
 )
 def test_dataset(path, function):

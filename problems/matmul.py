@@ -1,0 +1,68 @@
+"""Search for fast matrix multiplication algorithms, as least squares."""
+
+import numpy as np
+import tensorflow as tf
+
+from problems.problem import Problem
+
+# Keeps the normal equations solvable in float32 when two products coincide.
+# It changes the objective by its square only.
+_RIDGE = 1e-6
+
+
+class MatMulAlgorithm(Problem):
+    """Finds an n x n matrix product with k multiplications.
+
+    The multiplications are products of linear forms of the two matrices,
+    P = (A a) * (B b) over all n^4 pairs of one-hot matrices; the objective is
+    the squared error of the best linear read-out of the true product C from
+    P. Strassen's algorithm is a zero of n = 2, k = 7.
+
+    Args:
+        n: size of the matrices.
+        k: number of multiplications.
+        noise_stdev: standard deviation of the gradient noise.
+    """
+
+    def __init__(self, n, k, noise_stdev=0.0):
+        self.n = n
+        self.k = k
+        self.noise_stdev = noise_stdev
+
+    @property
+    def shapes(self):
+        return [(self.n**2, self.k)] * 2
+
+    def constants(self, seed, instances):
+        n = self.n
+        units = np.eye(n**2, dtype="float32")
+        a, b = np.repeat(units, n**2, axis=0), np.tile(units, (n**2, 1))
+        c = (a.reshape(-1, n, n) @ b.reshape(-1, n, n)).reshape(-1, n**2)
+        return {
+            name: tf.constant(array[None])
+            for name, array in {"a": a, "b": b, "c": c}.items()
+        }
+
+    def init(self, seed, instances):
+        return [
+            tf.math.l2_normalize(start, axis=1)
+            for start in super().init(seed, instances)
+        ]
+
+    def loss(self, params, constants, batch=None):
+        wanted = constants["c"]
+        products = tf.matmul(constants["a"], params[0])
+        products *= tf.matmul(constants["b"], params[1])
+        # The read-out undoes any scale of a column; without it the normal
+        # equations are better conditioned.
+        products = tf.math.l2_normalize(products, axis=1, epsilon=1e-30)
+        gram = tf.matmul(products, products, transpose_a=True)
+        factor = tf.linalg.cholesky(gram + _RIDGE * tf.eye(self.k))
+        moments = tf.matmul(products, wanted, transpose_a=True)
+        readout = tf.linalg.cholesky_solve(factor, moments)
+        residual = tf.matmul(products, readout) - wanted
+        return tf.reduce_sum(tf.square(residual), axis=[1, 2])
+
+    def __repr__(self):
+        noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
+        return f"MatMulAlgorithm({self.n}, {self.k}{noise})"

@@ -1,0 +1,52 @@
+"""Prepared image data sets of TensorFlow Datasets, for classifiers."""
+
+import numpy as np
+
+
+class TfdsImages:
+    """A split of a prepared image data set, read once and never written.
+
+    It has what a problem needs of a `datasets.Dataset`. Images are flat rows
+    of numbers from 0 to 1. Nothing is ever downloaded.
+
+    Args:
+        name: the data set's name in TensorFlow Datasets, say "mnist".
+        data_dir: where it was prepared; None means TensorFlow Datasets'
+            default (the environment's TFDS_DATA_DIR, if set).
+        split: the split to read.
+
+    Raises:
+        ValueError: if it is not prepared there; the message tells how to.
+    """
+
+    def __init__(self, name, data_dir=None, split="train"):
+        # Not at the top: the import is slow, and few problems need it.
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder(name, data_dir=data_dir)
+        if not builder.is_prepared():
+            raise ValueError(
+                f"The data set {name!r} is not prepared in "
+                f"{builder.data_path}. Nothing is downloaded here. On a "
+                f"machine with internet, run `tfds build {name}`, or "
+                f"`tfds.load({name!r}, data_dir=...)` in Python; then say "
+                "where it is: data_dir, or the environment's TFDS_DATA_DIR."
+            )
+        examples = builder.as_dataset(
+            split=split, batch_size=-1, as_supervised=False
+        )
+        examples = tfds.as_numpy(examples)
+        images = np.asarray(examples["image"])
+        self.name = name
+        self.split = split
+        self.num_examples = len(images)
+        self.image_shape = images.shape[1:]
+        self.data = images.reshape(len(images), -1).astype("float32") / 255
+        self.labels = np.asarray(examples["label"]).astype("int32")
+
+    def instances(self, seed, count):
+        """(data [1, rows, pixels], labels [1, rows]), shared by all."""
+        return self.data[None], self.labels[None]
+
+    def __repr__(self):
+        return f"TfdsImages({self.name}, {self.split})"
