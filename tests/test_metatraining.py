@@ -1,10 +1,13 @@
 """Unrolls, gradient estimators and meta-optimizers against simple oracles."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from lopt_tf import distribution
 from lopt_tf.metatraining import (
     curriculum,
     estimators,
@@ -28,6 +31,7 @@ def _net(noise=0.0):
 
 def _setting(problem, config, instances=3, length=4, **kwargs):
     rule = HierarchicalRNNRule(**{**SMALL, **config})
+    kwargs.setdefault("keeps_slopes", kwargs.get("copies", 1) == 1)
     unroller = unroll.Unroller(problem, rule, instances, length, **kwargs)
     rng = np.random.default_rng(1)
     weights = {
@@ -42,8 +46,8 @@ def _setting(problem, config, instances=3, length=4, **kwargs):
 def _oracle(rule, unroller, vector, flat, constants, seed, segments):
     """Meta-objective and gradient by one tape over a plain Python loop."""
     problem = unroller.problem
-    run = unroller.new_run(vector.unflatten(flat), constants, seed)
-    log_lrs = unroller.draw_log_learning_rates(seed)
+    params, log_lrs = unroller.draw_start(seed)
+    initial = problem.loss(params, constants)
     length = unroller.segment_length
     with tf.GradientTape() as tape:
         tape.watch(flat)
@@ -51,20 +55,19 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
             name: tf.repeat(w[None], unroller.instances, axis=0)
             for name, w in vector.unflatten(flat).items()
         }
-        params = run.params
         state = rule.init_state(weights, params, log_lrs)
         values = []
         for step in range(segments * length):
             batch = None
             if problem.batch_size:
-                rows = unroller.batches(run.seed, step // length * length)
+                rows = unroller.batches(seed, step // length * length)
                 batch = rows[step % length]
             _, grads = value_and_gradients(problem, params, constants, batch)
             # Compiled and eager code draw different random numbers.
-            noise = unroll.compiled(
+            noise = distribution.compiled(
                 lambda g, s: problem.perturb(
                     [tf.zeros_like(x) for x in g],
-                    fold(unroll.run_seed(run.seed), s),
+                    fold(unroll.run_seed(seed), s),
                 )
             )(grads, tf.constant(step))
             grads = [g + n for g, n in zip(grads, noise)]
@@ -74,7 +77,7 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
             true = rule.true_parameters(weights, state, params)
             values.append(problem.loss(true, constants))
         values = tf.stack(values)
-        losses = objective.MetaObjective()(values, run.initial)
+        losses = objective.MetaObjective()(values, initial)
         total = tf.reduce_mean(losses)
     return total, tape.gradient(total, flat), values
 
@@ -96,8 +99,8 @@ def test_backpropagation_agrees_with_one_tape(problem, config, kwargs):
     estimator = estimators.TruncatedBackpropagation(
         unroller, objective.MetaObjective()
     )
-    state = estimator.start(vector, flat, constants, (6,))
-    estimate, (run, _) = estimator.step(vector, flat, constants, state, 2)
+    run = estimators.Run((6,))
+    estimate, run = estimator.step(vector, flat, constants, run, 2)
     total, gradient, values = _oracle(
         rule, unroller, vector, flat, constants, (6,), 2
     )
@@ -117,9 +120,9 @@ def test_gradient_is_cut_between_partial_unrolls():
     estimator = estimators.TruncatedBackpropagation(
         unroller, objective.MetaObjective()
     )
-    state = estimator.start(vector, flat, constants, (6,))
-    _, state = estimator.step(vector, flat, constants, state, 1)
-    second, _ = estimator.step(vector, flat, constants, state, 1)
+    run = estimators.Run((6,))
+    _, run = estimator.step(vector, flat, constants, run, 1)
+    second, _ = estimator.step(vector, flat, constants, run, 1)
     gradients = vector.unflatten(second.gradient)
     for name, gradient in gradients.items():
         starts = name.endswith("initial_state")
@@ -133,9 +136,9 @@ def test_one_compilation_for_all_unroll_lengths():
         unroller, objective.MetaObjective()
     )
     for seed, plan in enumerate([(1, 3), (2, 5), (4,)]):
-        state = estimator.start(vector, flat, constants, (seed,))
+        run = estimators.Run((seed,))
         for segments in plan:
-            _, state = estimator.step(vector, flat, constants, state, segments)
+            _, run = estimator.step(vector, flat, constants, run, segments)
     # forward, backward, start, start_backward: once each.
     assert unroller.num_compilations() == 4
 
@@ -147,11 +150,11 @@ def test_persistent_evolution_compiles_once():
         unroller, objective.MetaObjective()
     )
     for seed in range(2):
-        state = estimator.start(vector, flat, constants, (seed,))
+        run = estimators.Run((seed,))
         for segments in (1, 3):
-            _, state = estimator.step(vector, flat, constants, state, segments)
-    # forward once; start for plain and for perturbed weights.
-    assert unroller.num_compilations() == 3
+            _, run = estimator.step(vector, flat, constants, run, segments)
+    # forward and start, once each.
+    assert unroller.num_compilations() == 2
 
 
 def test_a_lost_instance_does_not_spoil_the_others():
@@ -160,14 +163,15 @@ def test_a_lost_instance_does_not_spoil_the_others():
     estimator = estimators.TruncatedBackpropagation(
         unroller, objective.MetaObjective()
     )
-    run, rest = estimator.start(vector, flat, constants, (6,))
-    fine, _ = estimator.step(vector, flat, constants, (run, rest), 2)
+    _, run = estimator.step(vector, flat, constants, estimators.Run((6,)), 1)
+    fine, _ = estimator.step(vector, flat, constants, run, 2)
     # The second instance blows up at once.
     bad = tf.constant([[1.0], [np.inf]])[:, :, None]
-    run.params = [run.params[0] * bad]
-    lost, (after, _) = estimator.step(vector, flat, constants, (run, rest), 2)
-    assert lost.lost == 1
-    np.testing.assert_array_equal(after.alive, [True, False])
+    carry = {**run.carry, "params": [run.carry["params"][0] * bad]}
+    run = dataclasses.replace(run, carry=carry)
+    lost, after = estimator.step(vector, flat, constants, run, 2)
+    assert lost.lost == 1 and lost.skipped == 0
+    np.testing.assert_array_equal(after.carry["alive"], [True, False])
     assert np.all(np.isfinite(lost.gradient))
     np.testing.assert_allclose(
         lost.objectives[:, 0], fine.objectives[:, 0], rtol=1e-6
@@ -176,16 +180,26 @@ def test_a_lost_instance_does_not_spoil_the_others():
     assert np.any(lost.gradient != 0)
 
 
-def test_a_run_ends_early_when_all_are_lost():
+def test_all_instances_can_be_lost():
     _, unroller, vector, flat = _setting(Quadratic(3), {})
     constants = unroller.constants((5,))
     estimator = estimators.TruncatedBackpropagation(
         unroller, objective.MetaObjective(), max_multiplier=1e-6
     )
-    state = estimator.start(vector, flat, constants, (6,))
-    estimate, (run, _) = estimator.step(vector, flat, constants, state, 5)
-    assert estimate.lost == 3
-    assert run.step == unroller.segment_length
+    run = estimators.Run((6,))
+    estimate, _ = estimator.step(vector, flat, constants, run, 5)
+    assert estimate.lost == estimate.size == 3
+
+
+def test_an_instance_without_a_finite_meta_gradient_is_skipped():
+    _, unroller, vector, _ = _setting(Quadratic(2), {}, instances=3)
+    estimator = estimators.TruncatedBackpropagation(
+        unroller, objective.MetaObjective()
+    )
+    gradients = tf.constant([[1.0, 2.0], [np.nan, 1.0], [3.0, 4.0]])
+    alive = tf.constant([True, False, True])
+    found = estimator._summary(gradients, tf.constant([1.0, 2.0, 6.0]), alive)
+    np.testing.assert_allclose(found, [4 / 3, 2, 3, 1, 1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("truncations", [1, 3])
@@ -207,8 +221,8 @@ def test_persistent_evolution_is_unbiased(truncations):
     exact = estimators.TruncatedBackpropagation(
         exact_unroller, objective.MetaObjective()
     )
-    state = exact.start(vector, flat, constants, (6,))
-    reference, _ = exact.step(vector, flat, constants, state, truncations)
+    run = estimators.Run((6,))
+    reference, _ = exact.step(vector, flat, constants, run, truncations)
     _, unroller, _, _ = _setting(
         problem, config, instances=64000, length=4, copies=2
     )
@@ -216,10 +230,10 @@ def test_persistent_evolution_is_unbiased(truncations):
         unroller, objective.MetaObjective(), stdev=0.01
     )
     constants = unroller.constants((5,))
-    state = pairs.start(vector, flat, constants, (6,))
+    run = estimators.Run((6,))
     found = []
     for _ in range(truncations):
-        estimate, state = pairs.step(vector, flat, constants, state, 1)
+        estimate, run = pairs.step(vector, flat, constants, run, 1)
         found.append(estimate.gradient)
     assert estimate.inner_steps == 4 * 128000
     gradient = np.mean(found, axis=0)
@@ -238,9 +252,10 @@ def test_persistent_evolution_formula():
     accumulated = tf.constant([[1.0, 2.0], [3.0, -1.0]])
     values = tf.constant([[2.0, 3.0, 1.0, 5.0], [4.0, np.nan, 1.0, 5.0]])
     initial = tf.constant([1.0, 1.0, 1.0, 1.0])
-    gradient, losses, alive = estimator._gradient(accumulated, values, initial)
+    found, alive = estimator._slopes(accumulated, values, initial)
+    gradient, rest = found[:-3], found[-3:]
     capped = (3.0 + 1e6) / 2
-    np.testing.assert_allclose(losses, [3, capped, 1, 5], rtol=1e-5)
+    np.testing.assert_allclose(rest, [(9 + capped) / 4, 1, 0], rtol=1e-5)
     differences = np.array([3 - 1, capped - 5]) / (2 * 0.1**2)
     expected = np.mean(accumulated * differences[:, None], axis=0)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5)
@@ -251,8 +266,9 @@ def test_pairs_share_noise_data_and_start():
     _, unroller, vector, flat = _setting(_net(0.3), {}, copies=2)
     constants = unroller.constants((5,))
     weights = vector.unflatten(flat)
-    run = unroller.new_run(weights, constants, (6,))
-    _, objectives = unroller.advance(weights, constants, run)
+    carry = unroller.begin(weights, constants, unroller.draw_start((6,)))
+    inputs = unroller.segment_inputs((6,), 0)
+    _, objectives, _ = unroller.advance(weights, constants, carry, inputs)
     first, second = np.split(objectives, 2, axis=1)
     np.testing.assert_array_equal(first, second)
     assert np.any(first[:, 0] != first[:, 1])

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from lopt_tf import checkpointing, metatraining
-from lopt_tf.metatraining import trainer
+from lopt_tf.metatraining import estimators, trainer
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus
 from problems.quadratic import Quadratic
@@ -60,7 +60,7 @@ class _Stopper:
         monkeypatch.setattr(trainer.Trainer, "step", stopping)
 
 
-@pytest.mark.parametrize("estimator", trainer.ESTIMATORS)
+@pytest.mark.parametrize("estimator", estimators.ESTIMATORS)
 def test_stopped_training_resumes_exactly(estimator, tmp_path, monkeypatch):
     options = _options(estimator=estimator)
     expected = _train(options)
@@ -75,7 +75,7 @@ def test_stopped_training_resumes_exactly(estimator, tmp_path, monkeypatch):
 def test_an_update_happens_whole_or_not_at_all(tmp_path, monkeypatch):
     """An interrupt may come in the middle of an update."""
     calls = []
-    count = trainer.Trainer._count_nonfinite
+    count = trainer.Trainer._count_skipped
 
     def interrupted(self, *args):
         calls.append(1)
@@ -84,7 +84,7 @@ def test_an_update_happens_whole_or_not_at_all(tmp_path, monkeypatch):
         return count(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_count_nonfinite", interrupted)
+        patch.setattr(trainer.Trainer, "_count_skipped", interrupted)
         with pytest.raises(KeyboardInterrupt):
             _train(_options(), tmp_path)
     resumed = _train(_options(), tmp_path, resume=True)

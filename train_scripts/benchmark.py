@@ -97,29 +97,26 @@ def _metatraining():
 
 def _inner_steps(name, problem, kind, instances):
     """Inner steps a second over 100-step unrolls, segments of 20."""
-    from lopt_tf import metatraining
-    from lopt_tf.metatraining import estimators, unroll
+    from lopt_tf import distribution, metatraining
+    from lopt_tf.metatraining import estimators
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
     rule = HierarchicalRNNRule()
     weights = rule.init_weights(0)
     vector = estimators.WeightVector(weights)
     weights = vector.flatten(weights)
-    copies = {"bptt": 1, "pes": 2}[kind]
-    unroller = unroll.Unroller(problem, rule, instances, 20, copies=copies)
-    estimator = {
-        "bptt": estimators.TruncatedBackpropagation,
-        "pes": estimators.PersistentEvolution,
-    }[kind](unroller, metatraining.MetaObjective())
+    options = metatraining.TrainingOptions(
+        estimator=kind, instances=instances, segment_length=20
+    )
+    estimator = options.new_estimator(problem, rule, distribution.Replicas())
+    unroller = estimator.unroller
     constants = unroller.constants((1,))
     segments = _UNROLL_STEPS // unroller.segment_length
 
     def one_unroll(seed):
-        state = estimator.start(vector, weights, constants, (2, seed))
+        run = estimators.Run((2, seed))
         began = time.perf_counter()
-        estimate, _ = estimator.step(
-            vector, weights, constants, state, segments
-        )
+        estimate, _ = estimator.step(vector, weights, constants, run, segments)
         estimate.gradient.numpy()
         return estimate.inner_steps, time.perf_counter() - began
 
@@ -148,12 +145,12 @@ def _matrix_vector_floor(n, instances):
     """
     import tensorflow as tf
 
-    from lopt_tf.metatraining import unroll
+    from lopt_tf import distribution
 
     w = tf.random.stateless_normal((instances, n, n), (0, 1)) / n**0.5
     x = tf.random.stateless_normal((instances, n, 1), (0, 2))
 
-    @unroll.compiled
+    @distribution.compiled
     def products(w, x):
         def body(i, x):
             if instances == 1:

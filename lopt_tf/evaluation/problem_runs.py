@@ -30,10 +30,12 @@ def run(problem, rule, weights, seeds, steps, seed):
         for name, array in weights.items()
     }
     constants = unroller.constants((seed, 1))
-    state = unroller.new_run(weights, constants, (seed, 2))
+    seed = (seed, 2)
+    carry = unroller.begin(weights, constants, unroller.draw_start(seed))
     objectives = []
-    for _ in range(-(-steps // unroller.segment_length)):
-        state, values = unroller.advance(weights, constants, state)
+    for first in range(0, steps, unroller.segment_length):
+        inputs = unroller.segment_inputs(seed, first)
+        carry, values, _ = unroller.advance(weights, constants, carry, inputs)
         objectives.append(values.numpy())
     objectives = np.concatenate(objectives)[:steps]
     return objectives.reshape(steps, rows, seeds)

@@ -3,10 +3,12 @@
 import importlib
 
 _HOMES = {
-    "train": "lopt_tf.metatraining.trainer",
-    "TrainingOptions": "lopt_tf.metatraining.trainer",
+    "train": "lopt_tf.metatraining.loop",
+    "TrainingOptions": "lopt_tf.metatraining.options",
+    "Validation": "lopt_tf.metatraining.validation",
     "TruncatedBackpropagation": "lopt_tf.metatraining.estimators",
     "PersistentEvolution": "lopt_tf.metatraining.estimators",
+    "TruncatedEvolution": "lopt_tf.metatraining.estimators",
     "MetaObjective": "lopt_tf.metatraining.objective",
     "Curriculum": "lopt_tf.metatraining.curriculum",
 }

@@ -37,6 +37,22 @@ class WeightVector:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """K inner runs of one problem, somewhere on their way.
+
+    Attributes:
+        seed: integers that determine starts, minibatches and noise.
+        step: number of inner steps done.
+        carry: what the runs carry along (see `unroll`); empty before the
+            first step.
+    """
+
+    seed: tuple
+    step: int = 0
+    carry: dict = dataclasses.field(default_factory=dict)
+
+
 @dataclasses.dataclass
 class Estimate:
     """What one estimator step found out.
@@ -44,28 +60,31 @@ class Estimate:
     Attributes:
         gradient: the meta-gradient as a vector [P].
         meta_loss: the meta-objective, averaged over instances.
-        objectives: recorded inner objectives, [steps, K].
+        lost: instances that have blown up so far, of `size`.
+        skipped: instances whose meta-gradient was not finite: they count as
+            zero.
+        size: inner runs side by side.
         inner_steps: updates of one instance each that were made.
-        lost: instances that have blown up so far.
+        objectives: recorded inner objectives, [steps, K], of each replica.
     """
 
     gradient: tf.Tensor
     meta_loss: float
-    objectives: tf.Tensor
-    inner_steps: int
     lost: int
+    skipped: int
+    size: int
+    inner_steps: int
+    objectives: tf.Tensor
 
 
-class TruncatedBackpropagation:
-    """Backpropagation through a whole partial unroll (paper, section 4).
+class Estimator:
+    """Base of the estimators: a run and weights in, a meta-gradient out.
 
-    The gradient flows back through the optimizer, and through the problem's
-    gradients if the unroller uses second derivatives, over all segments of
-    the partial unroll, and into the learned initial states if the unroll is
-    the run's first. It is cut between partial unrolls.
+    A step has two halves: `inputs` draws whatever is random, in Python;
+    `compute` is pure, and may be part of a graph that runs elsewhere.
 
     Args:
-        unroller: an `Unroller` with one copy.
+        unroller: an `Unroller` with `copies` copies.
         objective: a `MetaObjective`.
         max_multiplier: an instance whose objective exceeds this multiple of
             its start is out (`obj_train_max_multiplier`); 0 for no limit.
@@ -77,169 +96,338 @@ class TruncatedBackpropagation:
         self.unroller = unroller
         self.objective = objective
         self.max_multiplier = max_multiplier
+        self.replicas = unroller.replicas
 
-    def start(self, vector, weights, constants, seed):
-        """Begins K fresh inner runs; returns the estimator's state."""
-        weights = vector.unflatten(weights)
-        return self.unroller.new_run(weights, constants, seed), {}
-
-    def step(self, vector, weights, constants, state, num_segments):
-        """One partial unroll: (`Estimate`, state after it).
+    def step(self, vector, weights, constants, run, num_segments):
+        """One partial unroll: (`Estimate`, the run after it).
 
         Args:
             vector: the `WeightVector`.
             weights: the meta-parameters as a vector [P].
             constants: the problem's constants.
-            state: what `start` or the last `step` returned.
+            run: a `Run`; a fresh one begins with the first step.
             num_segments: the length of the partial unroll.
         """
-        weights = vector.unflatten(weights)
-        run, rest = state
-        first = run
-        trail, values, alive = [], [], run.alive
-        for _ in range(num_segments):
-            trail.append(run)
-            run, objectives = self.unroller.advance(weights, constants, run)
-            survived = objectives_lib.survivors(
-                objectives, run.initial, alive, self.max_multiplier
-            )
-            values.append((objectives, survived))
-            alive = survived[-1]
-            if not bool(tf.reduce_any(alive)):
-                break
-        objectives = tf.concat([o for o, _ in values], axis=0)
-        survived = tf.concat([s for _, s in values], axis=0)
-        losses, cotangents = self._score(objectives, run.initial, survived)
-        gradients = self._pull_back(
-            weights, constants, trail, run, survived, cotangents
+        outcome = self.compute(
+            vector,
+            weights,
+            constants,
+            run.carry,
+            self.inputs(vector, run, num_segments),
         )
-        gradient = tf.reduce_mean(vector.flatten(gradients), axis=0)
-        run = dataclasses.replace(run, alive=alive)
-        estimate = Estimate(
-            gradient=gradient,
-            meta_loss=float(tf.reduce_mean(losses)),
-            objectives=objectives,
-            inner_steps=(run.step - first.step) * self.unroller.instances,
-            lost=int(tf.reduce_sum(tf.cast(~alive, "int32"))),
-        )
-        return estimate, (run, rest)
+        return self.estimate(run, num_segments, *outcome)
 
-    def _score(self, objectives, initial, survived):
-        """Meta-objectives [K] and their gradients [n, K]."""
+    def inputs(self, vector, run, num_segments):
+        """What a step needs besides weights, constants and carry."""
+        length = self.unroller.segment_length
+        segments = [
+            self.unroller.segment_inputs(run.seed, run.step + i * length)
+            for i in range(num_segments)
+        ]
+        start = self.unroller.draw_start(run.seed) if not run.carry else ()
+        return {"start": start, "segments": segments}
+
+    def compute(self, vector, weights, constants, carry, inputs):
+        """The pure half of a step.
+
+        Returns:
+            (vector [P + 3]: meta-gradient, meta-loss, numbers of lost and
+            of skipped instances, all as means over replicas; objectives;
+            carry).
+        """
+        raise NotImplementedError
+
+    def estimate(self, run, num_segments, found, objectives, carry):
+        """What `compute` returned, as (`Estimate`, the run after it)."""
+        steps = num_segments * self.unroller.segment_length
+        size = self.unroller.size * self.replicas.count
+        estimate = Estimate(
+            gradient=found[:-3],
+            meta_loss=float(found[-3]),
+            lost=round(float(found[-2]) * self.replicas.count),
+            skipped=round(float(found[-1]) * self.replicas.count),
+            size=size,
+            inner_steps=steps * size,
+            objectives=objectives,
+        )
+        return estimate, Run(run.seed, run.step + steps, carry)
+
+    def save(self, run):
+        """A run as (arrays of all instances, JSON-ready description)."""
+        about = {"step": run.step, "seed": list(run.seed)}
+        return (self.unroller.save(run.carry) if run.carry else {}), about
+
+    def load(self, arrays, about):
+        """The inverse of `save`."""
+        carry = self.unroller.load(arrays) if arrays else {}
+        return Run(tuple(about["seed"]), about["step"], carry)
+
+    def _summary(self, gradients, losses, alive):
+        """The result of one replica as a vector [P + 3].
+
+        Args:
+            gradients: each instance's meta-gradient, [K, P].
+            losses: meta-objectives.
+            alive: bool, who has not blown up.
+        """
+        fine = tf.reduce_all(tf.math.is_finite(gradients), axis=1)
+        gradients = tf.where(fine[:, None], gradients, 0.0)
+        numbers = [
+            tf.reduce_mean(losses),
+            tf.reduce_sum(tf.cast(~alive, "float32")),
+            tf.reduce_sum(tf.cast(~fine, "float32")),
+        ]
+        return tf.concat([tf.reduce_mean(gradients, axis=0), numbers], axis=0)
+
+
+class TruncatedBackpropagation(Estimator):
+    """Backpropagation through a whole partial unroll (paper, section 4).
+
+    The gradient flows back through the optimizer, and through the problem's
+    gradients if the unroller uses second derivatives, over all segments of
+    the partial unroll, and into the learned initial states if the unroll is
+    the run's first. It is cut between partial unrolls. See `Estimator` for
+    the arguments; the unroller must keep slopes.
+    """
+
+    def compute(self, vector, weights, constants, carry, inputs):
+        weights = vector.unflatten(weights)
+        unroller, segments = self.unroller, inputs["segments"]
+        if inputs["start"]:
+            carry = unroller.begin(weights, constants, inputs["start"])
+        trail, values, slopes = [], [], []
+        for segment in segments:
+            trail.append(carry)
+            carry, objectives, slope = unroller.advance(
+                weights, constants, carry, segment
+            )
+            values.append(objectives)
+            slopes.append(slope)
+        objectives, losses, survived, cotangents = self.replicas.each(
+            self._score, values, carry["initial"], carry["alive"]
+        )
+        bars = self.replicas.each(
+            lambda *ends: tf.nest.map_structure(tf.zeros_like, ends),
+            carry["params"],
+            carry["state"],
+        )
+        total = None
+        for i in reversed(range(len(segments))):
+            *bars, gradients = unroller.backward(
+                weights,
+                constants,
+                trail[i]["params"],
+                trail[i]["state"],
+                segments[i],
+                slopes[i],
+                survived[i],
+                (*bars, cotangents[i]),
+            )
+            total = self._sum(total, gradients)
+        if inputs["start"]:
+            params, log_lrs = inputs["start"]
+            gradients = unroller.start_backward(
+                weights, params, log_lrs, bars[1]
+            )
+            total = self._sum(total, gradients)
+        found, alive = self.replicas.each(
+            lambda *args: self._result(vector, *args), total, losses, survived
+        )
+        carry = {**carry, "alive": alive}
+        return self.replicas.mean(found), objectives, carry
+
+    def _score(self, values, initial, alive):
+        """Meta-objectives [K], and their gradients segment by segment."""
+        objectives = tf.concat(values, axis=0)
+        survived = objectives_lib.survivors(
+            objectives, initial, alive, self.max_multiplier
+        )
         with tf.GradientTape() as tape:
             tape.watch(objectives)
             losses = self.objective(objectives, initial, survived)
-        return losses, tape.gradient(losses, objectives)
+        cotangents = tape.gradient(losses, objectives)
+        pieces = len(values)
+        return (
+            objectives,
+            losses,
+            tf.split(survived, pieces),
+            tf.split(cotangents, pieces),
+        )
 
-    def _pull_back(self, weights, constants, trail, end, survived, cotangents):
-        """Gradients [K, out, in] through the chain of segments."""
-        length = self.unroller.segment_length
-        bars = tf.nest.map_structure(tf.zeros_like, (end.params, end.state))
-        total = None
-        for i, run in reversed(list(enumerate(trail))):
-            rows = slice(i * length, (i + 1) * length)
-            *bars, gradients = self.unroller.backward(
-                weights,
-                constants,
-                run.params,
-                run.state,
-                *self.unroller.segment_inputs(run),
-                survived[rows],
-                (*bars, cotangents[rows]),
-            )
-            total = _sum(total, gradients)
-        start = trail[0]
-        if start.step == 0:
-            log_lrs = self.unroller.draw_log_learning_rates(start.seed)
-            gradients = self.unroller.start_backward(
-                weights, start.params, log_lrs, bars[1]
-            )
-            total = _sum(total, gradients)
-        return total
+    def _result(self, vector, gradients, losses, survived):
+        alive = survived[-1][-1]
+        gradients = vector.flatten(gradients)
+        return self._summary(gradients, losses, alive), alive
+
+    def _sum(self, total, gradients):
+        if total is None:
+            return gradients
+        return self.replicas.each(
+            lambda *pair: tf.nest.map_structure(tf.add, *pair),
+            total,
+            gradients,
+        )
 
 
-class PersistentEvolution:
-    """Antithetic persistent evolution strategies (Vicol et al., 2021).
+class _Evolution(Estimator):
+    """Base of antithetic evolution strategies.
 
-    Every instance runs twice, with weights w + e and w - e. The perturbation
-    e is drawn anew for each truncation; the difference of the two losses is
-    credited to the *sum* of all perturbations since the run began, which
-    makes the estimate unbiased for the whole run however short the
-    truncations are.
+    Every instance runs with weights w + e and w - e; the difference of the
+    two losses estimates the slope along e.
 
     Args:
-        unroller: an `Unroller` with two copies.
-        objective: a `MetaObjective`.
         stdev: the perturbations' standard deviation.
         max_multiplier: a larger multiple of the starting objective, or one
             that is not finite, counts as this multiple. 0 stands for 1e6.
     """
 
-    copies = 2
-
     def __init__(self, unroller, objective, stdev=0.02, max_multiplier=0.0):
-        self.unroller = unroller
-        self.objective = objective
+        limit = max_multiplier if max_multiplier > 0 else 1e6
+        super().__init__(unroller, objective, limit)
         self.stdev = stdev
-        self.max_multiplier = max_multiplier if max_multiplier > 0 else 1e6
-        self._draw = unroll.compiled(self._perturbed)
-        self._estimate = unroll.compiled(self._gradient)
+        self._draw, _ = self.replicas.compiled(self._perturbed)
+        self._score, _ = self.replicas.compiled(self._slopes)
 
-    def start(self, vector, weights, constants, seed):
-        """Begins K fresh pairs of inner runs; returns the state."""
-        weights = vector.unflatten(weights)
-        run = self.unroller.new_run(weights, constants, seed)
-        size = (self.unroller.instances, sum(vector.sizes))
-        return run, {"accumulated": tf.zeros(size)}
+    def inputs(self, vector, run, num_segments):
+        inputs = super().inputs(vector, run, num_segments)
+        inputs["noise"] = (
+            unroll.run_seed((*run.seed, 7, run.step)),
+            self.replicas.index,
+        )
+        return inputs
 
-    def step(self, vector, weights, constants, state, num_segments):
-        """One truncation: (`Estimate`, state after it)."""
-        run, rest = state
-        first = run
-        seed = unroll.run_seed((*run.seed, 7, run.step))
-        noise, pairs = self._draw(weights, seed)
-        pairs = vector.unflatten(pairs)
-        if run.step == 0:
-            # The start, too, belongs to the perturbed weights.
-            run = self.unroller.new_run(pairs, constants, run.seed)
+    def _unrolled(self, weights, constants, carry, inputs):
         values = []
-        for _ in range(num_segments):
-            run, objectives = self.unroller.advance(pairs, constants, run)
+        for segment in inputs["segments"]:
+            carry, objectives, _ = self.unroller.advance(
+                weights, constants, carry, segment
+            )
             values.append(objectives)
-        objectives = tf.concat(values, axis=0)
-        accumulated = rest["accumulated"] + noise
-        gradient, losses, alive = self._estimate(
-            accumulated, objectives, run.initial
+        if len(values) == 1:
+            return carry, values[0]
+        joined = self.replicas.each(
+            lambda values: tf.concat(values, axis=0), values
         )
-        run = dataclasses.replace(run, alive=alive)
-        estimate = Estimate(
-            gradient=gradient,
-            meta_loss=float(tf.reduce_mean(losses)),
-            objectives=objectives,
-            inner_steps=(run.step - first.step) * self.unroller.size,
-            lost=int(tf.reduce_sum(tf.cast(~alive, "int32"))),
-        )
-        return estimate, (run, {"accumulated": accumulated})
+        return carry, joined
 
-    def _perturbed(self, weights, seed):
-        """Perturbations [K, P], and weights [2 K, P] moved both ways."""
+    def _perturbed(self, weights, seed, replica):
+        """Perturbations [K, P], and the weights of all copies."""
         shape = (self.unroller.instances, weights.shape[0])
         noise = self.stdev * tf.random.stateless_normal(shape, seed)
-        return noise, tf.concat([weights + noise, weights - noise], axis=0)
+        count = self.unroller.size // self.copies
+        # As the problem's noise: the same for any number of replicas.
+        noise = tf.slice(noise, [replica * count, 0], [count, shape[1]])
+        unmoved = tf.zeros_like(noise) + weights
+        moved = [weights + noise, weights - noise, unmoved][: self.copies]
+        return noise, tf.concat(moved, axis=0)
 
-    def _gradient(self, accumulated, objectives, initial):
-        """The estimate [P], meta-objectives [2 K], and who is alive [2 K]."""
+    def _slopes(self, directions, objectives, initial):
+        """The result as a vector [P + 3], and who is alive.
+
+        Args:
+            directions: the perturbations to credit, [K, P].
+            objectives: recorded objectives [n, copies * K].
+            initial: the objectives at the start.
+        """
         limit = self.max_multiplier * (initial + 1e-6)
         finite = tf.math.is_finite(objectives)
         bounded = tf.minimum(tf.where(finite, objectives, limit), limit)
         losses = self.objective(bounded, initial)
-        up, down = tf.split(losses, 2)
+        up, down, *_ = tf.split(losses, self.copies)
         scale = (up - down) / (2 * self.stdev**2)
-        gradient = tf.reduce_mean(accumulated * scale[:, None], axis=0)
-        return gradient, losses, tf.reduce_all(finite, axis=0)
+        alive = tf.reduce_all(finite, axis=0)
+        gradients = directions * scale[:, None]
+        return self._summary(gradients, losses, alive), alive
 
 
-def _sum(total, gradients):
-    if total is None:
-        return gradients
-    return tf.nest.map_structure(tf.add, total, gradients)
+class PersistentEvolution(_Evolution):
+    """Antithetic persistent evolution strategies (Vicol et al., 2021).
+
+    The perturbation is drawn anew for each truncation; the difference of
+    the two losses is credited to the *sum* of all perturbations since the
+    run began, which makes the estimate unbiased for the whole run however
+    short the truncations are. See `_Evolution` for the arguments; the
+    unroller has two copies.
+    """
+
+    copies = 2
+
+    def compute(self, vector, weights, constants, carry, inputs):
+        noise, pairs = self._draw(weights, *inputs["noise"])
+        pairs = self.replicas.each(vector.unflatten, pairs)
+        accumulated = noise
+        if inputs["start"]:
+            # The start, too, belongs to the perturbed weights.
+            carry = self.unroller.begin(pairs, constants, inputs["start"])
+        else:
+            accumulated = self.replicas.each(
+                tf.add, carry["accumulated"], noise
+            )
+        carry, objectives = self._unrolled(pairs, constants, carry, inputs)
+        found, alive = self._score(accumulated, objectives, carry["initial"])
+        carry = {**carry, "alive": alive, "accumulated": accumulated}
+        return self.replicas.mean(found), objectives, carry
+
+    def save(self, run):
+        arrays, about = super().save(run)
+        if run.carry:
+            accumulated = run.carry["accumulated"]
+            arrays["accumulated"] = self.replicas.join(accumulated)
+        return arrays, about
+
+    def load(self, arrays, about):
+        accumulated = arrays.pop("accumulated", None)
+        run = super().load(arrays, about)
+        if accumulated is not None:
+            split = self.replicas.split(tf.convert_to_tensor(accumulated))
+            run.carry["accumulated"] = split
+        return run
+
+
+class TruncatedEvolution(_Evolution):
+    """Plain antithetic evolution strategies on each truncation by itself.
+
+    The difference of the two losses is credited to the truncation's own
+    perturbation. A third copy of every instance runs with unmoved weights:
+    the next truncation begins where it ends, for the whole pair. The
+    estimate is blind to what weights do to later truncations: biased,
+    unless one truncation is the whole run. See `_Evolution` for the
+    arguments; the unroller has three copies.
+    """
+
+    copies = 3
+
+    def compute(self, vector, weights, constants, carry, inputs):
+        noise, moved = self._draw(weights, *inputs["noise"])
+        moved = self.replicas.each(vector.unflatten, moved)
+        if inputs["start"]:
+            carry = self.unroller.begin(moved, constants, inputs["start"])
+        carry, objectives = self._unrolled(moved, constants, carry, inputs)
+        found, alive = self._score(noise, objectives, carry["initial"])
+        carry = self.replicas.each(self._from_unmoved, carry, alive)
+        return self.replicas.mean(found), objectives, carry
+
+    def _from_unmoved(self, carry, alive):
+        """Every copy goes on from where the unmoved one is."""
+
+        def last_copy(array, axis=0):
+            part = tf.split(array, self.copies, axis=axis)[-1]
+            return tf.concat([part] * self.copies, axis=axis)
+
+        return {
+            "params": [last_copy(tensor) for tensor in carry["params"]],
+            "state": {
+                name: last_copy(array, unroll.instance_axis(array))
+                for name, array in carry["state"].items()
+            },
+            "initial": last_copy(carry["initial"]),
+            "alive": last_copy(alive),
+        }
+
+
+ESTIMATORS = {
+    "bptt": TruncatedBackpropagation,
+    "full": TruncatedBackpropagation,
+    "es": TruncatedEvolution,
+    "pes": PersistentEvolution,
+}

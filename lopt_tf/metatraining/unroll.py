@@ -2,61 +2,20 @@
 
 An unroll is a chain of segments of one fixed length, each one call of a
 compiled function, so that no unroll length needs a compilation of its own.
+
+What a chain carries from segment to segment is a dictionary: "params" (list
+of tensors [K, *shape], where gradients are taken), "state" (the optimizer
+state), "initial" (the objectives at the start, [K]) and "alive" (bool [K]:
+who has not blown up).
 """
 
-import dataclasses
-
+import numpy as np
 import tensorflow as tf
 
+from lopt_tf import distribution
 from lopt_tf.optimizers import update_rule
 from problems import datasets
 from problems.problem import fold, value_and_gradients
-
-
-@dataclasses.dataclass
-class Run:
-    """K inner runs of one problem, somewhere on their way.
-
-    Attributes:
-        params: list of tensors [K, *shape]: where gradients are taken.
-        state: the optimizer state.
-        step: number of inner steps done.
-        seed: integers that determine minibatches and gradient noise.
-        initial: the objectives at the start, [K].
-        alive: bool [K]: which have not blown up.
-    """
-
-    params: list
-    state: dict
-    step: int
-    seed: tuple
-    initial: tf.Tensor
-    alive: tf.Tensor
-
-    def arrays(self):
-        """Everything but step and seed as {name: array}."""
-        params = {f"params/{i}": p for i, p in enumerate(self.params)}
-        state = {f"state/{name}": value for name, value in self.state.items()}
-        rest = {"initial": self.initial, "alive": self.alive}
-        return {**params, **state, **rest}
-
-    @classmethod
-    def from_arrays(cls, arrays, step, seed):
-        """The inverse of `arrays`."""
-        tensors = {name: tf.constant(a) for name, a in arrays.items()}
-        count = sum(name.startswith("params/") for name in tensors)
-        return cls(
-            params=[tensors[f"params/{i}"] for i in range(count)],
-            state={
-                name.removeprefix("state/"): value
-                for name, value in tensors.items()
-                if name.startswith("state/")
-            },
-            step=step,
-            seed=tuple(seed),
-            initial=tensors["initial"],
-            alive=tensors["alive"],
-        )
 
 
 class Unroller:
@@ -65,12 +24,16 @@ class Unroller:
     Args:
         problem: a `problems.Problem`.
         rule: an `UpdateRule`.
-        instances: K.
+        instances: K, over all replicas.
         segment_length: inner steps in one compiled call.
         use_second_derivatives: whether meta-gradients flow through the
             problem's gradients.
-        copies: 2 runs every instance twice with the same noise and data (an
-            antithetic pair): the leading axis is then 2 K, first copy first.
+        copies: n runs every instance n times with the same start, noise and
+            data, for instance an antithetic pair: the leading axis is then
+            n K, all first copies first.
+        replicas: the `Replicas` that share the instances; the current
+            strategy's if None.
+        keeps_slopes: whether `forward` also returns what `backward` needs.
     """
 
     def __init__(
@@ -81,6 +44,8 @@ class Unroller:
         segment_length=20,
         use_second_derivatives=True,
         copies=1,
+        replicas=None,
+        keeps_slopes=False,
     ):
         self.problem = problem
         self.rule = rule
@@ -88,57 +53,47 @@ class Unroller:
         self.segment_length = segment_length
         self.use_second_derivatives = use_second_derivatives
         self.copies = copies
-        self.forward = compiled(self._forward)
-        self.backward = compiled(self._backward)
-        self.start = compiled(self._start)
-        self.start_backward = compiled(self._start_backward)
+        self.replicas = replicas or distribution.Replicas()
+        self.keeps_slopes = keeps_slopes
+        if instances % self.replicas.count:
+            raise ValueError(
+                f"{instances} instances cannot be shared evenly by "
+                f"{self.replicas.count} replicas. Choose a multiple."
+            )
+        self._counted = []
+        self.forward = self._compiled(self._forward)
+        self.backward = self._compiled(self._backward)
+        self.start = self._compiled(self._start)
+        self.start_backward = self._compiled(self._start_backward)
+
+    def _compiled(self, function):
+        call, counted = self.replicas.compiled(function)
+        self._counted.append(counted)
+        return call
 
     @property
     def size(self):
-        """Inner runs side by side: the length of the leading axis."""
-        return self.copies * self.instances
+        """Inner runs side by side on one replica."""
+        return self.copies * self.instances // self.replicas.count
 
     def num_compilations(self):
         """Traces, hence XLA compilations, so far."""
-        return sum(
-            function.experimental_get_tracing_count()
-            for function in (
-                self.forward,
-                self.backward,
-                self.start,
-                self.start_backward,
-            )
-        )
+        return sum(f.experimental_get_tracing_count() for f in self._counted)
+
+    # What is drawn outside of compiled functions.
 
     def constants(self, seed):
         """The problem's constants for all runs; copies share theirs."""
         constants = self.problem.constants(run_seed(seed), self.instances)
         # What has a single row is the same for all, and stays so.
         return {
-            name: self._tiled(c) if c.shape[0] == self.instances > 1 else c
+            name: self._share(c) if c.shape[0] == self.instances > 1 else c
             for name, c in constants.items()
         }
 
-    def _tiled(self, array):
-        return tf.tile(array, [self.copies] + [1] * (array.shape.rank - 1))
-
-    def new_run(self, weights, constants, seed):
-        """Fresh runs: params, optimizer state and starting objectives.
-
-        Args:
-            weights: meta-parameters with or without a leading axis.
-            constants: what `constants` returned.
-            seed: sequence of integers.
-        """
-        seed = tuple(int(s) for s in seed)
+    def draw_start(self, seed):
+        """(starting points, starting log learning rates) of fresh runs."""
         params = self.problem.init(fold(run_seed(seed), 0), self.instances)
-        params = [self._tiled(p) for p in params]
-        log_lrs = self.draw_log_learning_rates(seed)
-        state, initial = self.start(weights, constants, params, log_lrs)
-        return Run(params, state, 0, seed, initial, tf.math.is_finite(initial))
-
-    def draw_log_learning_rates(self, seed):
-        """Starting log learning rates: list of tensors [K, *shape]."""
         seed, drawn = fold(run_seed(seed), 1), ([], [])
         for i, shape in enumerate(self.problem.shapes):
             full = (self.instances, *shape)
@@ -146,13 +101,25 @@ class Unroller:
             for draws, size, use in zip(drawn, (full, one), (2 * i, 2 * i + 1)):
                 draws.append(tf.random.stateless_uniform(size, fold(seed, use)))
         log_lrs = self.rule.draw_log_learning_rates(*drawn)
-        return [self._tiled(value) for value in log_lrs]
+        return (
+            [self._share(tensor) for tensor in params],
+            [self._share(tensor) for tensor in log_lrs],
+        )
+
+    def segment_inputs(self, seed, first_step):
+        """(seed, first step, minibatches, replica) of a segment."""
+        return (
+            run_seed(seed),
+            tf.constant(first_step, "int32"),
+            self._share(self.batches(seed, first_step), axis=1),
+            self.replicas.index,
+        )
 
     def batches(self, seed, first_step):
         """Minibatches of one segment, int32 [steps, K, B] (B may be 0)."""
         if self.problem.batch_size is None:
-            return tf.zeros((self.segment_length, self.size, 0), "int32")
-        batches = datasets.minibatches(
+            return np.zeros((self.segment_length, self.instances, 0), "int32")
+        return datasets.minibatches(
             seed,
             first_step,
             self.segment_length,
@@ -160,35 +127,94 @@ class Unroller:
             self.problem.num_examples,
             self.problem.batch_size,
         )
-        return tf.tile(batches, (1, self.copies, 1))
 
-    def segment_inputs(self, run):
-        """What `forward` and `backward` take besides weights and constants."""
-        return (
-            run_seed(run.seed),
-            tf.constant(run.step, "int32"),
-            self.batches(run.seed, run.step),
+    def _share(self, array, axis=0):
+        """Copies of all instances' rows, each replica with its own ones."""
+        multiples = [1] * len(array.shape)
+        multiples[axis] = self.copies
+        tiled = tf.tile(array, multiples) if self.copies > 1 else array
+        return self.replicas.split(
+            tf.convert_to_tensor(tiled), axis, self.copies
         )
 
-    def advance(self, weights, constants, run):
-        """One segment: (run after it, objectives [steps, K])."""
-        params, state, objectives = self.forward(
-            weights,
-            constants,
-            run.params,
-            run.state,
-            *self.segment_inputs(run),
+    # Chains.
+
+    def begin(self, weights, constants, drawn):
+        """The carry of fresh runs, from what `draw_start` returned.
+
+        Args:
+            weights: meta-parameters with or without a leading axis.
+            constants: what `constants` returned.
+            drawn: what `draw_start` returned.
+        """
+        return self.start(weights, constants, *drawn)
+
+    def advance(self, weights, constants, carry, inputs):
+        """One segment.
+
+        Args:
+            weights: meta-parameters with or without a leading axis.
+            constants: what `constants` returned.
+            carry: what `begin` or the last `advance` returned.
+            inputs: what `segment_inputs` returned.
+
+        Returns:
+            (the carry after it, objectives [steps, K], slopes: the gradients
+            of the objectives, lists of [steps, K, *shape], empty unless
+            `keeps_slopes`).
+        """
+        params, state, objectives, slopes = self.forward(
+            weights, constants, carry["params"], carry["state"], inputs
         )
-        step = run.step + self.segment_length
-        run = dataclasses.replace(run, params=params, state=state, step=step)
-        return run, objectives
+        carry = {**carry, "params": params, "state": state}
+        return carry, objectives, slopes
+
+    def save(self, carry):
+        """A carry as {name: array with all instances' rows}."""
+        saved = {}
+        for i, tensor in enumerate(carry["params"]):
+            saved[f"params/{i}"] = self.replicas.join(tensor, 0, self.copies)
+        for name, array in carry["state"].items():
+            axis = instance_axis(array)
+            saved[f"state/{name}"] = self.replicas.join(
+                array, axis, self.copies
+            )
+        for name in ("initial", "alive"):
+            saved[name] = self.replicas.join(carry[name], 0, self.copies)
+        return saved
+
+    def load(self, saved):
+        """The inverse of `save`."""
+        split = self.replicas.split
+        saved = {name: tf.convert_to_tensor(a) for name, a in saved.items()}
+        count = sum(name.startswith("params/") for name in saved)
+        return {
+            "params": [
+                split(saved[f"params/{i}"], 0, self.copies)
+                for i in range(count)
+            ],
+            "state": {
+                name.removeprefix("state/"): split(
+                    array, instance_axis(array), self.copies
+                )
+                for name, array in saved.items()
+                if name.startswith("state/")
+            },
+            "initial": split(saved["initial"], 0, self.copies),
+            "alive": split(saved["alive"], 0, self.copies),
+        }
 
     # The compiled functions.
 
     def _start(self, weights, constants, params, log_lrs):
         weights = _for_each(weights, self.size)
-        state = self.rule.init_state(weights, params, log_lrs)
-        return state, self.problem.loss(params, constants)
+        initial = self.problem.loss(params, constants)
+        return {
+            "params": params,
+            "state": self.rule.init_state(weights, params, log_lrs),
+            "initial": initial,
+            "alive": tf.math.is_finite(initial),
+        }
 
     def _start_backward(self, weights, params, log_lrs, state_cotangents):
         """Gradients [K, out, in] with respect to weights through the start."""
@@ -198,32 +224,44 @@ class Unroller:
             state = self.rule.init_state(weights, params, log_lrs)
         return _gradients(tape, state, weights, state_cotangents)
 
-    def _forward(
-        self, weights, constants, params, state, seed, first_step, batches
-    ):
-        """A segment: params and state after it, objectives [steps, K]."""
+    def _forward(self, weights, constants, params, state, inputs):
+        """A segment: params and state after it, objectives, slopes."""
         weights = _for_each(weights, self.size)
         reuses_loss = self._reuses_loss(state)
+        # What `backward` can have for nothing need not be kept.
+        keeps_slopes = self.keeps_slopes and not reuses_loss
 
-        def body(t, params, state, values):
+        def body(t, params, state, values, slopes):
             params, state, value, _ = self._step(
-                weights, constants, params, state,
-                fold(seed, first_step + t), batches[t],
-            )  # fmt: skip
+                weights, constants, params, state, inputs, t
+            )
             if not reuses_loss:
                 true = self.rule.true_parameters(weights, state, params)
-                value = self.problem.loss(true, constants)
-            return t + 1, params, state, values.write(t, value)
+                value, slope = self._objective(true, constants, keeps_slopes)
+                slopes = [s.write(t, g) for s, g in zip(slopes, slope)]
+            return t + 1, params, state, values.write(t, value), slopes
 
-        values = tf.TensorArray(
-            "float32", self.segment_length, element_shape=(self.size,)
+        values = self._recorded((self.size,))
+        slopes = [self._recorded(p.shape) for p in params if keeps_slopes]
+        params, state, values, slopes = self._loop(
+            body, params, state, values, slopes
         )
-        params, state, values = self._loop(body, params, state, values)
         values = values.stack()
         if reuses_loss:
             last = self.problem.loss(params, constants)
             values = tf.concat([values[1:], last[None]], axis=0)
-        return params, state, values
+        return params, state, values, [s.stack() for s in slopes]
+
+    def _objective(self, true, constants, with_slope):
+        """The objectives [K] and, if wanted, their gradients."""
+        if with_slope:
+            return value_and_gradients(self.problem, true, constants)
+        return self.problem.loss(true, constants), []
+
+    def _recorded(self, shape):
+        return tf.TensorArray(
+            "float32", self.segment_length, element_shape=shape
+        )
 
     def _backward(
         self,
@@ -231,9 +269,8 @@ class Unroller:
         constants,
         params,
         state,
-        seed,
-        first_step,
-        batches,
+        inputs,
+        slopes,
         alive,
         cotangents,
     ):
@@ -243,8 +280,8 @@ class Unroller:
         where it was recorded, then one step is pulled back, and so on.
 
         Args:
-            weights, constants, params, state, seed, first_step, batches: as
-                given to `forward`.
+            weights, constants, params, state, inputs: as for `forward`.
+            slopes: what `forward` returned.
             alive: bool [steps, K]: whose steps count.
             cotangents: of the final params, the final state, and the
                 objectives [steps, K].
@@ -255,22 +292,16 @@ class Unroller:
         """
         weights = _for_each(weights, self.size)
         reuses_loss = self._reuses_loss(state)
-        stored = self._trajectory(
-            weights, constants, params, state, seed, first_step, batches
-        )
+        stored = self._trajectory(weights, constants, params, state, inputs)
 
         def carry_at(t):
             arrays = [array[t] for array in stored]
             return tf.nest.pack_sequence_as((params, state), arrays)
 
-        def objective_gradient(carry):
-            true = self.rule.true_parameters(weights, carry[1], carry[0])
-            return value_and_gradients(self.problem, true, constants)[1]
-
         def body(i, bars, weights_bar, next_gradient):
             t = self.segment_length - 1 - i
             if not reuses_loss:
-                next_gradient = objective_gradient(carry_at(t + 1))
+                next_gradient = [slope[t] for slope in slopes]
             bars = _add_objective(
                 bars, next_gradient, tf.where(alive[t], cotangents[2][t], 0.0)
             )
@@ -278,9 +309,8 @@ class Unroller:
             with tf.GradientTape() as tape:
                 tape.watch((weights, now))
                 new_params, new_state, _, clean = self._step(
-                    weights, constants, *now,
-                    fold(seed, first_step + t), batches[t],
-                )  # fmt: skip
+                    weights, constants, *now, inputs, t
+                )
             step_bar, bars = _gradients(
                 tape, (new_params, new_state), (weights, now), bars
             )
@@ -291,18 +321,16 @@ class Unroller:
             return i + 1, bars, weights_bar, clean
 
         weights_bar = {n: tf.zeros_like(w) for n, w in weights.items()}
+        last = params
         if reuses_loss:
-            last = objective_gradient(carry_at(self.segment_length))
-        else:
-            last = params
+            end, _ = carry_at(self.segment_length)
+            _, last = value_and_gradients(self.problem, end, constants)
         (params_bar, state_bar), weights_bar, _ = self._loop(
             body, (cotangents[0], cotangents[1]), weights_bar, last
         )
         return params_bar, state_bar, weights_bar
 
-    def _trajectory(
-        self, weights, constants, params, state, seed, first_step, batches
-    ):
+    def _trajectory(self, weights, constants, params, state, inputs):
         """All carries of a segment, flattened: arrays [steps + 1, ...]."""
 
         def write(arrays, t, params, state):
@@ -311,9 +339,8 @@ class Unroller:
 
         def body(t, params, state, arrays):
             params, state, _, _ = self._step(
-                weights, constants, params, state,
-                fold(seed, first_step + t), batches[t],
-            )  # fmt: skip
+                weights, constants, params, state, inputs, t
+            )
             return t + 1, params, state, write(arrays, t + 1, params, state)
 
         arrays = [
@@ -326,27 +353,39 @@ class Unroller:
         _, _, arrays = self._loop(body, params, state, arrays)
         return [array.stack() for array in arrays]
 
-    def _step(self, weights, constants, params, state, seed, batch):
+    def _step(self, weights, constants, params, state, inputs, t):
         """One inner step: params, state, loss before it, clean gradients."""
-        batch = None if self.problem.batch_size is None else batch
+        seed, first_step, batches, replica = inputs
+        batch = None if self.problem.batch_size is None else batches[t]
         loss, clean = value_and_gradients(
             self.problem, params, constants, batch
         )
-        gradients = self._perturbed(clean, seed)
+        gradients = self._perturbed(clean, fold(seed, first_step + t), replica)
         if not self.use_second_derivatives:
             gradients = [tf.stop_gradient(g) for g in gradients]
         params, state = self.rule.step(weights, state, params, gradients)
         return params, state, loss, clean
 
-    def _perturbed(self, gradients, seed):
-        """Gradients with the problem's noise, the same for all copies."""
+    def _perturbed(self, gradients, seed, replica):
+        """Gradients with the problem's noise, the same for all copies.
+
+        Noise is drawn for all instances, also for those of other replicas:
+        so it does not depend on how many there are.
+        """
         if not self.problem.is_noisy:
             return gradients
-        copies = [
-            self.problem.perturb(part, seed)
-            for part in zip(*(tf.split(g, self.copies) for g in gradients))
-        ]
+        copies = []
+        for part in zip(*(tf.split(g, self.copies) for g in gradients)):
+            rows = part[0].shape[0]
+            everyone = [self._repeated(g, self.replicas.count) for g in part]
+            noisy = self.problem.perturb(everyone, seed)
+            copies.append([_rows(g, replica * rows, rows) for g in noisy])
         return [tf.concat(parts, axis=0) for parts in zip(*copies)]
+
+    def _repeated(self, array, count):
+        if count == 1:
+            return array
+        return tf.tile(array, [count] + [1] * (array.shape.rank - 1))
 
     def _reuses_loss(self, state):
         """Whether the loss at a step's gradient is the recorded objective.
@@ -429,9 +468,17 @@ def _for_each(weights, size):
     }
 
 
-def compiled(function):
-    """An XLA-compiled function; its Python runs as written, once."""
-    return tf.function(function, jit_compile=True, autograph=False)
+def _rows(array, first, count):
+    """`count` rows of an array from row `first` (a tensor) on."""
+    if array.shape[0] == count:
+        return array
+    begin = [first] + [0] * (array.shape.rank - 1)
+    return tf.slice(array, begin, [count, *array.shape[1:]])
+
+
+def instance_axis(array):
+    """Where the instances are in an array of the optimizer state."""
+    return len(array.shape) - 3
 
 
 def run_seed(numbers):

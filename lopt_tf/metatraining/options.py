@@ -1,0 +1,126 @@
+"""The settings of a meta-training, and what follows from them alone."""
+
+import dataclasses
+
+from lopt_tf.metatraining import curriculum as curriculum_lib
+from lopt_tf.metatraining import estimators, meta_optimizers, unroll
+from lopt_tf.metatraining import objective as objective_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """Settings of a meta-training; the defaults are quick, not published.
+
+    Attributes:
+        meta_updates: how many updates of the weights.
+        estimator: "bptt" (truncated backpropagation), "full" (through whole
+            inner runs: for short ones), "es" (evolution strategies on each
+            truncation) or "pes" (persistent evolution strategies).
+        instances: problem instances side by side, over all replicas (pairs,
+            with "es" and "pes").
+        segment_length: inner steps in one compiled call.
+        truncation: inner steps after which a gradient is cut; 0 cuts only
+            between partial unrolls ("bptt"), after each segment ("es",
+            "pes") or not at all ("full", which takes no other value).
+        parallel_tasks: problems under way at a time, updated in turn.
+        meta_optimizer: "adam" or "rmsprop".
+        meta_learning_rate: its learning rate.
+        meta_learning_rate_decay: the learning rate falls linearly to this
+            share of itself over `meta_updates`.
+        gradient_clip: each element of a meta-gradient is clipped to this.
+        l2_reg: weight of half the squared norm of the weights.
+        perturbation: standard deviation of the weights' perturbations (es,
+            pes).
+        use_second_derivatives: through the problems' gradients (bptt,
+            full).
+        use_log_objective: average logarithms of the objectives.
+        use_numerator_epsilon: see `MetaObjective`.
+        obj_train_max_multiplier: an objective beyond this multiple of its
+            start ends an inner run; 0 for no limit.
+        curriculum: how long to unroll.
+        seed: of everything that is drawn.
+    """
+
+    meta_updates: int = 1000
+    estimator: str = "pes"
+    instances: int = 32
+    segment_length: int = 20
+    truncation: int = 0
+    parallel_tasks: int = 8
+    meta_optimizer: str = "adam"
+    meta_learning_rate: float = 3e-3
+    meta_learning_rate_decay: float = 1.0
+    gradient_clip: float = 1e4
+    l2_reg: float = 0.0
+    perturbation: float = 0.02
+    use_second_derivatives: bool = True
+    use_log_objective: bool = True
+    use_numerator_epsilon: bool = False
+    obj_train_max_multiplier: float = 0.0
+    curriculum: curriculum_lib.Curriculum = curriculum_lib.Curriculum()
+    seed: int = 0
+
+    def __post_init__(self):
+        _check_known("estimator", self.estimator, estimators.ESTIMATORS)
+        known = meta_optimizers.OPTIMIZERS
+        _check_known("meta_optimizer", self.meta_optimizer, known)
+        for name in (
+            "meta_updates",
+            "instances",
+            "segment_length",
+            "parallel_tasks",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 1. "
+                    f"Received: {name}={getattr(self, name)}"
+                )
+        if self.estimator == "full" and self.truncation:
+            raise ValueError(
+                'The estimator "full" cuts nothing. Received: '
+                f"truncation={self.truncation}"
+            )
+
+    def plan(self, rng):
+        """Segment counts of the meta-updates of one fresh start."""
+        plan = self.curriculum.plan(rng, self.segment_length)
+        if self.estimator == "full":
+            return [sum(plan)]
+        if self.truncation or self.estimator != "bptt":
+            pieces = max(1, round(self.truncation / self.segment_length))
+            plan = curriculum_lib.cut(plan, pieces)
+        return plan
+
+    def new_estimator(self, problem, rule, replicas):
+        """The estimator of a problem, with its compiled functions."""
+        kind = estimators.ESTIMATORS[self.estimator]
+        evolves = kind.copies > 1
+        unroller = unroll.Unroller(
+            problem,
+            rule,
+            self.instances,
+            self.segment_length,
+            self.use_second_derivatives,
+            copies=kind.copies,
+            replicas=replicas,
+            keeps_slopes=not evolves,
+        )
+        objective = objective_lib.MetaObjective(
+            self.use_log_objective, self.use_numerator_epsilon
+        )
+        limit = self.obj_train_max_multiplier
+        if evolves:
+            return kind(unroller, objective, self.perturbation, limit)
+        return kind(unroller, objective, limit)
+
+    def learning_rate_factor(self, update):
+        """The share of the meta learning rate at a meta-update."""
+        done = min(update / self.meta_updates, 1.0)
+        return 1 - done * (1 - self.meta_learning_rate_decay)
+
+
+def _check_known(name, value, known):
+    if value not in known:
+        raise ValueError(
+            f"Unknown {name} {value!r}. Known: {', '.join(sorted(known))}."
+        )
