@@ -57,7 +57,8 @@ class MatMulAlgorithm(Problem):
         # equations are better conditioned.
         products = tf.math.l2_normalize(products, axis=1, epsilon=1e-30)
         gram = tf.matmul(products, products, transpose_a=True)
-        factor = tf.linalg.cholesky(gram + _RIDGE * tf.eye(self.k))
+        identity = tf.eye(self.k, dtype=gram.dtype)
+        factor = tf.linalg.cholesky(gram + _RIDGE * identity)
         moments = tf.matmul(products, wanted, transpose_a=True)
         readout = tf.linalg.cholesky_solve(factor, moments)
         residual = tf.matmul(products, readout) - wanted

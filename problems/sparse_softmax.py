@@ -51,5 +51,5 @@ class OneHotSparseSoftmaxRegression(SparseSoftmaxRegression):
     """The same objective, with counts of the ids times the embeddings."""
 
     def _embed(self, embeddings, ids):
-        counts = tf.reduce_sum(tf.one_hot(ids, self.num_classes), axis=2)
-        return tf.matmul(counts, embeddings)
+        one_hot = tf.one_hot(ids, self.num_classes, dtype=embeddings.dtype)
+        return tf.matmul(tf.reduce_sum(one_hot, axis=2), embeddings)

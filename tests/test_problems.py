@@ -1,5 +1,8 @@
 """Problems: many instances at once, noise, data, names."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -9,10 +12,23 @@ from lopt_tf.metatraining import unroll
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
 from problems.classifiers import FullyConnected
+from problems.convnet import ConvNet
 from problems.keras_model import KerasModelProblem
+from problems.matmul import MatMulAlgorithm
 from problems.problem import fold, stateless_seed, value_and_gradients
 from problems.quadratic import Bowl, Quadratic
-from problems.test_functions import Ackley, Branin, Rosenbrock
+from problems.sparse_softmax import (
+    OneHotSparseSoftmaxRegression,
+    SparseSoftmaxRegression,
+)
+from problems.test_functions import Ackley, Branin, Rosenbrock, Saddle
+from problems.vector_functions import (
+    DependencyChain,
+    MinMaxWell,
+    OutwardSnake,
+    ProjectionQuadratic,
+    SumOfQuadratics,
+)
 from problems.wrappers import LogObjective, Rescale, SparseProblem, SumTask
 
 ALL = corpus.select(corpus.sets())
@@ -25,22 +41,27 @@ def _one(constants, k):
     }
 
 
+def _batch(problem, instances):
+    if problem.batch_size is None:
+        return None
+    return tf.constant(
+        datasets.minibatches(
+            (0,), 0, 1, instances, problem.num_examples, problem.batch_size
+        )[0]
+    )
+
+
 @pytest.mark.parametrize("name", [name for name in ALL if "large" not in name])
 def test_instances_are_independent(name):
     problem = ALL[name]
     constants = problem.constants(stateless_seed(1), 3)
     params = problem.init(stateless_seed(2), 3)
     assert [tuple(p.shape) for p in params] == [(3, *s) for s in problem.shapes]
-    batch = None
-    if problem.batch_size:
-        batch = tf.constant(
-            datasets.minibatches(
-                (0,), 0, 1, 3, problem.num_examples, problem.batch_size
-            )[0]
-        )
+    batch = _batch(problem, 3)
     loss, grads = value_and_gradients(problem, params, constants, batch)
     assert loss.shape == (3,)
-    assert np.all(np.isfinite(loss)) and np.all(loss >= 0)
+    assert np.all(np.isfinite(loss))
+    assert np.all(loss >= 0) or not problem.nonnegative
     for k in range(3):
         single, single_grads = value_and_gradients(
             problem,
@@ -98,6 +119,462 @@ def test_known_minima(problem, point, value):
     loss, grads = value_and_gradients(problem, params, {})
     np.testing.assert_allclose(loss[0], value, atol=1e-4)
     np.testing.assert_allclose(grads[0][0], 0, atol=1e-3)
+
+
+# Second opinions and derivatives, in float64.
+
+
+def _data(draw=datasets.random_symmetric, features=4, rows=12, **kw):
+    return datasets.Dataset(draw, features, rows, **kw)
+
+
+def _matmul(a, b, constants):
+    products = (constants["a"] @ a) * (constants["b"] @ b)
+    readout = np.linalg.lstsq(products, constants["c"], rcond=None)[0]
+    return np.sum((products @ readout - constants["c"]) ** 2)
+
+
+def _chain(x, constants):
+    quotients = [x[i] ** 2 / (x[i - 1] ** 2 + 1e-6) for i in range(1, len(x))]
+    return sum(x[0] ** 2 + q for q in quotients)
+
+
+def _well(x, constants):
+    return np.max(x**2) + 1 / np.min(x**2) - 2 + 1e-12
+
+
+def _snake(x, constants):
+    radius, path = np.sqrt(np.sum(x**2)) + 1e-6, x[1:] - np.pi * np.cos(x[:-1])
+    return sum(
+        row[0] / radius + np.sum((path * row[1:]) ** 2)
+        for row in constants["data"]
+    )
+
+
+def _projection(x, constants):
+    return sum(np.sum((x[0] * row) ** 2) for row in constants["data"])
+
+
+def _sum_of_quadratics(x, constants):
+    rows = constants["data"]
+    return sum(np.sum((x[0] - r) ** 2) - np.sum(r**2) for r in rows) + 1e-12
+
+
+def _sparse(embeddings, weights, bias, constants):
+    losses = []
+    for ids, label in zip(constants["data"].astype(int), constants["labels"]):
+        logit = (sum(embeddings[i] for i in ids) @ weights + bias)[0]
+        losses.append(np.log1p(np.exp(logit)) - label * logit)
+    squares = [np.sum(p**2) for p in (embeddings, weights, bias)]
+    return np.mean(losses) + 1e-3 / 3 * sum(squares)
+
+
+_PARITY = {"draw": datasets.noisy_parity, "features": 5}
+_BINARY = {"draw": datasets.random_binary}
+SECOND_OPINIONS = [
+    (MatMulAlgorithm(2, 5), _matmul),
+    (MatMulAlgorithm(3, 20), _matmul),
+    (DependencyChain(4, _data(**_BINARY), 5), _chain),
+    (MinMaxWell(4), _well),
+    (OutwardSnake(4, _data(**_BINARY), 5), _snake),
+    (ProjectionQuadratic(4, _data(), 5), _projection),
+    (SumOfQuadratics(4, _data(), 5), _sum_of_quadratics),
+    (SparseSoftmaxRegression(6, 2, _data(**_PARITY), 5), _sparse),
+    (OneHotSparseSoftmaxRegression(6, 2, _data(**_PARITY), 5), _sparse),
+]
+
+
+def _in_double(problem, instances):
+    """Constants and a start of that many instances, in float64."""
+    constants = problem.constants(stateless_seed(1), instances)
+    constants = {
+        name: tf.cast(value, "float64") if value.dtype == "float32" else value
+        for name, value in constants.items()
+    }
+    params = problem.init(stateless_seed(2), instances)
+    return constants, [tf.cast(p, "float64") for p in params]
+
+
+@pytest.mark.parametrize(
+    "problem, reference", SECOND_OPINIONS, ids=lambda value: repr(value)[:40]
+)
+@pytest.mark.parametrize("batched", [False, True])
+def test_second_opinion(problem, reference, batched):
+    constants, params = _in_double(problem, 2)
+    batch = _batch(problem, 2) if batched else None
+    losses = problem.loss(params, constants, batch)
+    for k in range(2):
+        own = {n: c[0].numpy() for n, c in _one(constants, k).items()}
+        if batch is not None:
+            rows = batch[k].numpy()
+            own = {name: c[rows] for name, c in own.items()}
+        expected = reference(*[p[k].numpy() for p in params], own)
+        np.testing.assert_allclose(losses[k], expected, rtol=1e-9)
+
+
+def _small_convnet(**kw):
+    data = _data(datasets.random, 6 * 5 * 2, n_classes=3)
+    kw = {"filters": ((3, 3, 2), (2, 4, 3)), "activation": "sigmoid", **kw}
+    return ConvNet((6, 5, 2), 3, data, 5, **kw)
+
+
+DIFFERENTIATED = [
+    *(problem for problem, _ in SECOND_OPINIONS),
+    Saddle(),
+    _small_convnet(),
+    FullyConnected(4, 3, _data(datasets.random, n_classes=3), 5, (6,)),
+]
+
+
+def _derivatives(problem, params, constants, batch, directions):
+    """Objective, gradients, and the Hessian times a direction."""
+    with tf.GradientTape() as tape:
+        tape.watch(params)
+        loss, grads = value_and_gradients(problem, params, constants, batch)
+        along = tf.add_n(
+            [tf.reduce_sum(g * d) for g, d in zip(grads, directions)]
+        )
+    curvature = tape.gradient(along, params, unconnected_gradients="zero")
+    return loss, grads, curvature
+
+
+@pytest.mark.parametrize("problem", DIFFERENTIATED, ids=repr)
+def test_derivatives_agree_with_differences(problem):
+    constants, params = _in_double(problem, 2)
+    batch = _batch(problem, 2)
+    rng = np.random.default_rng(0)
+    directions = [tf.constant(rng.normal(size=p.shape)) for p in params]
+
+    def at(step):
+        moved = [p + step * d for p, d in zip(params, directions)]
+        return value_and_gradients(problem, moved, constants, batch)
+
+    loss, grads, curvature = _derivatives(
+        problem, params, constants, batch, directions
+    )
+    step = 1e-5
+    (above, grads_above), (below, grads_below) = at(step), at(-step)
+    slope = sum(np.sum(g * d) for g, d in zip(grads, directions))
+    np.testing.assert_allclose(
+        np.sum(above - below) / (2 * step), slope, rtol=1e-5
+    )
+    for ours, high, low in zip(curvature, grads_above, grads_below):
+        expected = (high - low) / (2 * step)
+        largest = np.max(np.abs(expected))
+        np.testing.assert_allclose(ours, expected, atol=1e-5 * largest)
+
+
+COMPILED = [
+    *(name for name in ALL if name.endswith(".0") and "large" not in name),
+    "mlp_test.1",
+    "saddle.0",
+]
+
+
+@pytest.mark.parametrize("name", [*COMPILED, "convnet"])
+def test_second_derivatives_compile(name):
+    problem = (
+        _small_convnet(activation="relu")
+        if name == "convnet"
+        else corpus.select([name])[name]
+    )
+    constants = problem.constants(stateless_seed(1), 2)
+    params = problem.init(stateless_seed(2), 2)
+    directions = problem.init(stateless_seed(3), 2)
+    arguments = (params, constants, _batch(problem, 2), directions)
+    compiled = tf.function(
+        lambda *inputs: _derivatives(problem, *inputs), jit_compile=True
+    )
+    eager = tf.nest.flatten(_derivatives(problem, *arguments))
+    for ours, expected in zip(tf.nest.flatten(compiled(*arguments)), eager):
+        largest = np.max(np.abs(expected))
+        assert np.isfinite(largest)
+        np.testing.assert_allclose(ours, expected, atol=1e-3 * largest)
+
+
+# Matrix products.
+
+# Strassen's seven products: of these forms of A and of B, row by row.
+_STRASSEN = (
+    np.float32(
+        [
+            [1, 0, 1, 0, 1, -1, 0],
+            [0, 0, 0, 0, 1, 0, 1],
+            [0, 1, 0, 0, 0, 1, 0],
+            [1, 1, 0, 1, 0, 0, -1],
+        ]
+    ),
+    np.float32(
+        [
+            [1, 1, 0, -1, 0, 1, 0],
+            [0, 0, 1, 0, 0, 1, 0],
+            [0, 0, 0, 1, 0, 0, 1],
+            [1, 0, -1, 0, 1, 0, 1],
+        ]
+    ),
+)
+
+
+def _matmul_loss(forms):
+    params = [tf.constant(form[None]) for form in forms]
+    problem = MatMulAlgorithm(2, forms[0].shape[1])
+    return problem.loss(params, problem.constants(None, 1))[0].numpy()
+
+
+def test_strassen_multiplies_matrices():
+    assert _matmul_loss(_STRASSEN) < 1e-9
+    # So it does with each product scaled, though not with one missing.
+    scales = np.float32([1e3, 1e-3, 1, 5, -1, 30, 1e-2])
+    assert _matmul_loss([form * scales for form in _STRASSEN]) < 1e-9
+    assert _matmul_loss([form[:, 1:] for form in _STRASSEN]) > 0.5
+
+
+def test_equal_products_are_no_trouble():
+    doubled = [np.concatenate([f, f[:, :1]], axis=1) for f in _STRASSEN]
+    assert _matmul_loss(doubled) < 1e-6
+    problem = MatMulAlgorithm(2, 8)
+    function = tf.function(value_and_gradients, jit_compile=True)
+    loss, grads = function(
+        problem,
+        [tf.constant(form[None, :, [0] * 8]) for form in _STRASSEN],
+        problem.constants(None, 1),
+    )
+    one = _matmul_loss([form[:, :1] for form in _STRASSEN])
+    np.testing.assert_allclose(loss[0], one, rtol=1e-4)
+    assert all(np.all(np.isfinite(gradient)) for gradient in grads)
+
+
+def test_matrix_products_start_with_unit_columns():
+    for start in MatMulAlgorithm(3, 19).init(stateless_seed(1), 2):
+        np.testing.assert_allclose(np.linalg.norm(start, axis=1), 1, rtol=1e-5)
+
+
+# Signs.
+
+
+def test_well_has_no_negative_bottom():
+    near = np.float32(1 + np.arange(-50, 51) * 6e-8)
+    params = [tf.constant(np.stack([near, near], axis=1))]
+    loss = MinMaxWell(2).loss(params, {}).numpy()
+    assert np.all(loss > 0) and loss[50] == np.float32(1e-12)
+
+
+def test_what_can_be_negative():
+    saddle = Saddle().loss([tf.constant([[0.0, 2.0]])], {})
+    np.testing.assert_allclose(saddle, [-4])
+    problem = SumOfQuadratics(4, _data(), 5)
+    constants = problem.constants(stateless_seed(1), 1)
+    batch = _batch(problem, 1)
+    mean = np.mean(constants["data"].numpy()[0][batch[0].numpy()], axis=0)
+    params = [tf.constant(mean[None, None])]
+    assert problem.loss(params, constants, batch)[0] < 0
+    names = [name for name, p in ALL.items() if not p.nonnegative]
+    assert {name.split(".")[0] for name in names} == {
+        "sum_of_quadratics_problems",
+        "outward_snake_problems",
+    }
+    for negative in (Saddle(), problem):
+        with pytest.raises(ValueError, match="never negative"):
+            LogObjective(negative)
+
+
+# Classifiers.
+
+
+def test_lookup_and_one_hot_are_one_objective():
+    data = _data(datasets.noisy_parity, 5, 30, n_classes=4)
+    lookup = SparseSoftmaxRegression(6, 4, data, 5)
+    one_hot = OneHotSparseSoftmaxRegression(6, 4, data, 5)
+    constants = lookup.constants(stateless_seed(1), 2)
+    params = lookup.init(stateless_seed(2), 2)
+    loss, grads = value_and_gradients(lookup, params, constants)
+    other, other_grads = value_and_gradients(one_hot, params, constants)
+    np.testing.assert_allclose(loss, other, rtol=1e-5)
+    for gradient, expected in zip(grads, other_grads):
+        np.testing.assert_allclose(gradient, expected, atol=1e-5)
+    # What does not occur learns nothing, but for the L2 term.
+    constants["data"] = tf.minimum(constants["data"], 2.0)
+    _, grads = value_and_gradients(lookup, params, constants)
+    decay = 2e-3 / 3 * params[0][:, 3]
+    np.testing.assert_allclose(grads[0][:, 3], decay, rtol=1e-5)
+
+
+def test_parity_has_enough_rows():
+    problem = ALL["sparse_softmax_2_class_sparse_problems.0"]
+    assert (problem.num_examples, problem.batch_size) == (1000, 23)
+    ids, labels = datasets.noisy_parity(5, 2000, random_seed=1)
+    noisy = ids.sum(axis=1) % 2 != labels
+    assert np.mean(noisy) == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_softmax_cross_entropy(classes):
+    data = _data(datasets.random, 6, 40, n_classes=classes)
+    problem = FullyConnected(6, classes, data, 5, (4,), use_softmax=True)
+    constants = problem.constants(stateless_seed(1), 1)
+    params = problem.init(stateless_seed(2), 1)
+    logits = problem.logits(params, constants["data"])
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(True)
+    expected = cross_entropy(constants["labels"][0], logits[0])
+    expected += 1e-3 / 4 * sum(np.sum(np.square(p)) for p in params)
+    loss = problem.loss(params, constants)
+    np.testing.assert_allclose(loss[0], expected, rtol=1e-5)
+    assert set(np.unique(constants["labels"])) == set(range(classes))
+    if classes == 2:
+        sigmoid = FullyConnected(6, 2, data, 5, (4,))
+        assert abs(sigmoid.loss(params, constants)[0] - loss[0]) > 1e-3
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_convnet_agrees_with_conv2d(activation):
+    problem = _small_convnet(activation=activation)
+    constants = problem.constants(stateless_seed(1), 3)
+    params = [100 * p for p in problem.init(stateless_seed(2), 3)]
+    batch = _batch(problem, 3)
+    data, _ = problem.rows(constants, batch)
+    logits = problem.logits(params, data)
+    for k in range(3):
+        *filters, weights, bias = (p[k] for p in params)
+        images = tf.reshape(data[k], (-1, 6, 5, 2))
+        for kernel in filters:
+            images = tf.nn.conv2d(images, kernel, 1, "SAME")
+            images = keras.activations.get(activation)(images)
+        expected = tf.reshape(images, (len(images), -1)) @ weights + bias
+        np.testing.assert_allclose(logits[k], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_convnet_starts_small():
+    starts = _small_convnet().init(stateless_seed(1), 500)
+    for start in starts:
+        assert np.std(start) == pytest.approx(0.01, rel=0.1)
+
+
+def test_only_some_rows_are_scored():
+    data = _data(datasets.random, 6, 40)
+    some = FullyConnected(6, 2, data, 5, num_scored=7)
+    every = FullyConnected(6, 2, data, 5)
+    constants = every.constants(stateless_seed(1), 2)
+    params = every.init(stateless_seed(2), 2)
+    first = {name: c[:, :7] for name, c in constants.items()}
+    scored = some.loss(params, constants)
+    np.testing.assert_array_equal(scored, every.loss(params, first))
+    assert np.all(scored != every.loss(params, constants))
+    batch = tf.constant([[39, 8], [20, 9]])
+    np.testing.assert_array_equal(
+        some.loss(params, constants, batch),
+        every.loss(params, constants, batch),
+    )
+
+
+# The paper's test problems.
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory):
+    """A folder where MNIST is prepared, with 60 images."""
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("tfds")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 100, (60, 28, 28, 1), dtype="uint8")
+    labels = np.arange(60) % 10
+    # Each digit is one bright row.
+    images[np.arange(60), 5 + labels] = 255
+    images[:, 0, 0, 0] = labels
+    examples = tf.data.Dataset.from_tensor_slices(
+        {"image": images, "label": labels}
+    )
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mnist",
+        version="3.0.1",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(28, 28, 1)),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
+        ),
+        split_datasets={"train": examples},
+        data_dir=folder,
+    )
+    return folder, images
+
+
+def _contents(folder):
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in paths}
+
+
+def test_mnist_is_read(mnist):
+    folder, images = mnist
+    before = _contents(folder)
+    chosen = corpus.select(["mnist_fully_connected", "mnist_convnet"], folder)
+    assert _contents(folder) == before
+    assert [p.activation for p in chosen.values()] == ["sigmoid", "relu"] * 2
+    problem = chosen["mnist_fully_connected.0"]
+    constants = problem.constants(stateless_seed(1), 2)
+    data, labels = constants["data"][0].numpy(), constants["labels"][0].numpy()
+    # Each image shows its label in a corner.
+    np.testing.assert_allclose(data[:, 0] * 255, labels, atol=1e-4)
+    expected = np.sort(images.reshape(60, 784) / 255, axis=0)
+    np.testing.assert_allclose(np.sort(data, axis=0), expected, atol=1e-6)
+    shapes = [(784, 64), (64,), (64, 10), (10,)]
+    assert [tuple(shape) for shape in problem.shapes] == shapes
+    filters = [(3, 3, 1, 8), (5, 5, 8, 8)]
+    shapes = [*filters, (28 * 28 * 8, 10), (10,)]
+    assert chosen["mnist_convnet.1"].shapes == shapes
+
+
+@pytest.mark.parametrize("name", ["mnist_fully_connected.1", "mnist_convnet.1"])
+def test_mnist_problems_learn(mnist, name):
+    problem = corpus.select([name], mnist[0])[name]
+    constants = problem.constants(stateless_seed(1), 2)
+    params = problem.init(stateless_seed(2), 2)
+    function = tf.function(
+        lambda params: value_and_gradients(
+            problem, params, constants, _batch(problem, 2)
+        ),
+        jit_compile=True,
+    )
+    before = problem.loss(params, constants)
+    for _ in range(30):
+        _, grads = function(params)
+        # By signs: the nets' gradients are of very different sizes.
+        params = [p - 3e-3 * tf.sign(g) for p, g in zip(params, grads)]
+    after = problem.loss(params, constants)
+    assert np.all(after < 0.9 * before), (before, after)
+
+
+def test_missing_mnist_tells_how_to_get_it(tmp_path):
+    message = "not prepared in .*tfds build mnist.*TFDS_DATA_DIR"
+    for data_dir in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match=message):
+            corpus.select(["mnist_convnet"], data_dir)
+    assert not list(tmp_path.iterdir())
+
+
+def test_test_problems_are_apart():
+    assert corpus.test_sets() == (
+        "mnist_fully_connected",
+        "mnist_convnet",
+        "mlp_test",
+        "saddle",
+    )
+    assert not set(corpus.test_sets()) & set(corpus.sets())
+    chosen = corpus.select(["mlp_test", "saddle"])
+    sizes = [(10, 32, 64, 2), (20, 32, 64, 10)]
+    nets = [chosen["mlp_test.0"], chosen["mlp_test.1"]]
+    assert [net.layer_sizes for net in nets] == sizes
+    assert all(net.use_softmax for net in nets)
+    labels = nets[1].constants(stateless_seed(1), 1)["labels"]
+    assert set(np.unique(labels)) == set(range(10))
+
+
+def test_imports_are_light():
+    code = (
+        "import sys, problems, problems.corpus; "
+        "sys.exit('tensorflow_datasets' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # Noise.
@@ -201,7 +678,9 @@ def test_selection():
         "bowl_problems.3",
         "quadratic_problems.2",
     ]
+    assert len(ALL) == 152
     default = corpus.select(["default"])
+    assert len(default) == 101
     assert "quadratic_problems.0" not in default
     assert "sum_problems_noisy.1" in default
 
@@ -210,6 +689,8 @@ def test_selection():
     "name, message",
     [
         ("bowls", "Known sets: .*bowl_problems"),
+        ("bowls", "Test sets: .*mnist_convnet"),
+        ("mnist_convnets", "Did you mean 'mnist_convnet'"),
         ("bowl_problem", "Did you mean 'bowl_problems'"),
         ("bowl_problems.9", "bowl_problems.0 to bowl_problems.3"),
         ("bowl_problems.x", "bowl_problems.0 to bowl_problems.3"),
@@ -224,8 +705,18 @@ def test_unknown_activation_and_classes():
     data = datasets.Dataset(datasets.random_mlp, 4, 10)
     with pytest.raises(ValueError, match="Known: relu, sigmoid, tanh"):
         FullyConnected(4, 2, data, 5, activation="step")
-    with pytest.raises(ValueError, match="two classes"):
-        FullyConnected(4, 3, data, 5)
+    with pytest.raises(ValueError, match="Known: relu, sigmoid, tanh"):
+        ConvNet((2, 2, 1), 2, data, 5, activation="step")
+    for arguments in ({"num_classes": 1}, {"num_classes": 3}):
+        with pytest.raises(ValueError, match="at least two classes"):
+            FullyConnected(
+                4, dataset=data, batch_size=5, use_softmax=False, **arguments
+            )
+
+
+def test_symmetric_data_come_in_pairs():
+    with pytest.raises(ValueError, match="num_examples=7"):
+        datasets.random_symmetric(3, 7)
 
 
 # Keras models.
