@@ -302,7 +302,7 @@ def test_problem(path, entry):
         if key not in file.files:
             key = f"{entry}/{name.removeprefix(prefix)}"
         constants[name] = tf.constant(file[key][None])
-        if name.endswith("matrix"):
+        if name.endswith("matrix") or name in ("a", "b", "c"):
             np.testing.assert_allclose(constants[name], drawn[name], atol=1e-6)
     count = len(problem.shapes)
     sets = {
@@ -333,6 +333,11 @@ def test_problem_sets(path):
             shapes = [list(shape) for shape in problem.shapes]
             assert shapes == entry["param_shapes"]
             assert problem.batch_size == entry["batch_size"]
+            assert type(problem).__name__ == entry["spec"]["class"]
+            data = entry["dataset"]
+            # Five rows of parity were not meant.
+            if data and data["function"] != "noisy_parity_class":
+                assert problem.num_examples == data["data_shape"][0]
     assert list(_corpus()) == list(specs["sets"])
     default = set(specs["sets_included_by_default_flags"])
     assert set(corpus.default_sets()) == default
