@@ -765,11 +765,12 @@ def test_keras_model_is_trained_by_a_rule():
     unroller = unroll.Unroller(problem, rule, 2, 10)
     weights = {n: tf.constant(w) for n, w in rule.init_weights(0).items()}
     constants = unroller.constants((1,))
-    run = unroller.new_run(weights, constants, (2,))
-    run, objectives = unroller.advance(weights, constants, run)
+    carry = unroller.begin(weights, constants, unroller.draw_start((2,)))
+    inputs = unroller.segment_inputs((2,), 0)
+    end, objectives, _ = unroller.advance(weights, constants, carry, inputs)
     assert objectives.shape == (10, 2)
     assert np.all(np.isfinite(objectives))
-    assert np.all(objectives[-1] != run.initial)
+    assert np.all(objectives[-1] != end["initial"])
 
 
 def test_keras_model_must_be_built():
