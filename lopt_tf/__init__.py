@@ -2,16 +2,28 @@
 
 import importlib
 
-from lopt_tf.optimizers.learned_optimizer import (
+from lopt_tf.optimizers.keras_optimizers import (
+    CoordinatewiseRNN,
+    GlobalLearningRate,
     HierarchicalRNN,
-    LearnedOptimizer,
+    LearnedAdam,
+    LearningRateSchedule,
 )
+from lopt_tf.optimizers.learned_optimizer import LearnedOptimizer
 
 __version__ = "0.1.0"
 
 _LAZY = ("callbacks", "checkpointing", "evaluation", "metatraining")
 
-__all__ = ["HierarchicalRNN", "LearnedOptimizer", *_LAZY]
+__all__ = [
+    "CoordinatewiseRNN",
+    "GlobalLearningRate",
+    "HierarchicalRNN",
+    "LearnedAdam",
+    "LearnedOptimizer",
+    "LearningRateSchedule",
+    *_LAZY,
+]
 
 
 def __getattr__(name):

@@ -1,6 +1,10 @@
 """Golden files' names of meta-parameters and states in this package's terms."""
 
+import json
+
 import numpy as np
+
+from lopt_tf.optimizers import registry
 
 _MATRICES = {
     "Layer0_RNN/BiasGRUCell/gates": "parameter_rnn/gates",
@@ -96,4 +100,113 @@ def state(file, prefix, num_tensors, step=None):
             found[name] = np.concatenate(parts)
     if f"{prefix}global_state/0" in file.files:
         found["global_hidden"] = read(f"{prefix}global_state/0").T
+    return found
+
+
+# The release's other optimizers.
+
+# A meta-parameter that only this optimizer has -> (rule, {the release's
+# argument: ours}).
+_KINDS = {
+    "update_weights": (
+        "coordinatewise_rnn",
+        {
+            "cell_sizes": "cell_sizes",
+            "init_lr_range": "init_lr_range",
+            "dynamic_output_scale": "dynamic_output_scale",
+            "learnable_decay": "learnable_decay",
+            "zero_init_lr_weights": "zero_init_lr_weights",
+        },
+    ),
+    "beta2_logit": (
+        "learned_adam",
+        {
+            "learning_rate": "initial_learning_rate",
+            "beta1": "beta_1",
+            "beta2": "beta_2",
+            "epsilon": "epsilon",
+        },
+    ),
+    "global_learning_rate": (
+        "global_learning_rate",
+        {"initial_rate": "initial_learning_rate"},
+    ),
+    "learning_rates": (
+        "learning_rate_schedule",
+        {"initial_rate": "initial_learning_rate", "n_steps": "num_steps"},
+    ),
+}
+_OTHER_WEIGHTS = {
+    "init_vector": "initial_state",
+    "update_weights": "update",
+    "decay_weights": "decay",
+    "decay_bias": "decay_bias",
+    "learning_rate_weights": "learning_rate",
+    "learning_rate_bias": "learning_rate_bias",
+    "log_learning_rate": "log_learning_rate",
+    "beta1_logit": "beta_1_logit",
+    "beta2_logit": "beta_2_logit",
+    "log_epsilon": "log_epsilon",
+    "global_learning_rate": "learning_rate",
+    "learning_rates": "learning_rates",
+}
+_OTHER_STATES = {
+    "rnn": "hidden",
+    "rms": "mean_square",
+    "decay": "decay",
+    "learning_rate": "log_learning_rate",
+    "m": "momentum",
+    "v": "velocity",
+    "t": "step",
+    "itr": "step",
+}
+
+
+def other_rule(file):
+    """The update rule of a golden file of one of the other optimizers."""
+    names = json.loads(str(file["meta_names_json"]))
+    last_parts = {name.rsplit("/", 1)[-1] for name in names}
+    (kind,) = last_parts & set(_KINDS)
+    name, arguments = _KINDS[kind]
+    config = json.loads(str(file["config_json"]))
+    used = {arguments[k]: v for k, v in config.items() if k in arguments}
+    if "cell_cls" in config:
+        used["cell"] = config["cell_cls"].removesuffix("Cell").lower()
+    return registry.rule(name, **used)
+
+
+def other_weights(file):
+    """{package name: array [out, in]}."""
+    found = {}
+    for key in file.files:
+        if not key.startswith("meta/"):
+            continue
+        *cell, name = key.removeprefix("meta/LOL/").split("/")
+        array = np.asarray(file[key])
+        # Vectors are columns; matrices and initial rows are transposed.
+        array = array.reshape(-1, 1) if array.ndim < 2 else array.T
+        if cell:
+            kind = {"kernel": "gates", "bias": "gates_bias"}[name]
+            found[f"{cell[1]}/{kind}"] = array
+        else:
+            found[_OTHER_WEIGHTS[name]] = array
+    return found
+
+
+def other_state(file, prefix, num_tensors, step=None):
+    """The package's flat state; see `state`."""
+    found = {}
+    start = f"{prefix}state/0/"
+    for key in (k for k in file.files if k.startswith(start)):
+        name = key.removeprefix(start)
+        rows = [file[f"{prefix}state/{i}/{name}"] for i in range(num_tensors)]
+        if step is not None:
+            rows = [row[step] for row in rows]
+        if name in ("t", "itr"):
+            (count,) = {float(n) for row in rows for n in np.ravel(row)}
+            found["step"] = np.full((1, 1), count, "float32")
+            continue
+        array = np.concatenate(rows).T
+        array = np.log(array) if name == "learning_rate" else array
+        found[_OTHER_STATES[name]] = array
     return found

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import lopt_tf
 from lopt_tf import callbacks
-from lopt_tf.optimizers import learned_optimizer
+from lopt_tf.optimizers import keras_optimizers, learned_optimizer
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -578,4 +578,5 @@ def test_wrong_level_sizes(tmp_path):
 
 def test_bases_are_public():
     assert issubclass(lopt_tf.HierarchicalRNN, lopt_tf.LearnedOptimizer)
-    assert learned_optimizer.HierarchicalRNN is lopt_tf.HierarchicalRNN
+    assert learned_optimizer.LearnedOptimizer is lopt_tf.LearnedOptimizer
+    assert keras_optimizers.HierarchicalRNN is lopt_tf.HierarchicalRNN

@@ -8,12 +8,8 @@ tensor, a third one for the whole problem; each level biases the one below.
 import numpy as np
 from keras import ops
 
-from lopt_tf.optimizers import update_rule
+from lopt_tf.optimizers import cells, scaling, update_rule
 
-_MEAN_SQUARE_EPSILON = 1e-12
-_SCALE_EPSILON = 1e-16
-# Squares beyond this would overflow and poison the running means for ever.
-_LARGEST_SQUARE = 1e36
 # The square root has infinite slope at 0; below this a decay counts as 0.
 _SMALLEST_DECAY = 1e-30
 _FIXED_SCALE_DECAY = 0.93
@@ -70,7 +66,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         self.learnable_inp_decay = learnable_inp_decay
         self.learnable_rnn_init = learnable_rnn_init
         self.zero_init_lr_weights = zero_init_lr_weights
-        self.init_lr_range = tuple(float(bound) for bound in init_lr_range)
+        self.init_lr_range = update_rule.checked_range(init_lr_range)
         self.max_log_lr = max_log_lr
         self._check_arguments()
 
@@ -86,12 +82,6 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             raise ValueError(
                 "Argument `num_gradient_scales` must be at least 1. "
                 f"Received: num_gradient_scales={self.num_gradient_scales}"
-            )
-        bounds = self.init_lr_range
-        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-            raise ValueError(
-                "Argument `init_lr_range` must be (min, max) with "
-                f"0 < min <= max. Received: init_lr_range={bounds}"
             )
         if not self.dynamic_output_scale:
             for name in (
@@ -169,10 +159,8 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             shapes[name] = np.full((size, 1), value)
 
         def cell(name, size, inputs):
-            normal(f"{name}/gates", 2 * size, inputs + size)
-            constant(f"{name}/gates_bias", 2 * size, 2.2)
-            normal(f"{name}/candidate", size, inputs + size)
-            constant(f"{name}/candidate_bias", size, 0.0)
+            for part, array in cells.gru_weights(rng, size, inputs).items():
+                shapes[f"{name}/{part}"] = array
             if self.learnable_rnn_init:
                 start = rng.uniform(-1, 1, (size, 1))
                 shapes[f"{name}/initial_state"] = start
@@ -316,11 +304,11 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         bias = from_tensor[..., :-1, :] if len(self.level_sizes) > 1 else None
         averages = self._gradient_averages(element)
         mean_squares = self._mean_squares(element, averages)
-        scaled = ops.arcsinh(averages / ops.sqrt(mean_squares + _SCALE_EPSILON))
+        scaled = scaling.scaled(averages, mean_squares)
         inputs = self._inputs(
             scaled, mean_squares, element.get("log_learning_rate"), mean_log_lr
         )
-        hidden = _gru(
+        hidden = cells.gru(
             weights, "parameter_rnn", inputs, element["parameter_hidden"], bias
         )
         new = {
@@ -344,16 +332,10 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
 
     def _mean_squares(self, element, averages):
         """Running mean squares of the averages, [..., S, n]."""
-        old = element["mean_squares"]
         decay = element["scale_decay"]
         if self.use_multiple_scale_decays:
             decay = _roots(decay, self.num_gradient_scales)
-        # The release tests whether the whole tensor is zero. After any step
-        # no element is, before the first one all are: each can tell alone.
-        decay = ops.where(old == 0, ops.zeros_like(old), decay)
-        squares = ops.square(averages) + _MEAN_SQUARE_EPSILON
-        squares = ops.minimum(squares, _LARGEST_SQUARE)
-        return (1 - decay) * squares + decay * old
+        return scaling.mean_squares(element["mean_squares"], decay, averages)
 
     def _inputs(self, scaled, mean_squares, log_lr, mean_log_lr):
         """The parameter RNN's inputs, [..., features, n]."""
@@ -361,7 +343,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         if self.use_grad_products and self.num_gradient_scales > 1:
             columns.append(scaled[..., 1:, :] * scaled[..., :-1, :])
         if self.use_log_means_squared:
-            logs = ops.log(mean_squares + _SCALE_EPSILON)
+            logs = ops.log(mean_squares + scaling.SCALE_EPSILON)
             columns.append(logs - ops.mean(logs, axis=-2, keepdims=True))
         if self.use_relative_lr:
             columns.append(log_lr - mean_log_lr)
@@ -424,7 +406,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             if not self.dynamic_output_scale:
                 return direction
             mean_square = means[..., row : row + 1 or None, :]
-            length = ops.rsqrt(mean_square + _SCALE_EPSILON)
+            length = ops.rsqrt(mean_square + scaling.SCALE_EPSILON)
             size = ops.exp(new["step_log_lr"] + offset)
             return size * direction * layout.spread(length)
 
@@ -445,7 +427,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             used = self.level_sizes[0]
             if self.num_extra_inputs:
                 used += self.num_inputs
-            new["tensor_hidden"] = _gru(
+            new["tensor_hidden"] = cells.gru(
                 weights,
                 "tensor_rnn",
                 means[..., :used, :],
@@ -453,7 +435,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
                 bias,
             )
         if len(self.level_sizes) > 2:
-            new["global_hidden"] = _gru(
+            new["global_hidden"] = cells.gru(
                 weights,
                 "global_rnn",
                 ops.mean(new["tensor_hidden"], axis=-1, keepdims=True),
@@ -461,30 +443,6 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
                 None,
             )
         return new
-
-
-def _gru(weights, name, inputs, hidden, bias):
-    """A GRU cell with an extra bias [..., 3 H, n] (reset, update, candidate).
-
-    Inputs are [..., features, n], the hidden state is [..., H, n].
-    """
-    size = hidden.shape[-2]
-    gates = ops.matmul(
-        weights[f"{name}/gates"], ops.concatenate([inputs, hidden], axis=-2)
-    )
-    gates = gates + weights[f"{name}/gates_bias"]
-    if bias is not None:
-        gates = gates + bias[..., : 2 * size, :]
-    gates = ops.sigmoid(gates)
-    reset, update = gates[..., :size, :], gates[..., size:, :]
-    candidate = ops.matmul(
-        weights[f"{name}/candidate"],
-        ops.concatenate([inputs, reset * hidden], axis=-2),
-    )
-    candidate = candidate + weights[f"{name}/candidate_bias"]
-    if bias is not None:
-        candidate = candidate + bias[..., 2 * size :, :]
-    return update * hidden + (1 - update) * ops.tanh(candidate)
 
 
 def _affine(weights, name, values):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lopt_tf.optimizers import hierarchical_rnn, pretrained, update_rule
+from lopt_tf.optimizers import pretrained, update_rule
 
 
 class LearnedOptimizer(keras.optimizers.Optimizer):
@@ -33,6 +33,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         **kwargs: as for any Keras optimizer.
     """
 
+    rule_class = None
+
     def __init__(
         self,
         rule,
@@ -56,7 +58,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         self._update = None
         if pretrained_name is not None:
             path = pretrained.path(pretrained_name)
-            self._take_weights(pretrained.load(path, rule.name)[1])
+            self._take_weights(pretrained.load(path, rule.name)[2])
 
     @property
     def rule(self):
@@ -80,15 +82,23 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             path_or_name: a file that `save_pretrained` or the meta-training
                 wrote, or the name of weights that ship with the package;
                 None for the best ones that do.
+                `LearnedOptimizer.from_pretrained` makes whatever optimizer
+                the file holds; a subclass takes its own kind only.
             **kwargs: Keras arguments such as `learning_rate`. Arguments of
                 the rule come from the file.
 
         Raises:
-            ValueError: if the file is missing or damaged, the name is
-                unknown, or an argument contradicts the file.
+            ValueError: if the file is missing, damaged or of another kind,
+                the name is unknown, or an argument contradicts the file.
         """
-        path, name = pretrained.find(path_or_name)
-        config, weights = pretrained.load(path, cls.rule_class.name)
+        wanted = getattr(cls.rule_class, "name", None)
+        path, name = pretrained.find(path_or_name, wanted)
+        rule_name, config, weights = pretrained.load(path, wanted)
+        if wanted is None:
+            # Not at the top: the registry knows the subclasses of this one.
+            from lopt_tf.optimizers import registry
+
+            cls = registry.optimizer_class(rule_name)
         for key in sorted(set(config) & set(kwargs)):
             given = kwargs.pop(key)
             given = list(given) if isinstance(given, tuple) else given
@@ -205,8 +215,9 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         if not self._weights_are_known:
             self._weights_are_known = True
             warnings.warn(
-                f"{type(self).__name__} has no trained weights: its updates "
-                "are random. Use from_pretrained(), or meta-train one.",
+                f"{type(self).__name__} has no trained weights: "
+                f"{self._rule.before_training}. Use from_pretrained(), or "
+                "meta-train one.",
                 stacklevel=2,
             )
         # A sparse gradient updates every element: the hidden states move.
@@ -474,118 +485,6 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         config.update(self._rule.get_config())
         config.update(seed=self.seed, pretrained_name=self.pretrained_name)
         return config
-
-
-@keras.saving.register_keras_serializable(package="lopt_tf")
-class HierarchicalRNN(LearnedOptimizer):
-    """The hierarchical RNN optimizer of Wichrowska et al. (ICML 2017).
-
-    A recurrent network updates each parameter (arXiv 1703.04813). Memory
-    beside the parameter itself, in the default configuration: 21 floats or
-    84 bytes a parameter (10 hidden, 4 momentum, 4 mean squares, 2 decays, 1
-    learning rate), 88 with attention; Adam needs 8 bytes.
-
-    Example:
-
-    >>> model.compile(
-    ...     optimizer=lopt_tf.HierarchicalRNN.from_pretrained("my.npz"),
-    ...     loss="sparse_categorical_crossentropy",
-    ... )
-
-    Args:
-        level_sizes: hidden sizes of the parameter RNN, the tensor RNN and
-            the global RNN; 1, 2 or 3 of them (section 3.1).
-        use_attention: take gradients at a learned point near the parameters
-            (section 3.3.2). During fit the model's variables hold that
-            point; use `lopt_tf.callbacks.TrueParameters`.
-        num_gradient_scales: time scales of the momentum (section 3.2.1).
-        use_grad_products: products of neighbouring scales as inputs.
-        use_log_means_squared: log mean squares as inputs (section 3.2.2).
-        use_relative_lr: the relative learning rate as input (section 3.2.3).
-        use_problem_lr_mean: relative to the whole problem, not the tensor.
-        use_extreme_indicator: tells the RNN of learning rates beyond 1 and
-            below 1e-6.
-        use_lr_shortcut: the learning rate itself as input.
-        use_gradient_shortcut: adds a learned combination of the scaled
-            gradients to the direction.
-        use_multiple_scale_decays: a time scale of the mean squares for each
-            time scale of the momentum.
-        dynamic_output_scale: direction and length apart, with a learned
-            learning rate for each parameter (section 3.2.4).
-        learnable_decay: read the decays out of the RNN.
-        learnable_inp_decay: also that of the momentum.
-        learnable_rnn_init: learned initial hidden states; 0 otherwise.
-        zero_init_lr_weights: before meta-training the learning rates stay.
-        init_lr_range: (min, max) of the starting learning rates.
-        max_log_lr: upper bound of the log learning rate.
-        learning_rate: float or Keras schedule that multiplies the learned
-            step; 1.0 is as learned.
-        seed: see `LearnedOptimizer`.
-        pretrained_name: the name of weights that ship with the package.
-        **kwargs: `weight_decay`, `clipnorm`, `clipvalue`,
-            `global_clipnorm`, `use_ema`, `ema_momentum`,
-            `ema_overwrite_frequency`, `loss_scale_factor`,
-            `gradient_accumulation_steps` and `name`, as for any Keras
-            optimizer. Weight decay removes weight_decay * learning_rate of
-            each parameter in each step: with 1.0 that is strong.
-    """
-
-    rule_class = hierarchical_rnn.HierarchicalRNNRule
-
-    def __init__(
-        self,
-        level_sizes=(10, 20, 20),
-        use_attention=False,
-        num_gradient_scales=4,
-        use_grad_products=True,
-        use_log_means_squared=True,
-        use_relative_lr=True,
-        use_problem_lr_mean=True,
-        use_extreme_indicator=False,
-        use_lr_shortcut=False,
-        use_gradient_shortcut=True,
-        use_multiple_scale_decays=False,
-        dynamic_output_scale=True,
-        learnable_decay=True,
-        learnable_inp_decay=True,
-        learnable_rnn_init=True,
-        zero_init_lr_weights=True,
-        init_lr_range=(1e-6, 1e-2),
-        max_log_lr=33.0,
-        learning_rate=1.0,
-        seed=None,
-        pretrained_name=None,
-        name="hierarchical_rnn",
-        **kwargs,
-    ):
-        rule = self.rule_class(
-            level_sizes=level_sizes,
-            use_attention=use_attention,
-            num_gradient_scales=num_gradient_scales,
-            use_grad_products=use_grad_products,
-            use_log_means_squared=use_log_means_squared,
-            use_relative_lr=use_relative_lr,
-            use_problem_lr_mean=use_problem_lr_mean,
-            use_extreme_indicator=use_extreme_indicator,
-            use_lr_shortcut=use_lr_shortcut,
-            use_gradient_shortcut=use_gradient_shortcut,
-            use_multiple_scale_decays=use_multiple_scale_decays,
-            dynamic_output_scale=dynamic_output_scale,
-            learnable_decay=learnable_decay,
-            learnable_inp_decay=learnable_inp_decay,
-            learnable_rnn_init=learnable_rnn_init,
-            zero_init_lr_weights=zero_init_lr_weights,
-            init_lr_range=init_lr_range,
-            max_log_lr=max_log_lr,
-        )
-        super().__init__(
-            rule,
-            learning_rate=learning_rate,
-            seed=seed,
-            pretrained_name=pretrained_name,
-            name=name,
-            **kwargs,
-        )
 
 
 def _raw(variable):

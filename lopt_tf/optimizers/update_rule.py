@@ -28,9 +28,11 @@ class UpdateRule:
 
     Attributes:
         name: identifies the rule in files and on command lines.
+        before_training: what updates are like before meta-training.
     """
 
     name = None
+    before_training = "its updates are random"
 
     def init_weights(self, seed):
         """Returns meta-parameters before meta-training: {name: array}."""
@@ -64,12 +66,14 @@ class UpdateRule:
     def draw_log_learning_rates(self, uniforms, tensor_uniforms):
         """Turns uniform draws in [0, 1) into starting log learning rates.
 
+        A rule without learning rates of its own leaves it at zeros.
+
         Args:
             uniforms: list of arrays, shaped like the parameters.
             tensor_uniforms: list of arrays that broadcast against them, one
                 draw for each tensor.
         """
-        raise NotImplementedError
+        return [0.0 * u for u in uniforms]
 
     def step(self, weights, state, params, grads, learning_rate=1.0):
         """One inner step: `(params, state)` after it.
@@ -100,6 +104,17 @@ class UpdateRule:
             return params
         layout = choose_layout(params, batch_rank(weights))
         return layout.unpack(state["true_parameters"])
+
+
+def checked_range(init_lr_range):
+    """The bounds of starting learning rates as floats, or a ValueError."""
+    bounds = tuple(float(bound) for bound in init_lr_range)
+    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+        raise ValueError(
+            "Argument `init_lr_range` must be (min, max) with "
+            f"0 < min <= max. Received: init_lr_range={bounds}"
+        )
+    return bounds
 
 
 def batch_rank(weights):
@@ -191,6 +206,15 @@ class FlatLayout:
         new, averaged = function(elements, self.spread(per_tensor))
         return new, self.mean(averaged)
 
+    def map_elements(self, function, elements):
+        """Applies an element-wise function that needs no tensor's means.
+
+        Args:
+            function: maps a dict of element arrays to another one.
+            elements: dict of element arrays [..., features, N].
+        """
+        return function(elements)
+
 
 class BlockLayout:
     """Every tensor in blocks of one size: arrays [C, ..., features, B].
@@ -271,6 +295,10 @@ class BlockLayout:
         mask = _constant(self.mask, per_tensor)
         new, sums = ops.map(block, (elements, self.spread(per_tensor), mask))
         return new, self._combine(sums)
+
+    def map_elements(self, function, elements):
+        """As `FlatLayout.map_elements`, block by block."""
+        return ops.map(function, elements)
 
     def _broadcast_mask(self, elements):
         ones = (1,) * (len(elements.shape) - 2)

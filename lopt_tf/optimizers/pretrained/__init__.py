@@ -20,25 +20,36 @@ def save(path, rule, weights):
     checkpointing.save(path, _KIND, weights, metadata)
 
 
-def load(path, rule_name):
-    """Reads what `save` wrote: (configuration, weights).
+def load(path, rule_name=None):
+    """Reads what `save` wrote: (rule's name, its configuration, weights).
+
+    Args:
+        path: the file to read.
+        rule_name: the kind of optimizer that is wanted; None for any.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or holds another
             kind of optimizer.
     """
     weights, metadata = checkpointing.load(path, _KIND)
-    if metadata["rule"] != rule_name:
+    if rule_name not in (None, metadata["rule"]):
         raise checkpointing.CheckpointError(
             f"{path} holds the optimizer {metadata['rule']!r}, not "
             f"{rule_name!r}."
         )
-    return metadata["config"], weights
+    return metadata["rule"], metadata["config"], weights
 
 
-def names():
-    """Names of the weights that ship with the package, best first."""
-    return sorted(p.stem for p in _FOLDER.glob("*.npz"))
+def names(rule_name=None):
+    """Names of the weights that ship with the package, best first.
+
+    Args:
+        rule_name: the kind of optimizer; None for all.
+    """
+    files = sorted(_FOLDER.glob("*.npz"))
+    if rule_name is not None:
+        files = [file for file in files if load(file)[0] == rule_name]
+    return [file.stem for file in files]
 
 
 def path(name):
@@ -58,14 +69,18 @@ def path(name):
     return _FOLDER / f"{name}.npz"
 
 
-def find(path_or_name):
+def find(path_or_name, rule_name=None):
     """(file, shipped name or None) for what a user gave.
+
+    Args:
+        path_or_name: the path or name; None for the best shipped weights.
+        rule_name: the kind of optimizer that None stands for; None for any.
 
     Raises:
         ValueError: if it is neither a file nor a shipped name.
     """
     if path_or_name is None:
-        path_or_name = next(iter(names()), "default")
+        path_or_name = next(iter(names(rule_name)), "default")
     as_path = pathlib.Path(path_or_name)
     if as_path.is_dir():
         as_path = as_path / "optimizer.npz"

@@ -1,0 +1,31 @@
+"""Gradient descent whose one learning rate is the meta-parameter."""
+
+import numpy as np
+
+from lopt_tf.optimizers import update_rule
+
+
+class GlobalLearningRateRule(update_rule.UpdateRule):
+    """parameter -= learning rate * gradient.
+
+    The argument is that of `lopt_tf.GlobalLearningRate`.
+    """
+
+    name = "global_learning_rate"
+    before_training = "it is gradient descent with the given learning rate"
+
+    def __init__(self, initial_learning_rate=1e-3):
+        self.initial_learning_rate = float(initial_learning_rate)
+
+    def get_config(self):
+        return {"initial_learning_rate": self.initial_learning_rate}
+
+    def init_weights(self, seed):
+        rate = np.full((1, 1), self.initial_learning_rate, "float32")
+        return {"learning_rate": rate}
+
+    def init_state(self, weights, params, log_learning_rates):
+        return {}
+
+    def updates(self, weights, state, layout, gradients):
+        return weights["learning_rate"] * gradients, None, {}

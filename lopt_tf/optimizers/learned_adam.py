@@ -1,0 +1,93 @@
+"""Adam whose learning rate, betas and epsilon are meta-parameters."""
+
+import numpy as np
+from keras import ops
+
+from lopt_tf.optimizers import scaling, update_rule
+
+# Keeps the slope of the square root finite where no gradient has been.
+_ROOT_EPSILON = 1e-10
+
+
+class LearnedAdamRule(update_rule.UpdateRule):
+    """Adam (Kingma & Ba, 2015) with learnable constants.
+
+    The arguments are those of `lopt_tf.LearnedAdam`, which documents them.
+    """
+
+    name = "learned_adam"
+    before_training = "it is Adam with the given constants"
+
+    def __init__(
+        self,
+        initial_learning_rate=1e-3,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+    ):
+        self.initial_learning_rate = float(initial_learning_rate)
+        self.beta_1 = float(beta_1)
+        self.beta_2 = float(beta_2)
+        self.epsilon = float(epsilon)
+        for name in ("initial_learning_rate", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"Argument `{name}` must be positive: its logarithm is "
+                    f"learned. Received: {name}={getattr(self, name)}"
+                )
+        for name in ("beta_1", "beta_2"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"Argument `{name}` must be between 0 and 1: its logit "
+                    f"is learned. Received: {name}={getattr(self, name)}"
+                )
+
+    def get_config(self):
+        return {
+            "initial_learning_rate": self.initial_learning_rate,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+    def init_weights(self, seed):
+        values = {
+            "log_learning_rate": np.log(self.initial_learning_rate),
+            "beta_1_logit": np.log(self.beta_1 / (1 - self.beta_1)),
+            "beta_2_logit": np.log(self.beta_2 / (1 - self.beta_2)),
+            "log_epsilon": np.log(self.epsilon),
+        }
+        return {n: np.full((1, 1), v, "float32") for n, v in values.items()}
+
+    def init_state(self, weights, params, log_learning_rates):
+        layout = update_rule.choose_layout(
+            params, update_rule.batch_rank(weights)
+        )
+        step = ops.zeros_like(weights["log_epsilon"])
+        zeros = layout.fill(step)
+        return {"momentum": zeros, "velocity": zeros, "step": step}
+
+    def updates(self, weights, state, layout, gradients):
+        step = state["step"] + 1
+        momentum, unbiased_momentum = _average(
+            weights["beta_1_logit"], step, state["momentum"], gradients
+        )
+        # The release put the formula of the unbiased value here: its second
+        # moment stayed 0.
+        squares = ops.minimum(ops.square(gradients), scaling.LARGEST_SQUARE)
+        velocity, unbiased_velocity = _average(
+            weights["beta_2_logit"], step, state["velocity"], squares
+        )
+        scale = ops.sqrt(unbiased_velocity + _ROOT_EPSILON)
+        steps = ops.exp(weights["log_learning_rate"]) * unbiased_momentum
+        steps = steps / (scale + ops.exp(weights["log_epsilon"]))
+        state = {"momentum": momentum, "velocity": velocity, "step": step}
+        return steps, None, state
+
+
+def _average(logit, step, old, new):
+    """(running mean, the same without the bias of its start at 0)."""
+    mean = ops.sigmoid(logit) * old + ops.sigmoid(-logit) * new
+    # 1 - beta^step, to all digits also when beta is nearly 1.
+    weight = -ops.expm1(step * ops.log_sigmoid(logit))
+    return mean, mean / weight

@@ -1,0 +1,51 @@
+"""Gradient descent whose learning rates over the steps are meta-parameters."""
+
+import numpy as np
+from keras import ops
+
+from lopt_tf.optimizers import update_rule
+
+
+class LearningRateScheduleRule(update_rule.UpdateRule):
+    """parameter -= learning rates[step] * gradient.
+
+    The arguments are those of `lopt_tf.LearningRateSchedule`.
+    """
+
+    name = "learning_rate_schedule"
+    before_training = "it is gradient descent with the given learning rate"
+
+    def __init__(self, initial_learning_rate=1e-3, num_steps=1000):
+        self.initial_learning_rate = float(initial_learning_rate)
+        self.num_steps = int(num_steps)
+        if self.num_steps < 1:
+            raise ValueError(
+                "Argument `num_steps` must be at least 1. "
+                f"Received: num_steps={num_steps}"
+            )
+
+    def get_config(self):
+        return {
+            "initial_learning_rate": self.initial_learning_rate,
+            "num_steps": self.num_steps,
+        }
+
+    def init_weights(self, seed):
+        shape = (self.num_steps, 1)
+        rates = np.full(shape, self.initial_learning_rate, "float32")
+        return {"learning_rates": rates}
+
+    def init_state(self, weights, params, log_learning_rates):
+        return {"step": ops.zeros_like(weights["learning_rates"][..., :1, :])}
+
+    def updates(self, weights, state, layout, gradients):
+        step = state["step"]
+        rates = weights["learning_rates"]
+        # After the table's end its last entry holds. A sum over the table
+        # has a gradient everywhere, for any leading axes.
+        rows = np.arange(self.num_steps, dtype="float32")[:, None]
+        rows = ops.convert_to_tensor(rows)
+        chosen = rows == ops.minimum(step, float(self.num_steps - 1))
+        rate = ops.where(chosen, rates, ops.zeros_like(rates))
+        rate = ops.sum(rate, axis=-2, keepdims=True)
+        return rate * gradients, None, {"step": step + 1}
