@@ -31,7 +31,7 @@ def make(name, tpu=None):
     """
     makers = {
         "default": tf.distribute.get_strategy,
-        "mirrored": tf.distribute.MirroredStrategy,
+        "mirrored": _mirrored,
         "multi_worker": _multi_worker,
         "tpu": lambda: _tpu(tpu),
         "parameter_server": _parameter_server,
@@ -65,6 +65,14 @@ def _cluster(*needed):
             f"Received: cluster {spec or 'empty'}, task {task}"
         )
     return resolver
+
+
+def _mirrored():
+    """All GPUs, or all logical CPUs where there is none."""
+    if tf.config.list_logical_devices("GPU"):
+        return tf.distribute.MirroredStrategy()
+    devices = tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([d.name for d in devices])
 
 
 def _multi_worker():
@@ -210,7 +218,13 @@ class Replicas:
         """The mean over replicas of a per-replica value."""
         if self.count == 1:
             return value
-        return self.strategy.reduce("MEAN", value, axis=None)
+        if self.num_workers > 1:
+            return self.strategy.reduce("MEAN", value, axis=None)
+        return tf.add_n(self._local(value)) / self.count
+
+    def rank(self, value):
+        """The number of axes of a per-replica value."""
+        return self._local(value)[0].shape.rank
 
     def split(self, array, axis=0, copies=1):
         """Gives every replica the rows of its instances.
@@ -237,7 +251,7 @@ class Replicas:
         """The inverse of `split`; all workers must call it."""
         if self.count == 1:
             return value
-        whole = self.strategy.gather(value, axis=axis)
+        whole = self._gathered(value, axis)
         pieces = tf.split(whole, self.count * copies, axis=axis)
         ordered = [
             pieces[replica * copies + copy]
@@ -245,6 +259,20 @@ class Replicas:
             for replica in range(self.count)
         ]
         return tf.concat(ordered, axis=axis)
+
+    def _local(self, value):
+        """What this process holds of a per-replica value."""
+        return self.strategy.experimental_local_results(value)
+
+    def _gathered(self, value, axis):
+        local = self._local(value)
+        if self.num_workers == 1:
+            return tf.concat(local, axis=axis)
+        # Booleans cannot be gathered.
+        dtype = local[0].dtype
+        if dtype == tf.bool:
+            value = self.each(lambda v: tf.cast(v, "int32"), value)
+        return tf.cast(self.strategy.gather(value, axis=axis), dtype)
 
 
 def compiled(function):

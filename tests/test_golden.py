@@ -143,18 +143,22 @@ def test_hierarchical_rnn_trajectory(path):
 
 
 class _GivenUnroller(unroll.Unroller):
-    """Takes its minibatches from a golden file."""
+    """Takes its minibatches and its start from a golden file."""
 
-    def __init__(self, *args, given, first_step, **kwargs):
+    def __init__(self, *args, given, first_step, start, **kwargs):
         super().__init__(*args, **kwargs)
         self._given, self._first_step = given, first_step
+        self._start_given = start
 
     def batches(self, seed, first_step):
         if self._given is None:
             return super().batches(seed, first_step)
         begin = first_step - self._first_step
         rows = self._given[begin : begin + self.segment_length]
-        return tf.constant(rows[:, None].astype("int32"))
+        return rows[:, None].astype("int32")
+
+    def draw_start(self, seed):
+        return self._start_given
 
 
 def _golden_problem(file):
@@ -185,30 +189,34 @@ def _golden_estimate(file, second_derivatives):
     count = len(problem.shapes)
     steps, before = info["steps"], info["steps_before"]
     length = next(n for n in (4, 5, 3, 2, 1) if steps % n == 0)
+    state = golden_names.state(file, "start/", count)
+    if not rule.use_attention:
+        del state["true_parameters"]
+    true = [tf.constant(file[f"start/params/{i}"][None]) for i in range(count)]
+    start = problem.loss(true, constants)[None]
+    layout = update_rule.choose_layout(true, 1)
+    log_lrs = state.get("log_learning_rate", layout.pack(true)[0])
+    log_lrs = [tensor[None] for tensor in layout.unpack(tf.constant(log_lrs))]
     unroller = _GivenUnroller(
         problem,
         rule,
         1,
         length,
         second_derivatives,
+        keeps_slopes=True,
         given=file["batches"] if "batches" in file.files else None,
         first_step=before,
+        start=(true, log_lrs),
     )
-    state = golden_names.state(file, "start/", count)
-    if not rule.use_attention:
-        del state["true_parameters"]
-    true = [tf.constant(file[f"start/params/{i}"][None]) for i in range(count)]
-    start = problem.loss(true, constants)[None]
-    run = unroll.Run(
-        params=[
-            tf.constant(file[f"start/attended/{i}"][None]) for i in range(count)
-        ],
-        state={n: tf.constant(s[None]) for n, s in state.items()},
-        step=before,
-        seed=(0,),
-        initial=tf.constant(file["initial_obj"][None]),
-        alive=tf.constant([True]),
-    )
+    attended = [file[f"start/attended/{i}"][None] for i in range(count)]
+    carry = {
+        "params": [tf.constant(tensor) for tensor in attended],
+        "state": {n: tf.constant(s[None]) for n, s in state.items()},
+        "initial": tf.constant(file["initial_obj"][None]),
+        "alive": tf.constant([True]),
+    }
+    # In a first unroll the learned initial states get a gradient, too.
+    run = estimators.Run((0,), before, carry if before else {})
     score = objective.MetaObjective(
         config["use_log_objective"],
         config["use_numerator_epsilon"],
@@ -227,7 +235,7 @@ def _golden_estimate(file, second_derivatives):
     vector = estimators.WeightVector(weights)
     estimator = estimators.TruncatedBackpropagation(unroller, as_in_the_release)
     estimate, _ = estimator.step(
-        vector, vector.flatten(weights), constants, (run, {}), steps // length
+        vector, vector.flatten(weights), constants, run, steps // length
     )
     gradients = vector.unflatten(estimate.gradient)
     return estimate, start, gradients

@@ -1,6 +1,10 @@
 """What all programs share: flags, threads, clear errors, clean stops."""
 
+import hashlib
+import importlib.metadata
 import os
+import pathlib
+import platform
 import signal
 import sys
 
@@ -30,7 +34,7 @@ def run(program, flag_values, argv):
         if rest:
             raise flags.Error(f"Unexpected argument {rest[0]!r}.")
         # The logs of XLA and of device discovery say nothing to a user.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         signal.signal(signal.SIGTERM, _interrupt)
         program()
     except flags.Error as error:
@@ -76,6 +80,57 @@ def set_threads(count):
             raise ValueError(
                 "--threads has no effect once TensorFlow has started."
             ) from None
+
+
+def define_compile_cache(flag_values):
+    """Defines --compile_cache."""
+    flags.DEFINE_string(
+        "compile_cache",
+        os.path.join("~", ".cache", "lopt_tf", "xla"),
+        "Folder where compiled programs are kept for later runs; empty keeps "
+        "none.",
+        flag_values=flag_values,
+    )
+
+
+def set_compile_cache(folder):
+    """Turns XLA's persistent cache on, unless TensorFlow has started."""
+    if not folder or "tensorflow" in sys.modules:
+        return
+    # Machine code of one machine must not reach another kind of machine.
+    path = pathlib.Path(folder).expanduser() / _machine()
+    path.mkdir(parents=True, exist_ok=True)
+    flag = f"--tf_xla_persistent_cache_directory={path}"
+    others = os.environ.get("TF_XLA_FLAGS", "")
+    if flag not in others:
+        os.environ["TF_XLA_FLAGS"] = f"{others} {flag}".strip()
+
+
+def _machine():
+    """A name for the processor's abilities and the TensorFlow version."""
+    cpu = pathlib.Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    abilities = sorted({x for x in lines if x.startswith(("flags", "Feat"))})
+    text = repr((platform.machine(), platform.processor(), abilities))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"tf{importlib.metadata.version('tensorflow')}-{digest}"
+
+
+def deferred_stop():
+    """Makes interrupts wait: returns whether one has come.
+
+    A second one interrupts at once.
+    """
+    asked = []
+
+    def note(signum, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGTERM, note)
+    return lambda: bool(asked)
 
 
 def say(line):

@@ -71,6 +71,7 @@ flags.DEFINE_bool(
     flag_values=FLAGS,
 )
 command_line.define_threads(FLAGS)
+command_line.define_compile_cache(FLAGS)
 
 
 def evaluate_digits(
@@ -142,6 +143,7 @@ def _program():
     for name in ("output_dir", "optimizer"):
         if not FLAGS[name].value:
             raise flags.Error(f"--{name} must be given.")
+    command_line.set_compile_cache(FLAGS.compile_cache)
     command_line.set_threads(FLAGS.threads)
     if FLAGS.experiment == "digits":
         evaluate_digits(

@@ -4,6 +4,11 @@
 
 DIR gets checkpoints, TensorBoard scalars and the trained `optimizer.npz`.
 Stop it at any moment, and go on with --resume.
+
+Several machines: start the same command on each, with TF_CONFIG set and a DIR
+that all of them see. --strategy=multi_worker shares each problem's instances;
+--strategy=parameter_server gives each worker a problem of its own (workers and
+parameter servers run until they are terminated).
 """
 
 import dataclasses
@@ -28,7 +33,13 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "optimizer",
     "hierarchical_rnn",
-    ["hierarchical_rnn"],
+    [
+        "hierarchical_rnn",
+        "coordinatewise_rnn",
+        "learned_adam",
+        "global_learning_rate",
+        "learning_rate_schedule",
+    ],
     "Which learned optimizer.",
     flag_values=FLAGS,
 )
@@ -42,9 +53,47 @@ flags.DEFINE_list(
 flags.DEFINE_enum(
     "estimator",
     None,
-    ["bptt", "pes"],
-    "Meta-gradient: truncated backpropagation, or persistent evolution "
-    "strategies.",
+    ["bptt", "full", "es", "pes"],
+    "Meta-gradient: truncated backpropagation, through whole (short) runs, "
+    "evolution strategies on each truncation, or persistent ones.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "strategy",
+    "default",
+    ["default", "mirrored", "multi_worker", "tpu", "parameter_server"],
+    "Devices: one, all of this machine, several machines in step, a TPU, or "
+    "asynchronous workers.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "tpu", None, "With --strategy=tpu: its name.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "eval_every",
+    0,
+    "Meta-updates between validations on held-out problems; the best weights "
+    "are kept in best.npz. 0: never.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_list(
+    "eval_problems",
+    ["mlp_test"],
+    "Problems to validate on, by name as --problems.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "eval_steps",
+    200,
+    "Inner steps of a validation.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of TFDS data sets, for problems that need one.",
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
@@ -59,19 +108,27 @@ _OPTIONS = {
     "meta_learning_rate": (float, "Learning rate of the meta-optimizer."),
     "gradient_clip": (float, "Bound of each meta-gradient element."),
     "l2_reg": (float, "Weight of the squared norm of the weights."),
-    "perturbation": (float, "Standard deviation of perturbations (pes)."),
+    "perturbation": (float, "Standard deviation of perturbations (es, pes)."),
     "obj_train_max_multiplier": (float, "Ends runs that blow up; 0: never."),
     "use_second_derivatives": (bool, "Through the problems' gradients."),
     "use_log_objective": (bool, "Average logarithms of objectives."),
     "use_numerator_epsilon": (bool, "Epsilon inside the numerator."),
     "seed": (int, "Of everything that is drawn."),
 }
+_CURRICULUM = {
+    "starts": (int, "Fresh starts on each problem."),
+    "min_partials": (int, "Fewest partial unrolls of a start."),
+    "mean_partials": (float, "Mean of the exponential part."),
+    "min_length": (int, "Fewest inner steps of a partial unroll."),
+    "mean_length": (float, "Mean of the exponential part."),
+    "max_steps": (int, "Inner steps after which a start ends; 0: none."),
+}
 _DEFINERS = {
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
 }
-for _name, (_type, _help) in _OPTIONS.items():
+for _name, (_type, _help) in {**_OPTIONS, **_CURRICULUM}.items():
     _DEFINERS[_type](
         _name, None, f"{_help} The preset's if not given.", flag_values=FLAGS
     )
@@ -85,13 +142,14 @@ flags.DEFINE_enum(
 flags.DEFINE_list(
     "level_sizes",
     ["10", "20", "20"],
-    "Hidden sizes of the parameter, tensor and global RNN.",
+    "With hierarchical_rnn: hidden sizes of the parameter, tensor and global "
+    "RNN.",
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
     "use_attention",
     False,
-    "Take gradients at a learned point.",
+    "With hierarchical_rnn: take gradients at a learned point.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
@@ -101,6 +159,7 @@ flags.DEFINE_float(
     flag_values=FLAGS,
 )
 command_line.define_threads(FLAGS)
+command_line.define_compile_cache(FLAGS)
 
 _NETS = "fully_connected_random_2_class_problems"
 _QUICK_PROBLEMS = (
@@ -144,19 +203,29 @@ def preset(name):
     return ("default",), options
 
 
-def train(names, rule, options, output_dir, resume, checkpoint_every_s=60.0):
-    """Meta-trains on problems by name, and reports progress."""
+def train(names, rule, options, output_dir, resume, data_dir=None, **how):
+    """Meta-trains on problems by name, and reports progress.
+
+    Args:
+        names: as for `problems.corpus.select`.
+        rule: the `UpdateRule`.
+        options: `TrainingOptions`.
+        output_dir: folder for everything.
+        resume: go on from the last checkpoint.
+        data_dir: folder of TFDS data sets.
+        **how: more arguments of `metatraining.train`.
+    """
     from lopt_tf import metatraining
     from problems import corpus
 
     metatraining.train(
-        corpus.select(names),
+        corpus.select(names, data_dir),
         rule,
         options,
         output_dir=output_dir,
         resume=resume,
-        checkpoint_every_s=checkpoint_every_s,
         report=command_line.say,
+        **how,
     )
     command_line.say(f"Trained optimizer: {output_dir}/optimizer.npz")
 
@@ -164,26 +233,66 @@ def train(names, rule, options, output_dir, resume, checkpoint_every_s=60.0):
 def _program():
     if not FLAGS.output_dir:
         raise flags.Error("--output_dir must be given.")
+    command_line.set_compile_cache(FLAGS.compile_cache)
     command_line.set_threads(FLAGS.threads)
-    from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+    from lopt_tf import distribution
 
-    names, options = preset(FLAGS.preset)
-    given = {
-        name: FLAGS[name].value
-        for name in (*_OPTIONS, "estimator", "meta_optimizer")
-        if FLAGS[name].value is not None
-    }
-    rule = HierarchicalRNNRule(
-        level_sizes=_integers("level_sizes", FLAGS.level_sizes),
-        use_attention=FLAGS.use_attention,
-    )
+    if FLAGS.strategy == "parameter_server" and distribution.serve():
+        return
+    strategy = distribution.make(FLAGS.strategy, FLAGS.tpu)
+    names, options = _options()
     train(
         FLAGS.problems or names,
-        rule,
-        dataclasses.replace(options, **given),
+        _rule(),
+        options,
         FLAGS.output_dir,
         FLAGS.resume,
-        FLAGS.checkpoint_every_s,
+        FLAGS.data_dir,
+        checkpoint_every_s=FLAGS.checkpoint_every_s,
+        strategy=strategy,
+        validate=_validation() if FLAGS.eval_every else None,
+        eval_every=FLAGS.eval_every,
+        # Workers in step stop together, between two meta-updates.
+        stop=command_line.deferred_stop()
+        if FLAGS.strategy == "multi_worker"
+        else None,
+    )
+
+
+def _options():
+    """(problem names, `TrainingOptions`) of the preset and the flags."""
+    names, options = preset(FLAGS.preset)
+    curriculum = dataclasses.replace(options.curriculum, **_given(_CURRICULUM))
+    given = _given((*_OPTIONS, "estimator", "meta_optimizer"))
+    return names, dataclasses.replace(options, curriculum=curriculum, **given)
+
+
+def _given(names):
+    return {
+        name: FLAGS[name].value
+        for name in names
+        if FLAGS[name].value is not None
+    }
+
+
+def _rule():
+    from lopt_tf.optimizers import registry
+
+    config = {}
+    if FLAGS.optimizer == "hierarchical_rnn":
+        sizes = _integers("level_sizes", FLAGS.level_sizes)
+        config = {"level_sizes": sizes, "use_attention": FLAGS.use_attention}
+    return registry.rule(FLAGS.optimizer, **config)
+
+
+def _validation():
+    from lopt_tf import metatraining
+    from problems import corpus
+
+    return metatraining.Validation(
+        corpus.select(FLAGS.eval_problems, FLAGS.data_dir),
+        steps=FLAGS.eval_steps,
+        use_log_objective=_options()[1].use_log_objective,
     )
 
 

@@ -38,9 +38,11 @@ flags.DEFINE_integer(
     "epochs", 10, "Epochs on the digits.", lower_bound=1, flag_values=FLAGS
 )
 command_line.define_threads(FLAGS)
+command_line.define_compile_cache(FLAGS)
 
 
 def _program():
+    command_line.set_compile_cache(FLAGS.compile_cache)
     command_line.set_threads(FLAGS.threads)
     folder = pathlib.Path(FLAGS.output_dir)
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule

@@ -417,7 +417,7 @@ class TruncatedEvolution(_Evolution):
         return {
             "params": [last_copy(tensor) for tensor in carry["params"]],
             "state": {
-                name: last_copy(array, unroll.instance_axis(array))
+                name: last_copy(array, unroll.instance_axis(array.shape.rank))
                 for name, array in carry["state"].items()
             },
             "initial": last_copy(carry["initial"]),

@@ -175,7 +175,7 @@ class Unroller:
         for i, tensor in enumerate(carry["params"]):
             saved[f"params/{i}"] = self.replicas.join(tensor, 0, self.copies)
         for name, array in carry["state"].items():
-            axis = instance_axis(array)
+            axis = instance_axis(self.replicas.rank(array))
             saved[f"state/{name}"] = self.replicas.join(
                 array, axis, self.copies
             )
@@ -195,7 +195,7 @@ class Unroller:
             ],
             "state": {
                 name.removeprefix("state/"): split(
-                    array, instance_axis(array), self.copies
+                    array, instance_axis(array.shape.rank), self.copies
                 )
                 for name, array in saved.items()
                 if name.startswith("state/")
@@ -476,9 +476,9 @@ def _rows(array, first, count):
     return tf.slice(array, begin, [count, *array.shape[1:]])
 
 
-def instance_axis(array):
-    """Where the instances are in an array of the optimizer state."""
-    return len(array.shape) - 3
+def instance_axis(rank):
+    """Where the instances are in a state array of that many axes."""
+    return rank - 3
 
 
 def run_seed(numbers):
