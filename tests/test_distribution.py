@@ -1,7 +1,10 @@
 """Replicas and workers compute what one device computes."""
 
 import json
-import socket
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from problems import corpus, datasets
 from problems.classifiers import FullyConnected
 from problems.quadratic import Quadratic
 from problems.wrappers import SparseProblem
+
+TESTS = pathlib.Path(__file__).parent
 
 
 def _mirrored():
@@ -201,65 +206,23 @@ def test_strategies_that_cannot_be_made(name, config, message, monkeypatch):
         distribution.make(name)
 
 
-def _free_port():
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
-
-
-@pytest.fixture
-def cluster(monkeypatch):
-    """Two workers and a parameter server in this process; chief's TF_CONFIG."""
-    addresses = {
-        "worker": [f"localhost:{_free_port()}" for _ in range(2)],
-        "ps": [f"localhost:{_free_port()}"],
-    }
-    servers = [
-        tf.distribute.Server(
-            tf.train.ClusterSpec(addresses),
-            job_name=job,
-            task_index=i,
-            protocol="grpc",
-            config=tf.compat.v1.ConfigProto(inter_op_parallelism_threads=8),
-        )
-        for job, places in addresses.items()
-        for i in range(len(places))
-    ]
-    everyone = {**addresses, "chief": [f"localhost:{_free_port()}"]}
-    task = {"type": "chief", "index": 0}
-    monkeypatch.setenv(
-        "TF_CONFIG", json.dumps({"cluster": everyone, "task": task})
+def test_asynchronous_workers():
+    """In a process of its own: it changes what TensorFlow runs on."""
+    result = subprocess.run(
+        [sys.executable, TESTS / "asynchronous_run.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
     )
-    yield
-    del servers
-
-
-@pytest.mark.parametrize("kind", ["pes", "bptt"])
-def test_asynchronous_workers(cluster, tmp_path, kind):
-    lines = []
-    strategy = distribution.make("parameter_server")
-    options = _options(estimator=kind, meta_updates=8)
-    weights = _train(options, tmp_path, strategy, report=lines.append)
-    assert lines[0] == "2 asynchronous workers"
-    assert "meta-update 8/8" in lines[-1]
-    start = HierarchicalRNNRule(level_sizes=(3, 4)).init_weights(0)
-    assert any(np.any(weights[name] != start[name]) for name in start)
-    assert all(np.all(np.isfinite(array)) for array in weights.values())
-    # Without workers, the run goes on where they had stopped.
-    more = _train(
-        _options(estimator=kind, meta_updates=10), tmp_path, None, resume=True
-    )
-    assert any(np.any(more[name] != weights[name]) for name in start)
-
-
-def test_asynchronous_results_are_those_of_the_weights_read(cluster):
-    """With one problem under way, nothing is stale: the same as in step."""
-    options = _options(parallel_tasks=1, meta_updates=4)
-    strategy = distribution.make("parameter_server")
-    ours = _train(options, None, strategy)
-    alone = _train(options, None, None)
-    for name, array in alone.items():
-        np.testing.assert_allclose(ours[name], array, rtol=1e-3, atol=1e-4)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["lines"][0] == "2 asynchronous workers"
+    assert "meta-update 8/8" in found["lines"][-1]
+    # With one problem under way nothing is stale: the same as in step.
+    assert found["largest_difference"] < 1e-3
+    for kind in ("pes", "bptt"):
+        assert found["moved"][kind] > 0 and found["finite"][kind]
 
 
 def test_trainers_of_strategies():

@@ -37,13 +37,15 @@ class AsynchronousTrainer(trainer_lib.Trainer):
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(
             strategy
         )
-        self.num_workers = strategy.num_workers
+        devices = tf.config.list_logical_devices("CPU")
+        self.num_workers = sum("/job:worker/" in d.name for d in devices)
         with strategy.scope():
             self._shared = tf.Variable(self.weights)
         self._functions = {}
         self._under_way = {}
 
     def describe(self):
+        """One line: on what the training runs."""
         return f"{self.num_workers} asynchronous workers"
 
     def _estimate(self, turn, task):
