@@ -76,6 +76,9 @@ def _setting(name, seed=0):
 
 def _run(rule, weights, params, log_lrs, grads):
     state = rule.init_state(weights, params, log_lrs)
+    weights, params, grads = keras.tree.map_structure(
+        keras.ops.convert_to_tensor, (weights, params, grads)
+    )
     for gradient in grads:
         params, state = rule.step(weights, state, params, gradient)
     return [keras.ops.convert_to_numpy(p) for p in params]
