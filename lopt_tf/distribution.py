@@ -191,18 +191,13 @@ class Replicas:
         return [bool(vote > 0) for vote in total.numpy()]
 
     def compiled(self, function):
-        """`function` compiled, each replica running it on its own values.
-
-        Returns:
-            (what to call, the `tf.function` that counts compilations).
-        """
+        """`function` compiled, each replica running it on its own values."""
         inner = compiled(function)
         if self.count == 1:
-            return inner, inner
-        outer = tf.function(
+            return inner
+        return tf.function(
             lambda *args: self.strategy.run(inner, args), autograph=False
         )
-        return outer, inner
 
     def each(self, function, *args):
         """Calls a function of a few operations on each replica's values."""
@@ -247,32 +242,60 @@ class Replicas:
 
         return self.each(own, tf.convert_to_tensor(array), self.index)
 
-    def join(self, value, axis=0, copies=1):
-        """The inverse of `split`; all workers must call it."""
+    def join(self, entries):
+        """The inverse of `split` for many values; all workers must call it.
+
+        Args:
+            entries: {name: (per-replica value, axis, copies)}.
+
+        Returns:
+            {name: array with the rows of all instances}.
+        """
         if self.count == 1:
-            return value
-        whole = self._gathered(value, axis)
-        pieces = tf.split(whole, self.count * copies, axis=axis)
-        ordered = [
-            pieces[replica * copies + copy]
-            for copy in range(copies)
-            for replica in range(self.count)
-        ]
-        return tf.concat(ordered, axis=axis)
+            return {name: value for name, (value, _, _) in entries.items()}
+        if not entries:
+            return {}
+        everyones = self._everyones([value for value, _, _ in entries.values()])
+        return {
+            name: self._ordered(parts, axis, copies)
+            for (name, (_, axis, copies)), parts in zip(
+                entries.items(), zip(*everyones)
+            )
+        }
+
+    def _ordered(self, parts, axis, copies):
+        """Replicas' rows -> first copies of all instances, second ones ..."""
+        by_copy = zip(*(tf.split(part, copies, axis=axis) for part in parts))
+        return tf.concat([p for parts in by_copy for p in parts], axis=axis)
 
     def _local(self, value):
         """What this process holds of a per-replica value."""
         return self.strategy.experimental_local_results(value)
 
-    def _gathered(self, value, axis):
-        local = self._local(value)
+    def _everyones(self, values):
+        """Each replica's tensors: a list of lists, from all workers."""
+        local = [self._local(value) for value in values]
         if self.num_workers == 1:
-            return tf.concat(local, axis=axis)
-        # Booleans cannot be gathered.
-        dtype = local[0].dtype
-        if dtype == tf.bool:
-            value = self.each(lambda v: tf.cast(v, "int32"), value)
-        return tf.cast(self.strategy.gather(value, axis=axis), dtype)
+            return list(zip(*local))
+        # One message for everything.
+        flat = self.each(
+            lambda *own: tf.concat(
+                [tf.reshape(tf.cast(v, "float32"), [-1]) for v in own], axis=0
+            ),
+            *values,
+        )
+        rows = tf.split(self.strategy.gather(flat, axis=0), self.count)
+        shapes = [parts[0].shape for parts in local]
+        sizes = [shape.num_elements() for shape in shapes]
+        return [
+            [
+                tf.cast(tf.reshape(piece, shape), parts[0].dtype)
+                for piece, shape, parts in zip(
+                    tf.split(row, sizes), shapes, local
+                )
+            ]
+            for row in rows
+        ]
 
 
 def compiled(function):

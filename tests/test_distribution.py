@@ -57,7 +57,7 @@ def _estimates(problem, kind, strategy, config=None):
     [
         (_net(), "bptt", {}),
         (_net(), "bptt", {"use_attention": True}),
-        (SparseProblem(Quadratic(3), 0.5), "bptt", {}),
+        (SparseProblem(Quadratic(3), 0.5), "pes", {}),
         (_net(), "es", {}),
         (Quadratic(3, 0.5), "pes", {}),
     ],

@@ -71,6 +71,8 @@ def set_threads(count):
     """Sets TensorFlow's thread pools, unless they are already in use."""
     import tensorflow as tf
 
+    # It warns of retracing where several problems share a line of code.
+    tf.get_logger().setLevel("ERROR")
     threads = count or len(os.sched_getaffinity(0))
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)

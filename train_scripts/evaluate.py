@@ -85,11 +85,12 @@ def evaluate_digits(
 
     # Better now than after all the runs.
     plots.check_available()
-    trained = lopt_tf.HierarchicalRNN.from_pretrained
-    learned = {"learned": lambda: trained(optimizer)}
+    load = lopt_tf.LearnedOptimizer.from_pretrained
+    learned = {"learned": lambda: load(optimizer)}
     if untrained:
-        config = trained(optimizer).rule.get_config()
-        learned["untrained"] = lambda: lopt_tf.HierarchicalRNN(**config)
+        trained = load(optimizer)
+        make, config = type(trained), trained.rule.get_config()
+        learned["untrained"] = lambda: make(**config)
     with warnings.catch_warnings():
         # That it has no trained weights is the point.
         warnings.filterwarnings("ignore", ".*has no trained weights.*")
@@ -107,7 +108,7 @@ def evaluate_problems(optimizer, output_dir, names, seeds, steps, untrained):
 
     plots.check_available()
     problems = corpus.select(names)
-    trained = lopt_tf.HierarchicalRNN.from_pretrained(optimizer)
+    trained = lopt_tf.LearnedOptimizer.from_pretrained(optimizer)
     learned = {"learned": (trained.rule, trained.rule_weights())}
     if untrained:
         learned["untrained"] = (trained.rule, trained.rule.init_weights(0))

@@ -155,7 +155,11 @@ class Estimator:
     def save(self, run):
         """A run as (arrays of all instances, JSON-ready description)."""
         about = {"step": run.step, "seed": list(run.seed)}
-        return (self.unroller.save(run.carry) if run.carry else {}), about
+        return self.replicas.join(self._entries(run.carry)), about
+
+    def _entries(self, carry):
+        """What a carry holds, as `Replicas.join` takes it."""
+        return self.unroller.entries(carry) if carry else {}
 
     def load(self, arrays, about):
         """The inverse of `save`."""
@@ -285,8 +289,8 @@ class _Evolution(Estimator):
         limit = max_multiplier if max_multiplier > 0 else 1e6
         super().__init__(unroller, objective, limit)
         self.stdev = stdev
-        self._draw, _ = self.replicas.compiled(self._perturbed)
-        self._score, _ = self.replicas.compiled(self._slopes)
+        self._draw = self.replicas.compiled(self._perturbed)
+        self._score = self.replicas.compiled(self._slopes)
 
     def inputs(self, vector, run, num_segments):
         inputs = super().inputs(vector, run, num_segments)
@@ -368,12 +372,11 @@ class PersistentEvolution(_Evolution):
         carry = {**carry, "alive": alive, "accumulated": accumulated}
         return self.replicas.mean(found), objectives, carry
 
-    def save(self, run):
-        arrays, about = super().save(run)
-        if run.carry:
-            accumulated = run.carry["accumulated"]
-            arrays["accumulated"] = self.replicas.join(accumulated)
-        return arrays, about
+    def _entries(self, carry):
+        entries = super()._entries(carry)
+        if carry:
+            entries["accumulated"] = (carry["accumulated"], 0, 1)
+        return entries
 
     def load(self, arrays, about):
         accumulated = arrays.pop("accumulated", None)

@@ -60,16 +60,11 @@ class Unroller:
                 f"{instances} instances cannot be shared evenly by "
                 f"{self.replicas.count} replicas. Choose a multiple."
             )
-        self._counted = []
-        self.forward = self._compiled(self._forward)
-        self.backward = self._compiled(self._backward)
-        self.start = self._compiled(self._start)
-        self.start_backward = self._compiled(self._start_backward)
-
-    def _compiled(self, function):
-        call, counted = self.replicas.compiled(function)
-        self._counted.append(counted)
-        return call
+        compiled = self.replicas.compiled
+        self.forward = compiled(self._forward)
+        self.backward = compiled(self._backward)
+        self.start = compiled(self._start)
+        self.start_backward = compiled(self._start_backward)
 
     @property
     def size(self):
@@ -78,7 +73,15 @@ class Unroller:
 
     def num_compilations(self):
         """Traces, hence XLA compilations, so far."""
-        return sum(f.experimental_get_tracing_count() for f in self._counted)
+        return sum(
+            function.experimental_get_tracing_count()
+            for function in (
+                self.forward,
+                self.backward,
+                self.start,
+                self.start_backward,
+            )
+        )
 
     # What is drawn outside of compiled functions.
 
@@ -169,22 +172,21 @@ class Unroller:
         carry = {**carry, "params": params, "state": state}
         return carry, objectives, slopes
 
-    def save(self, carry):
-        """A carry as {name: array with all instances' rows}."""
-        saved = {}
-        for i, tensor in enumerate(carry["params"]):
-            saved[f"params/{i}"] = self.replicas.join(tensor, 0, self.copies)
+    def entries(self, carry):
+        """A carry as {name: (value, axis of instances, copies)}."""
+        entries = {
+            f"params/{i}": (tensor, 0)
+            for i, tensor in enumerate(carry["params"])
+        }
         for name, array in carry["state"].items():
             axis = instance_axis(self.replicas.rank(array))
-            saved[f"state/{name}"] = self.replicas.join(
-                array, axis, self.copies
-            )
+            entries[f"state/{name}"] = (array, axis)
         for name in ("initial", "alive"):
-            saved[name] = self.replicas.join(carry[name], 0, self.copies)
-        return saved
+            entries[name] = (carry[name], 0)
+        return {n: (*entry, self.copies) for n, entry in entries.items()}
 
     def load(self, saved):
-        """The inverse of `save`."""
+        """A carry from the arrays of all instances, named as `entries`."""
         split = self.replicas.split
         saved = {name: tf.convert_to_tensor(a) for name, a in saved.items()}
         count = sum(name.startswith("params/") for name in saved)
