@@ -133,8 +133,8 @@ def lost_workers_reported():
     ) as error:
         raise WorkerLostError(
             "Another worker does not answer any more "
-            f"({str(error).splitlines()[0][:200]}). The last checkpoint is "
-            "kept: start all workers again, with --resume."
+            f"({type(error).__name__}). The last checkpoint is kept: start "
+            "all workers again, and resume."
         ) from error
 
 

@@ -77,7 +77,8 @@ def train(
     progress = _Progress(trainer, report if replicas.is_chief else None)
     schedule = _Schedule(replicas, checkpoint_every_s, stop)
     stopped = False
-    with distribution.lost_workers_reported():
+    watched = trainer.watch(report or (lambda line: None))
+    with distribution.lost_workers_reported(), watched:
         try:
             while trainer.update < options.meta_updates and not stopped:
                 outcome = trainer.step()

@@ -5,6 +5,10 @@ it begins, unrolls its own problem, and its meta-gradient is applied as it
 arrives, while the others go on with what they had read.
 """
 
+import contextlib
+import socket
+import threading
+
 import tensorflow as tf
 
 from lopt_tf import distribution
@@ -47,6 +51,20 @@ class AsynchronousTrainer(trainer_lib.Trainer):
     def describe(self):
         """One line: on what the training runs."""
         return f"{self.num_workers} asynchronous workers"
+
+    @contextlib.contextmanager
+    def watch(self, report):
+        """Reports workers that are lost or back while the block runs."""
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        addresses = resolver.cluster_spec().as_dict()["worker"]
+        ended = threading.Event()
+        arguments = (dict(enumerate(addresses)), report, ended)
+        # A daemon: the coordinator may wait for workers for ever.
+        threading.Thread(target=_watch, args=arguments, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
     def _estimate(self, turn, task):
         for place, other in enumerate(self._tasks):
@@ -93,3 +111,31 @@ class AsynchronousTrainer(trainer_lib.Trainer):
         super().restore(arrays, metadata)
         self._under_way = {}
         self._shared.assign(self.weights)
+
+
+def _watch(workers, report, ended, every_s=2.0):
+    """Tries to reach the workers {number: address} again and again."""
+    lost = set()
+    while not ended.wait(every_s):
+        for number, address in workers.items():
+            answers = _answers(address)
+            if answers and number in lost:
+                lost.remove(number)
+                report(f"worker {number} ({address}) is back")
+            elif not answers and number not in lost:
+                lost.add(number)
+                left = len(workers) - len(lost)
+                report(
+                    f"worker {number} ({address}) does not answer: its "
+                    f"problems wait for the {left} other workers, or for a "
+                    "new one at this address"
+                )
+
+
+def _answers(address):
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """The state of a meta-training, and its one step."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -75,6 +76,11 @@ class Trainer:
         """One line: on what the training runs."""
         replicas, workers = self.replicas.count, self.replicas.num_workers
         return f"{replicas} replicas in use on {workers} workers"
+
+    def watch(self, report):
+        """A context in which lost workers are reported, if there are any."""
+        del report
+        return contextlib.nullcontext()
 
     # One meta-update.
 
