@@ -85,7 +85,7 @@ def _tpu(name):
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name or "")
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, tf.errors.OpError, RuntimeError) as error:
+    except (ValueError, OSError, tf.errors.OpError, RuntimeError) as error:
         raise ValueError(
             f"There is no TPU {name or 'here'} that can be reached "
             f"({str(error).splitlines()[0]}). Name one with tpu, or choose "

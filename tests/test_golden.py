@@ -1,8 +1,7 @@
 """Parity with numbers measured by running the original release.
 
 Reads every file of a folder (`LOPT_GOLDEN_DIR`, default tests/golden), and
-tells by its content what it is. What belongs to later work is expected to
-fail, by name.
+tells by its content what it is.
 """
 
 import functools

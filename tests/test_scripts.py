@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import lopt_tf
-from lopt_tf import checkpointing
+from lopt_tf import checkpointing, distribution
 from lopt_tf.evaluation import digits, tuning
+from lopt_tf.metatraining import estimators, meta_optimizers
+from lopt_tf.optimizers import registry
 from train_scripts import benchmark, evaluate, metatrain, quickstart
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -92,12 +94,69 @@ def test_metatrain(tmp_path, capsys):
     assert "meta-update 6/6" in capsys.readouterr().out
 
 
+def test_metatrain_knows_every_choice():
+    def choices(flag):
+        return metatrain.FLAGS[flag].parser.enum_values
+
+    assert choices("optimizer") == list(registry.RULES)
+    assert choices("estimator") == list(estimators.ESTIMATORS)
+    assert choices("strategy") == list(distribution.STRATEGIES)
+    assert choices("meta_optimizer") == sorted(meta_optimizers.OPTIMIZERS)
+
+
+@pytest.mark.parametrize("optimizer", registry.RULES)
+@pytest.mark.parametrize("estimator", ["bptt", "pes"])
+def test_metatrain_every_optimizer(optimizer, estimator, tmp_path, capsys):
+    arguments = [
+        *TINY,
+        f"--optimizer={optimizer}",
+        f"--estimator={estimator}",
+        f"--output_dir={tmp_path}",
+        "--mean_length=1",
+        "--min_length=5",
+    ]
+    assert metatrain.main(["metatrain", *arguments]) == 0
+    optimizer_class = registry.optimizer_class(optimizer)
+    loaded = lopt_tf.LearnedOptimizer.from_pretrained(tmp_path)
+    assert type(loaded) is optimizer_class
+    start = loaded.rule.init_weights(0)
+    now = loaded.rule_weights()
+    assert any(np.any(now[name] != start[name]) for name in start)
+
+
+@pytest.mark.parametrize("estimator", ["full", "es"])
+def test_metatrain_mirrored_with_validation(estimator, tmp_path, capsys):
+    arguments = [
+        *TINY,
+        f"--output_dir={tmp_path}",
+        "--strategy=mirrored",
+        f"--estimator={estimator}",
+        "--max_steps=10",
+        "--eval_every=2",
+        "--eval_problems=bowl_problems.1",
+        "--eval_steps=20",
+    ]
+    assert metatrain.main(["metatrain", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "2 replicas in use on 1 workers" in printed
+    assert "validation after meta-update 4" in printed
+    assert (tmp_path / "best.npz").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["--problems=bowls"], "Known sets"),
-        (["--estimator=guess"], "bptt|pes"),
-        (["--optimizer=guess"], "hierarchical_rnn"),
+        (["--estimator=guess"], "bptt|full|es|pes"),
+        (["--optimizer=guess"], "hierarchical_rnn|coordinatewise_rnn"),
+        (["--strategy=guess"], "default|mirrored|multi_worker|tpu|parameter"),
+        (["--strategy=multi_worker"], "TF_CONFIG must describe the cluster"),
+        (["--strategy=parameter_server"], "TF_CONFIG must describe"),
+        (["--strategy=tpu", "--tpu=nowhere"], "no TPU nowhere that can be"),
+        (["--eval_every=1", "--eval_problems=guess"], "Test sets: "),
+        (["--problems=sum_of_quadratics_problems.1"], "use_log_objective"),
+        (["--problems=mnist_convnet"], "tfds build mnist"),
+        (["--estimator=full", "--truncation=5"], "cuts nothing"),
         (["--preset=guess"], "quick|paper"),
         (["--level_sizes=3,x"], "--level_sizes takes integers"),
         (["--level_sizes=1,2,3,4"], "must hold 1, 2 or 3"),
