@@ -260,7 +260,11 @@ class TruncatedBackpropagation(Estimator):
 
     def _result(self, vector, gradients, losses, survived):
         alive = survived[-1][-1]
-        gradients = vector.flatten(gradients)
+        # Who had blown up before the unroll has nothing to say in it.
+        heard = survived[0][0]
+        gradients = tf.where(
+            heard[:, None], vector.flatten(gradients), float("nan")
+        )
         return self._summary(gradients, losses, alive), alive
 
     def _sum(self, total, gradients):
