@@ -221,6 +221,11 @@ class Replicas:
         """The number of axes of a per-replica value."""
         return self._local(value)[0].shape.rank
 
+    def num_bytes(self, values):
+        """The size of nested per-replica values on one replica."""
+        first = [self._local(value)[0] for value in tf.nest.flatten(values)]
+        return sum(v.shape.num_elements() * v.dtype.size for v in first)
+
     def split(self, array, axis=0, copies=1):
         """Gives every replica the rows of its instances.
 

@@ -202,7 +202,7 @@ def _golden_estimate(file, second_derivatives):
         1,
         length,
         second_derivatives,
-        keeps_slopes=True,
+        keeps_trail=True,
         given=file["batches"] if "batches" in file.files else None,
         first_step=before,
         start=(true, log_lrs),

@@ -31,7 +31,7 @@ def _net(noise=0.0):
 
 def _setting(problem, config, instances=3, length=4, **kwargs):
     rule = HierarchicalRNNRule(**{**SMALL, **config})
-    kwargs.setdefault("keeps_slopes", kwargs.get("copies", 1) == 1)
+    kwargs.setdefault("keeps_trail", kwargs.get("copies", 1) == 1)
     unroller = unroll.Unroller(problem, rule, instances, length, **kwargs)
     rng = np.random.default_rng(1)
     weights = {
@@ -112,6 +112,24 @@ def test_backpropagation_agrees_with_one_tape(problem, config, kwargs):
     )
     assert run.step == 8
     assert estimate.inner_steps == 8 * 3
+
+
+def test_trails_that_do_not_fit_are_made_anew():
+    _, unroller, vector, flat = _setting(_net(0.1), {})
+    constants = unroller.constants((5,))
+    estimator = estimators.TruncatedBackpropagation(
+        unroller, objective.MetaObjective()
+    )
+
+    def gradient():
+        run = estimators.Run((6,))
+        return estimator.step(vector, flat, constants, run, 4)[0].gradient
+
+    expected = gradient()
+    estimator.trail_bytes = 1
+    np.testing.assert_array_equal(gradient(), expected)
+    # forward, backward, start, start_backward: once each.
+    assert unroller.num_compilations() == 4
 
 
 def test_gradient_is_cut_between_partial_unrolls():

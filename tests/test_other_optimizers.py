@@ -313,7 +313,7 @@ def _meta_setting(name, **kwargs):
 
 @every_config
 def test_backpropagation_agrees_with_differences(name):
-    unroller, vector, flat, constants = _meta_setting(name, keeps_slopes=True)
+    unroller, vector, flat, constants = _meta_setting(name, keeps_trail=True)
     estimator = estimators.TruncatedBackpropagation(
         unroller, objective.MetaObjective()
     )

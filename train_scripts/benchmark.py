@@ -86,7 +86,7 @@ def _metatraining():
     for name in FLAGS.problems:
         problem = _problem(name)
         for instances in map(int, FLAGS.instances):
-            for estimator in ("bptt", "pes"):
+            for estimator in ("bptt", "pes", "es"):
                 rows.append(_inner_steps(name, problem, estimator, instances))
                 command_line.say(json.dumps(rows[-1]))
             if name == "quadratic_2048":
@@ -118,7 +118,10 @@ def _inner_steps(name, problem, kind, instances):
         began = time.perf_counter()
         estimate, _ = estimator.step(vector, weights, constants, run, segments)
         estimate.gradient.numpy()
-        return estimate.inner_steps, time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        # The unmoved copy of "es" only leads on to the next truncation.
+        share = min(2 / unroller.copies, 1)
+        return share * estimate.inner_steps, seconds
 
     _, first_call = one_unroll(0)
     measured = [one_unroll(1 + i) for i in range(FLAGS.repetitions)]

@@ -191,22 +191,28 @@ class TruncatedBackpropagation(Estimator):
     gradients if the unroller uses second derivatives, over all segments of
     the partial unroll, and into the learned initial states if the unroll is
     the run's first. It is cut between partial unrolls. See `Estimator` for
-    the arguments; the unroller must keep slopes.
+    the arguments; the unroller must keep trails.
     """
+
+    # Trails beyond this many bytes are made anew when they are needed.
+    trail_bytes = 2**29
 
     def compute(self, vector, weights, constants, carry, inputs):
         weights = vector.unflatten(weights)
         unroller, segments = self.unroller, inputs["segments"]
         if inputs["start"]:
             carry = unroller.begin(weights, constants, inputs["start"])
-        trail, values, slopes = [], [], []
+        begins, values, trails = [], [], []
         for segment in segments:
-            trail.append(carry)
-            carry, objectives, slope = unroller.advance(
+            begins.append(carry)
+            carry, objectives, trail = unroller.advance(
                 weights, constants, carry, segment
             )
             values.append(objectives)
-            slopes.append(slope)
+            trails.append(trail)
+            kept = max(1, self.trail_bytes // self.replicas.num_bytes(trail))
+            if len(trails) > kept:
+                trails[-1 - kept] = None
         objectives, losses, survived, cotangents = self.replicas.each(
             self._score, values, carry["initial"], carry["alive"]
         )
@@ -217,13 +223,16 @@ class TruncatedBackpropagation(Estimator):
         )
         total = None
         for i in reversed(range(len(segments))):
+            trail = trails.pop()
+            if trail is None:
+                _, _, trail = unroller.advance(
+                    weights, constants, begins[i], segments[i]
+                )
             *bars, gradients = unroller.backward(
                 weights,
                 constants,
-                trail[i]["params"],
-                trail[i]["state"],
+                trail,
                 segments[i],
-                slopes[i],
                 survived[i],
                 (*bars, cotangents[i]),
             )

@@ -103,7 +103,7 @@ class TrainingOptions:
             self.use_second_derivatives,
             copies=kind.copies,
             replicas=replicas,
-            keeps_slopes=not evolves,
+            keeps_trail=not evolves,
         )
         objective = objective_lib.MetaObjective(
             self.use_log_objective, self.use_numerator_epsilon

@@ -33,7 +33,7 @@ class Unroller:
             n K, all first copies first.
         replicas: the `Replicas` that share the instances; the current
             strategy's if None.
-        keeps_slopes: whether `forward` also returns what `backward` needs.
+        keeps_trail: whether `forward` also returns what `backward` needs.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Unroller:
         use_second_derivatives=True,
         copies=1,
         replicas=None,
-        keeps_slopes=False,
+        keeps_trail=False,
     ):
         self.problem = problem
         self.rule = rule
@@ -54,7 +54,7 @@ class Unroller:
         self.use_second_derivatives = use_second_derivatives
         self.copies = copies
         self.replicas = replicas or distribution.Replicas()
-        self.keeps_slopes = keeps_slopes
+        self.keeps_trail = keeps_trail
         if instances % self.replicas.count:
             raise ValueError(
                 f"{instances} instances cannot be shared evenly by "
@@ -162,15 +162,14 @@ class Unroller:
             inputs: what `segment_inputs` returned.
 
         Returns:
-            (the carry after it, objectives [steps, K], slopes: the gradients
-            of the objectives, lists of [steps, K, *shape], empty unless
-            `keeps_slopes`).
+            (the carry after it, objectives [steps, K], the trail: what
+            `backward` needs, empty unless `keeps_trail`).
         """
-        params, state, objectives, slopes = self.forward(
+        params, state, objectives, trail = self.forward(
             weights, constants, carry["params"], carry["state"], inputs
         )
         carry = {**carry, "params": params, "state": state}
-        return carry, objectives, slopes
+        return carry, objectives, trail
 
     def entries(self, carry):
         """A carry as {name: (value, axis of instances, copies)}."""
@@ -227,32 +226,45 @@ class Unroller:
         return _gradients(tape, state, weights, state_cotangents)
 
     def _forward(self, weights, constants, params, state, inputs):
-        """A segment: params and state after it, objectives, slopes."""
+        """A segment: params and state after it, objectives, trail."""
         weights = _for_each(weights, self.size)
         reuses_loss = self._reuses_loss(state)
         # What `backward` can have for nothing need not be kept.
-        keeps_slopes = self.keeps_slopes and not reuses_loss
+        keeps_slopes = self.keeps_trail and not reuses_loss
 
-        def body(t, params, state, values, slopes):
+        def body(t, params, state, values, slopes, points):
+            points = _write(points, t, (params, state))
             params, state, value, _ = self._step(
                 weights, constants, params, state, inputs, t
             )
             if not reuses_loss:
                 true = self.rule.true_parameters(weights, state, params)
                 value, slope = self._objective(true, constants, keeps_slopes)
-                slopes = [s.write(t, g) for s, g in zip(slopes, slope)]
-            return t + 1, params, state, values.write(t, value), slopes
+                slopes = _write(slopes, t, slope)
+            values = values.write(t, value)
+            return t + 1, params, state, values, slopes, points
 
-        values = self._recorded((self.size,))
-        slopes = [self._recorded(p.shape) for p in params if keeps_slopes]
-        params, state, values, slopes = self._loop(
-            body, params, state, values, slopes
+        values = self._recorded(tf.zeros(self.size))
+        slopes = [self._recorded(p) for p in params if keeps_slopes]
+        points = [
+            self._recorded(array)
+            for array in tf.nest.flatten((params, state))
+            if self.keeps_trail
+        ]
+        params, state, values, slopes, points = self._loop(
+            body, params, state, values, slopes, points
         )
         values = values.stack()
         if reuses_loss:
             last = self.problem.loss(params, constants)
             values = tf.concat([values[1:], last[None]], axis=0)
-        return params, state, values, [s.stack() for s in slopes]
+        if not self.keeps_trail:
+            return params, state, values, ()
+        points = tf.nest.pack_sequence_as(
+            (params, state), [array.stack() for array in points]
+        )
+        trail = (points, [slope.stack() for slope in slopes], params)
+        return params, state, values, trail
 
     def _objective(self, true, constants, with_slope):
         """The objectives [K] and, if wanted, their gradients."""
@@ -260,30 +272,22 @@ class Unroller:
             return value_and_gradients(self.problem, true, constants)
         return self.problem.loss(true, constants), []
 
-    def _recorded(self, shape):
+    def _recorded(self, like):
         return tf.TensorArray(
-            "float32", self.segment_length, element_shape=shape
+            like.dtype, self.segment_length, element_shape=like.shape
         )
 
-    def _backward(
-        self,
-        weights,
-        constants,
-        params,
-        state,
-        inputs,
-        slopes,
-        alive,
-        cotangents,
-    ):
+    def _backward(self, weights, constants, trail, inputs, alive, cotangents):
         """Pulls cotangents back through a segment.
 
         The gradient of a recorded objective joins the cotangent of the point
         where it was recorded, then one step is pulled back, and so on.
 
         Args:
-            weights, constants, params, state, inputs: as for `forward`.
-            slopes: what `forward` returned.
+            weights, constants, inputs: as given to `forward`.
+            trail: what `forward` returned: params and state before each step
+                ([steps, K, ...]), the objectives' gradients unless they are
+                had for nothing, and the final params.
             alive: bool [steps, K]: whose steps count.
             cotangents: of the final params, the final state, and the
                 objectives [steps, K].
@@ -293,12 +297,8 @@ class Unroller:
             respect to the weights.
         """
         weights = _for_each(weights, self.size)
-        reuses_loss = self._reuses_loss(state)
-        stored = self._trajectory(weights, constants, params, state, inputs)
-
-        def carry_at(t):
-            arrays = [array[t] for array in stored]
-            return tf.nest.pack_sequence_as((params, state), arrays)
+        points, slopes, end = trail
+        reuses_loss = self._reuses_loss(points[1])
 
         def body(i, bars, weights_bar, next_gradient):
             t = self.segment_length - 1 - i
@@ -307,7 +307,7 @@ class Unroller:
             bars = _add_objective(
                 bars, next_gradient, tf.where(alive[t], cotangents[2][t], 0.0)
             )
-            now = carry_at(t)
+            now = tf.nest.map_structure(lambda array: array[t], points)
             with tf.GradientTape() as tape:
                 tape.watch((weights, now))
                 new_params, new_state, _, clean = self._step(
@@ -323,37 +323,13 @@ class Unroller:
             return i + 1, bars, weights_bar, clean
 
         weights_bar = {n: tf.zeros_like(w) for n, w in weights.items()}
-        last = params
+        last = end
         if reuses_loss:
-            end, _ = carry_at(self.segment_length)
             _, last = value_and_gradients(self.problem, end, constants)
         (params_bar, state_bar), weights_bar, _ = self._loop(
             body, (cotangents[0], cotangents[1]), weights_bar, last
         )
         return params_bar, state_bar, weights_bar
-
-    def _trajectory(self, weights, constants, params, state, inputs):
-        """All carries of a segment, flattened: arrays [steps + 1, ...]."""
-
-        def write(arrays, t, params, state):
-            carry = tf.nest.flatten((params, state))
-            return [array.write(t, c) for array, c in zip(arrays, carry)]
-
-        def body(t, params, state, arrays):
-            params, state, _, _ = self._step(
-                weights, constants, params, state, inputs, t
-            )
-            return t + 1, params, state, write(arrays, t + 1, params, state)
-
-        arrays = [
-            tf.TensorArray(
-                c.dtype, self.segment_length + 1, element_shape=c.shape
-            )
-            for c in tf.nest.flatten((params, state))
-        ]
-        arrays = write(arrays, 0, params, state)
-        _, _, arrays = self._loop(body, params, state, arrays)
-        return [array.stack() for array in arrays]
 
     def _step(self, weights, constants, params, state, inputs, t):
         """One inner step: params, state, loss before it, clean gradients."""
@@ -406,6 +382,12 @@ class Unroller:
             maximum_iterations=self.segment_length,
         )
         return variables
+
+
+def _write(arrays, t, values):
+    """Writes flat or nested values to a list of arrays; to none, nothing."""
+    values = tf.nest.flatten(values)
+    return [array.write(t, v) for array, v in zip(arrays, values)]
 
 
 def _add_objective(bars, gradient, weight):
