@@ -26,6 +26,7 @@ setuptools.setup(
             "problems",
             "problems.*",
             "train_scripts",
+            "train_scripts.*",
         ]
     ),
     package_data={"lopt_tf.optimizers.pretrained": ["*.npz", "*.md"]},

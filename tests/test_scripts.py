@@ -18,6 +18,7 @@ from lopt_tf.evaluation import digits, tuning
 from lopt_tf.metatraining import estimators, meta_optimizers
 from lopt_tf.optimizers import registry
 from train_scripts import benchmark, evaluate, metatrain, quickstart
+from train_scripts.suites import scaling, update
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAMS = {
@@ -328,14 +329,16 @@ def test_benchmark_metatraining(tmp_path):
     assert [row["name"] for row in rows] == [
         "metatraining/bptt/quadratic_20/instances=1",
         "metatraining/pes/quadratic_20/instances=1",
+        "metatraining/es/quadratic_20/instances=1",
+        "metatraining/pes_per_cpu_second/quadratic_20/instances=8",
     ]
     for row in rows:
         assert row["value"] > 0 and row["higher_is_better"]
-        assert row["unit"] == "inner steps/s" and row["settings"]
+        assert row["unit"].startswith("inner steps/") and row["settings"]
 
 
 def test_benchmark_update(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "_BATCH_SIZES", (8,))
+    monkeypatch.setattr(update, "BATCH_SIZES", (8,))
     path = tmp_path / "rows.json"
     arguments = ["benchmark", "--suite=update", "--repetitions=1"]
     assert benchmark.main([*arguments, f"--output={path}"]) == 0
@@ -344,11 +347,49 @@ def test_benchmark_update(tmp_path, monkeypatch):
     assert row["unit"] == "ratio" and row["value"] > 0
 
 
+def test_benchmark_scaling(tmp_path, monkeypatch):
+    for name, few in (
+        ("PARAMETERS", (10, 100)),
+        ("TENSORS", (1, 10)),
+        ("INSTANCES", (1, 2)),
+        ("LARGEST", 100),
+    ):
+        monkeypatch.setattr(scaling, name, few)
+    path = tmp_path / "rows.json"
+    arguments = ["benchmark", "--suite=scaling", "--repetitions=1"]
+    assert benchmark.main([*arguments, f"--output={path}"]) == 0
+    rows = json.loads(path.read_text())
+    assert [row["name"] for row in rows] == [
+        "scaling/parameters=10/tensors=1/instances=1",
+        "scaling/parameters=10/tensors=1/instances=2",
+        "scaling/parameters=100/tensors=1/instances=1",
+        "scaling/parameters=10/tensors=10/instances=1",
+        "scaling/parameters=100/tensors=10/instances=1",
+    ]
+    assert path.with_suffix(".png").stat().st_size > 1000
+
+
+def test_benchmark_corpus(tmp_path):
+    path = tmp_path / "rows.json"
+    arguments = [
+        "benchmark",
+        "--suite=corpus",
+        "--problems=bowl_problems",
+        "--instances=2",
+        "--estimator=pes",
+    ]
+    assert benchmark.main([*arguments, f"--output={path}"]) == 0
+    total, compilation = json.loads(path.read_text())
+    assert total["settings"]["problems"] == 4
+    assert total["settings"]["meta_updates"] == 8
+    assert total["value"] > 0 and 0 < compilation["value"] < 1
+
+
 def test_benchmark_mistakes(capsys):
     assert benchmark.main(["benchmark", "--output=x", "--problems=cubic"]) == 2
     assert "Known: quadratic_20" in capsys.readouterr().err
     assert benchmark.main(["benchmark", "--suite=guess"]) == 2
-    assert "metatraining|update" in capsys.readouterr().err
+    assert "metatraining|update|scaling|corpus" in capsys.readouterr().err
 
 
 def test_model_file_loads_in_another_process(tmp_path):

@@ -94,3 +94,25 @@ def _smooth(losses, window=20):
     ends = np.arange(1, len(losses) + 1)
     begins = np.maximum(0, ends - window)
     return (sums[ends] - sums[begins]) / (ends - begins)
+
+
+def plot_log_log(path, lines, x_label, y_label):
+    """Draws lines on two logarithmic axes.
+
+    Args:
+        path: the PNG file to write.
+        lines: {label: list of (x, y)}.
+        x_label, y_label: the axes' names.
+    """
+    _matplotlib().use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 5), layout="constrained")
+    for label, points in lines.items():
+        axis.loglog(*zip(*points), marker="o", markersize=4, label=label)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

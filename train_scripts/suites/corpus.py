@@ -1,0 +1,59 @@
+"""One pass through problems with two meta-updates each: what compiles."""
+
+import time
+
+import numpy as np
+
+from train_scripts.suites.rows import row
+
+
+def measure(names, instances, kind):
+    """Seconds in all, and the share that compilation takes.
+
+    Both meta-updates of a problem are of the same length: what the first
+    one takes longer is compilation.
+
+    Raises:
+        FloatingPointError: if a weight is not finite at the end.
+    """
+    from lopt_tf import metatraining
+    from lopt_tf.metatraining import trainer as trainer_lib
+    from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+    from problems import corpus
+
+    problems = corpus.select(names)
+    options = metatraining.TrainingOptions(
+        meta_updates=2 * len(problems),
+        estimator=kind,
+        instances=instances,
+        parallel_tasks=1,
+        curriculum=metatraining.Curriculum(
+            starts=1,
+            min_partials=2,
+            mean_partials=0,
+            min_length=20,
+            mean_length=0,
+        ),
+    )
+    began = time.perf_counter()
+    rule = HierarchicalRNNRule()
+    trainer = trainer_lib.Trainer(problems, rule, options)
+    seconds = {}
+    while trainer.update < options.meta_updates:
+        before = time.perf_counter()
+        name, _ = trainer.step()
+        seconds.setdefault(name, []).append(time.perf_counter() - before)
+    total = time.perf_counter() - began
+    weights = trainer.trained_weights()
+    if not all(np.all(np.isfinite(array)) for array in weights.values()):
+        raise FloatingPointError("The pass ended with non-finite weights.")
+    compilation = sum(first - second for first, second in seconds.values())
+    prefix = f"corpus/{kind}/instances={instances}"
+    settings = {
+        "problems": len(problems),
+        "meta_updates": trainer.update,
+        "skipped_instances": sum(trainer.skipped.values()),
+    }
+    yield row(f"{prefix}/total", total, "s", False, **settings)
+    share = compilation / total
+    yield row(f"{prefix}/compilation", share, "share", False, **settings)
