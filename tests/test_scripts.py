@@ -95,6 +95,45 @@ def test_metatrain(tmp_path, capsys):
     assert "meta-update 6/6" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_compile_cache(tmp_path):
+    """A second process need not compile; a damaged cache is named."""
+    cache = tmp_path / "cache"
+
+    def run(number):
+        command = [sys.executable, "-m", "train_scripts.metatrain", *TINY]
+        command += [f"--output_dir={tmp_path / str(number)}", "--threads=1"]
+        return subprocess.run(
+            [*command, f"--compile_cache={cache}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    first = run(1)
+    assert first.returncode == 0, first.stderr
+    (folder,) = cache.iterdir()
+    files = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(files) >= 5
+    assert run(2).returncode == 0
+    now = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert now == files
+    weights = [
+        checkpointing.load(
+            tmp_path / number / "optimizer.npz", "lopt_tf.optimizer"
+        )[0]
+        for number in "12"
+    ]
+    for name, array in weights[0].items():
+        np.testing.assert_array_equal(weights[1][name], array)
+    for path in files:
+        path.write_bytes(path.read_bytes()[:5000])
+    damaged = run(3)
+    assert damaged.returncode == 2
+    assert "Delete the folder of --compile_cache" in damaged.stderr
+
+
 def test_metatrain_knows_every_choice():
     def choices(flag):
         return metatrain.FLAGS[flag].parser.enum_values

@@ -95,7 +95,9 @@ def _corpus():
 
     names = FLAGS.problems or ["default"]
     for instances in _instances([8]):
-        yield from corpus.measure(names, instances, FLAGS.estimator)
+        yield from corpus.measure(
+            names, instances, FLAGS.estimator, command_line.say
+        )
 
 
 SUITES = {

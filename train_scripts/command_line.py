@@ -10,6 +10,9 @@ import sys
 
 from absl import flags
 
+# What TensorFlow raises for a file that ends too soon.
+_DAMAGED = ("OutOfRangeError", "DataLossError")
+
 
 def run(program, flag_values, argv):
     """Parses flags and runs a program; returns the exit status.
@@ -44,6 +47,15 @@ def run(program, flag_values, argv):
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+    except Exception as error:
+        # TensorFlow's own errors; it is not imported here.
+        if type(error).__name__ in _DAMAGED and "TF_XLA_FLAGS" in os.environ:
+            return _fail(
+                f"A compiled program cannot be read ({error}). Delete the "
+                "folder of --compile_cache, or set --compile_cache= to do "
+                "without."
+            )
+        raise
     return 0
 
 

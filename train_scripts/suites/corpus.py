@@ -7,11 +7,17 @@ import numpy as np
 from train_scripts.suites.rows import row
 
 
-def measure(names, instances, kind):
+def measure(names, instances, kind, report):
     """Seconds in all, and the share that compilation takes.
 
     Both meta-updates of a problem are of the same length: what the first
     one takes longer is compilation.
+
+    Args:
+        names: as for `problems.corpus.select`.
+        instances: side by side.
+        kind: the estimator.
+        report: a function of one line of text, for progress.
 
     Raises:
         FloatingPointError: if a weight is not finite at the end.
@@ -43,6 +49,8 @@ def measure(names, instances, kind):
         before = time.perf_counter()
         name, _ = trainer.step()
         seconds.setdefault(name, []).append(time.perf_counter() - before)
+        if trainer.update % 20 == 0:
+            report(f"meta-update {trainer.update}/{options.meta_updates}")
     total = time.perf_counter() - began
     weights = trainer.trained_weights()
     if not all(np.all(np.isfinite(array)) for array in weights.values()):
