@@ -1,6 +1,7 @@
 """Strategies of tf.distribute, and the replicas that share instances."""
 
 import contextlib
+import signal
 
 import tensorflow as tf
 
@@ -110,6 +111,9 @@ def serve():
     resolver = _cluster("worker", "ps", "chief")
     if resolver.task_type not in ("worker", "ps"):
         return False
+    # Python's own handlers would not be called while the server waits.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     server = tf.distribute.Server(
         resolver.cluster_spec(),
         job_name=resolver.task_type,
@@ -154,11 +158,24 @@ class Replicas:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.count = self.strategy.num_replicas_in_sync
         self.index = tf.constant(0)
+        # A TPU runs nothing outside of graphs.
+        self._run = self.strategy.run
+        if isinstance(self.strategy, tf.distribute.TPUStrategy):
+            self._run = tf.function(self.strategy.run, autograph=False)
         if self.count > 1:
             make = self.strategy.experimental_distribute_values_from_function
             self.index = make(
                 lambda context: tf.constant(context.replica_id_in_sync_group)
             )
+
+    @classmethod
+    def alone(cls):
+        """One replica, also within the scope of a strategy."""
+        replicas = cls.__new__(cls)
+        replicas.strategy = tf.distribute.get_strategy()
+        replicas.count = 1
+        replicas.index = tf.constant(0)
+        return replicas
 
     @property
     def num_workers(self):
@@ -203,11 +220,7 @@ class Replicas:
         """Calls a function of a few operations on each replica's values."""
         if self.count == 1:
             return function(*args)
-        if isinstance(self.strategy, tf.distribute.TPUStrategy):
-            # It runs nothing outside of graphs.
-            run = tf.function(self.strategy.run, autograph=False)
-            return run(function, args)
-        return self.strategy.run(function, args)
+        return self._run(function, args)
 
     def mean(self, value):
         """The mean over replicas of a per-replica value."""

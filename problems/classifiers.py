@@ -135,7 +135,7 @@ class FullyConnected(Classifier):
         noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
         return (
             f"{type(self).__name__}({sizes}, {self.activation}, "
-            f"batch={self.batch_size}{noise})"
+            f"{self.dataset!r}, batch={self.batch_size}{noise})"
         )
 
 

@@ -21,6 +21,7 @@ class Dataset:
         self.num_features = num_features
         self.num_examples = num_examples
         self.random_seed = random_seed
+        self._more = kw
         self._draw = lambda seed: draw(
             num_features, num_examples, random_seed=seed, **kw
         )
@@ -39,7 +40,9 @@ class Dataset:
         )
 
     def __repr__(self):
-        return f"{self.name}({self.num_features}, {self.num_examples})"
+        sizes = [str(self.num_features), str(self.num_examples)]
+        more = [f"{name}={value!r}" for name, value in self._more.items()]
+        return f"{self.name}({', '.join(sizes + more)})"
 
 
 def random(num_features, num_examples, n_classes=2, sep=1.0, random_seed=None):

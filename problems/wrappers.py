@@ -86,6 +86,9 @@ class SparseProblem(_Wrapper):
     def is_noisy(self):
         return True
 
+    def __repr__(self):
+        return f"SparseProblem({self.problem!r}, {self.zero_probability:g})"
+
     def perturb(self, gradients, seed):
         gradients = self.problem.perturb(gradients, fold(seed, 0))
         seed = fold(seed, 1)

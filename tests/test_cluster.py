@@ -153,6 +153,9 @@ def test_asynchronous_workers(tmp_path):
         # The other worker goes on with the work.
         known = _updates(folder)
         _wait(lambda: _updates(folder) > known + 5, cluster)
+        for job in ("worker", "ps"):
+            cluster.processes[job, 0].terminate()
+            assert cluster.wait(job, 0) == -signal.SIGTERM
     left = _updates(folder)
     flags += ["--resume", f"--meta_updates={left + 50}"]
     with Cluster(jobs, folder, *flags) as cluster:

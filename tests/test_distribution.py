@@ -165,12 +165,12 @@ def test_compiled_steps_have_static_shapes_and_no_host_calls(problem, kind):
     arguments = (weights, constants, params, state, inputs)
     compiled = {"forward": (unroller.forward, arguments)}
     if kind == "bptt":
-        _, _, objectives, slopes = unroller.forward(*arguments)
+        _, _, objectives, trail = unroller.forward(*arguments)
         alive = tf.ones(objectives.shape, "bool")
         bars = (params, state, objectives)
         compiled["backward"] = (
             unroller.backward,
-            (*arguments, slopes, alive, bars),
+            (weights, constants, trail, inputs, alive, bars),
         )
     for function, arguments in compiled.values():
         hlo = function.experimental_get_compiler_ir(*arguments)(stage="hlo")

@@ -164,6 +164,23 @@ def test_metatrain_every_optimizer(optimizer, estimator, tmp_path, capsys):
     assert any(np.any(now[name] != start[name]) for name in start)
 
 
+def test_metatrain_starts_from_trained_weights(tmp_path, trained):
+    arguments = [
+        *TINY,
+        f"--output_dir={tmp_path / 'run'}",
+        f"--start_from={trained}",
+        "--meta_learning_rate=0",
+    ]
+    assert metatrain.main(["metatrain", *arguments]) == 0
+    expected, ours = (
+        checkpointing.load(path, "lopt_tf.optimizer")
+        for path in (trained, tmp_path / "run" / "optimizer.npz")
+    )
+    assert ours[1] == expected[1]
+    for name, array in expected[0].items():
+        np.testing.assert_array_equal(ours[0][name], array)
+
+
 @pytest.mark.parametrize("estimator", ["full", "es"])
 def test_metatrain_mirrored_with_validation(estimator, tmp_path, capsys):
     arguments = [

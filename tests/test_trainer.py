@@ -13,7 +13,7 @@ from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus
 from problems.quadratic import Quadratic
 
-NAMES = ["quadratic_problems.0", "bowl_problems.0", "norm_problems.1"]
+NAMES = ["norm_problems.1", "bowl_problems.0"]
 
 
 def _options(**kwargs):
@@ -99,9 +99,19 @@ def test_training_repeats_with_its_seed():
 
 
 def test_training_can_be_made_longer(tmp_path):
+    lines = []
     _train(_options(meta_updates=3), tmp_path)
-    longer = _train(_options(), tmp_path, resume=True)
+    longer = _train(_options(), tmp_path, resume=True, report=lines.append)
     _assert_same(longer, _train(_options()))
+    assert not any("note" in line for line in lines)
+
+
+def test_a_longer_run_with_a_falling_learning_rate_is_another_one(tmp_path):
+    lines = []
+    decay = {"meta_learning_rate_decay": 0.1}
+    _train(_options(meta_updates=3, **decay), tmp_path)
+    _train(_options(**decay), tmp_path, resume=True, report=lines.append)
+    assert "falls over 8 meta-updates, before over 3" in lines[1]
 
 
 @pytest.mark.slow
@@ -330,7 +340,7 @@ def test_validation_keeps_the_best(tmp_path, monkeypatch):
     _assert_same(train(7, resume=True), weights[1])
     _assert_same(train(8, resume=True), weights[3])
     said = [line for line in lines if line.startswith("validation")]
-    assert said[1].startswith("validation after meta-update 4: 1.0000 (best")
+    assert said[1] == "validation after meta-update 4: 1.0000 (best so far)"
     assert said[2] == "validation after meta-update 6: 1.5000"
     tags = _tags(tmp_path)
     assert {"validation/all", "validation/held_out.0"} <= tags
@@ -356,9 +366,40 @@ def test_validation_measures_the_meta_objective():
     assert first["a"] == pytest.approx(np.mean(logs), rel=1e-3)
     with pytest.raises(ValueError, match="no problems to validate on"):
         metatraining.Validation({})
+    with pytest.raises(ValueError, match="can be negative"):
+        metatraining.Validation(corpus.select(["saddle"]))
+    with pytest.raises(ValueError, match="needs `validate`"):
+        _train(_options(), eval_every=2)
 
 
-def test_a_problem_without_finite_gradients_is_skipped_and_reported(tmp_path):
+def test_interrupted_validation_is_made_up_for(tmp_path):
+    def train(validate, **kwargs):
+        options = _options(meta_updates=4)
+        _train(options, tmp_path, validate=validate, eval_every=2, **kwargs)
+
+    def interrupted(rule, weights):
+        raise KeyboardInterrupt
+
+    calls = []
+
+    def validate(rule, weights):
+        calls.append(weights)
+        return {"held_out.0": 1.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted)
+    train(validate, resume=True)
+    assert len(calls) == 2
+    _assert_same(
+        calls[0],
+        metatraining.train(
+            corpus.select(NAMES), _rule(), _options(meta_updates=2)
+        ),
+    )
+
+
+@pytest.mark.parametrize("estimator", ["bptt", "es", "pes"])
+def test_a_problem_that_blows_up_is_skipped_and_reported(estimator, tmp_path):
     class Broken(Quadratic):
         def loss(self, params, constants, batch=None):
             return super().loss(params, constants, batch) * np.nan
@@ -369,7 +410,7 @@ def test_a_problem_without_finite_gradients_is_skipped_and_reported(tmp_path):
         return metatraining.train(
             problems,
             _rule(),
-            _options(meta_updates=updates, estimator="bptt"),
+            _options(meta_updates=updates, estimator=estimator),
             output_dir=tmp_path / str(len(problems)),
             report=lines.append,
         )
@@ -383,7 +424,7 @@ def test_a_problem_without_finite_gradients_is_skipped_and_reported(tmp_path):
     skipped = metadata["skipped"]["broken"]
     assert set(metadata["skipped"]) == {"broken"} and skipped >= 4
     assert arrays["slots/step"] == 8 - skipped / 2
-    said = [line for line in lines if "finite meta-gradient" in line]
+    said = [line for line in lines if "skipped instances" in line]
     assert sum(int(line.split("broken: ")[1]) for line in said) == skipped
     assert np.all(np.isfinite(arrays["weights"]))
 

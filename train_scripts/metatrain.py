@@ -106,10 +106,18 @@ _OPTIONS = {
     "truncation": (int, "Inner steps after which a gradient is cut."),
     "parallel_tasks": (int, "Problems under way at a time."),
     "meta_learning_rate": (float, "Learning rate of the meta-optimizer."),
+    "meta_learning_rate_decay": (
+        float,
+        "The learning rate falls linearly to this share of itself.",
+    ),
     "gradient_clip": (float, "Bound of each meta-gradient element."),
-    "l2_reg": (float, "Weight of the squared norm of the weights."),
+    "l2_reg": (float, "Weight of half the squared norm."),
     "perturbation": (float, "Standard deviation of perturbations (es, pes)."),
-    "obj_train_max_multiplier": (float, "Ends runs that blow up; 0: never."),
+    "obj_train_max_multiplier": (
+        float,
+        "An objective beyond this multiple of its start ends the run (with es "
+        "and pes: counts as this multiple); 0: no limit.",
+    ),
     "use_second_derivatives": (bool, "Through the problems' gradients."),
     "use_log_objective": (bool, "Average logarithms of objectives."),
     "use_numerator_epsilon": (bool, "Epsilon inside the numerator."),
@@ -150,6 +158,13 @@ flags.DEFINE_bool(
     "use_attention",
     False,
     "With hierarchical_rnn: take gradients at a learned point.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "start_from",
+    None,
+    "Trained optimizer (file, folder or name) whose weights to begin with; "
+    "its settings count.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
@@ -241,13 +256,15 @@ def _program():
         return
     strategy = distribution.make(FLAGS.strategy, FLAGS.tpu)
     names, options = _options()
+    rule, weights = _rule()
     train(
         FLAGS.problems or names,
-        _rule(),
+        rule,
         options,
         FLAGS.output_dir,
         FLAGS.resume,
         FLAGS.data_dir,
+        weights=weights,
         checkpoint_every_s=FLAGS.checkpoint_every_s,
         strategy=strategy,
         validate=_validation() if FLAGS.eval_every else None,
@@ -276,13 +293,18 @@ def _given(names):
 
 
 def _rule():
-    from lopt_tf.optimizers import registry
+    """(the update rule, weights to begin with or None)."""
+    from lopt_tf.optimizers import learned_optimizer, registry
 
+    if FLAGS.start_from:
+        load = learned_optimizer.LearnedOptimizer.from_pretrained
+        optimizer = load(FLAGS.start_from)
+        return optimizer.rule, optimizer.rule_weights()
     config = {}
     if FLAGS.optimizer == "hierarchical_rnn":
         sizes = _integers("level_sizes", FLAGS.level_sizes)
         config = {"level_sizes": sizes, "use_attention": FLAGS.use_attention}
-    return registry.rule(FLAGS.optimizer, **config)
+    return registry.rule(FLAGS.optimizer, **config), None
 
 
 def _validation():
@@ -292,7 +314,7 @@ def _validation():
     return metatraining.Validation(
         corpus.select(FLAGS.eval_problems, FLAGS.data_dir),
         steps=FLAGS.eval_steps,
-        use_log_objective=_options()[1].use_log_objective,
+        objective=_options()[1].objective(),
     )
 
 

@@ -32,11 +32,11 @@ def run(problem, rule, weights, seeds, steps, seed):
     constants = unroller.constants((seed, 1))
     seed = (seed, 2)
     carry = unroller.begin(weights, constants, unroller.draw_start(seed))
-    objectives = []
-    for first in range(0, steps, unroller.segment_length):
-        inputs = unroller.segment_inputs(seed, first)
-        carry, values, _ = unroller.advance(weights, constants, carry, inputs)
-        objectives.append(values.numpy())
+    segments = [
+        unroller.segment_inputs(seed, first)
+        for first in range(0, steps, unroller.segment_length)
+    ]
+    _, objectives, _ = unroller.run(weights, constants, carry, segments)
     objectives = np.concatenate(objectives)[:steps]
     return objectives.reshape(steps, rows, seeds)
 

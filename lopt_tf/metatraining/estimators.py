@@ -61,8 +61,8 @@ class Estimate:
         gradient: the meta-gradient as a vector [P].
         meta_loss: the meta-objective, averaged over instances.
         lost: instances that have blown up so far, of `size`.
-        skipped: instances whose meta-gradient was not finite: they count as
-            zero.
+        skipped: instances that had blown up, or whose meta-gradient was not
+            finite: they count as zero.
         size: inner runs side by side.
         inner_steps: updates of one instance each that were made.
         objectives: recorded inner objectives, [steps, K], of each replica.
@@ -171,7 +171,7 @@ class Estimator:
 
         Args:
             gradients: each instance's meta-gradient, [K, P].
-            losses: meta-objectives.
+            losses: meta-objectives, or their mean.
             alive: bool, who has not blown up.
         """
         fine = tf.reduce_all(tf.math.is_finite(gradients), axis=1)
@@ -274,6 +274,8 @@ class TruncatedBackpropagation(Estimator):
         gradients = tf.where(
             heard[:, None], vector.flatten(gradients), float("nan")
         )
+        counted = tf.reduce_sum(tf.cast(heard, "float32"))
+        losses = tf.reduce_sum(tf.where(heard, losses, 0.0)) / counted
         return self._summary(gradients, losses, alive), alive
 
     def _sum(self, total, gradients):
@@ -303,7 +305,6 @@ class _Evolution(Estimator):
         super().__init__(unroller, objective, limit)
         self.stdev = stdev
         self._draw = self.replicas.compiled(self._perturbed)
-        self._score = self.replicas.compiled(self._slopes)
 
     def inputs(self, vector, run, num_segments):
         inputs = super().inputs(vector, run, num_segments)
@@ -314,12 +315,9 @@ class _Evolution(Estimator):
         return inputs
 
     def _unrolled(self, weights, constants, carry, inputs):
-        values = []
-        for segment in inputs["segments"]:
-            carry, objectives, _ = self.unroller.advance(
-                weights, constants, carry, segment
-            )
-            values.append(objectives)
+        carry, values, _ = self.unroller.run(
+            weights, constants, carry, inputs["segments"]
+        )
         if len(values) == 1:
             return carry, values[0]
         joined = self.replicas.each(
@@ -338,6 +336,12 @@ class _Evolution(Estimator):
         moved = [weights + noise, weights - noise, unmoved][: self.copies]
         return noise, tf.concat(moved, axis=0)
 
+    def _score(self, directions, objectives, carry):
+        # Not compiled: truncations differ in length.
+        return self.replicas.each(
+            self._slopes, directions, objectives, carry["initial"]
+        )
+
     def _slopes(self, directions, objectives, initial):
         """The result as a vector [P + 3], and who is alive.
 
@@ -346,12 +350,16 @@ class _Evolution(Estimator):
             objectives: recorded objectives [n, copies * K].
             initial: the objectives at the start.
         """
-        limit = self.max_multiplier * (initial + 1e-6)
         finite = tf.math.is_finite(objectives)
-        bounded = tf.minimum(tf.where(finite, objectives, limit), limit)
-        losses = self.objective(bounded, initial)
+        losses = self.objective(
+            objectives_lib.capped(objectives, initial, self.max_multiplier),
+            initial,
+        )
         up, down, *_ = tf.split(losses, self.copies)
         scale = (up - down) / (2 * self.stdev**2)
+        # A pair that has blown up altogether has nothing to say.
+        said = tf.split(tf.reduce_any(finite, axis=0), self.copies)
+        scale = tf.where(said[0] | said[1], scale, float("nan"))
         alive = tf.reduce_all(finite, axis=0)
         gradients = directions * scale[:, None]
         return self._summary(gradients, losses, alive), alive
@@ -381,7 +389,7 @@ class PersistentEvolution(_Evolution):
                 tf.add, carry["accumulated"], noise
             )
         carry, objectives = self._unrolled(pairs, constants, carry, inputs)
-        found, alive = self._score(accumulated, objectives, carry["initial"])
+        found, alive = self._score(accumulated, objectives, carry)
         carry = {**carry, "alive": alive, "accumulated": accumulated}
         return self.replicas.mean(found), objectives, carry
 
@@ -419,7 +427,7 @@ class TruncatedEvolution(_Evolution):
         if inputs["start"]:
             carry = self.unroller.begin(moved, constants, inputs["start"])
         carry, objectives = self._unrolled(moved, constants, carry, inputs)
-        found, alive = self._score(noise, objectives, carry["initial"])
+        found, alive = self._score(noise, objectives, carry)
         carry = self.replicas.each(self._from_unmoved, carry, alive)
         return self.replicas.mean(found), objectives, carry
 

@@ -65,27 +65,35 @@ def train(
         KeyboardInterrupt: after `stop`, with everything saved.
     """
     options = options or options_lib.TrainingOptions()
+    if eval_every and validate is None:
+        raise ValueError("`eval_every` needs `validate`, a `Validation`.")
+    if resume and not output_dir:
+        raise ValueError("`resume` needs `output_dir`.")
     replicas = distribution.Replicas(strategy)
     trainer = parameter_server.new_trainer(
         problems, rule, options, weights, replicas
     )
     files = _Files(trainer, output_dir)
+    note = None
     if resume:
-        files.restore()
+        note = files.restore()
     else:
         files.check_unused()
     progress = _Progress(trainer, report if replicas.is_chief else None)
+    if note:
+        progress.say(note)
     schedule = _Schedule(replicas, checkpoint_every_s, stop)
     stopped = False
     watched = trainer.watch(report or (lambda line: None))
     with distribution.lost_workers_reported(), watched:
         try:
+            # An interrupt may have come just before a validation.
+            files.validate_if_due(validate, eval_every, progress)
             while trainer.update < options.meta_updates and not stopped:
                 outcome = trainer.step()
                 progress.add(*outcome)
                 files.log(*outcome)
-                if eval_every and trainer.update % eval_every == 0:
-                    files.validate(validate, progress)
+                files.validate_if_due(validate, eval_every, progress)
                 save, stopped = schedule.after_step()
                 if save:
                     files.save()
@@ -140,7 +148,7 @@ class _Files:
         return self.folder and self.trainer.replicas.is_chief
 
     def check_unused(self):
-        if self._writes and self.checkpoints.paths():
+        if self.folder and self.checkpoints.paths():
             raise checkpointing.CheckpointError(
                 f"{self.folder} already holds a meta-training. Resume it, or "
                 "name another folder."
@@ -150,6 +158,7 @@ class _Files:
         arrays, metadata = self.checkpoints.load_latest()
         self.trainer.restore(arrays, metadata)
         self.best.restore(metadata["best"])
+        return self.trainer.length_note(metadata)
 
     def save(self):
         if not self.folder:
@@ -171,16 +180,25 @@ class _Files:
             self.trainer.trained_weights(),
         )
 
-    def validate(self, validate, progress):
-        """Validates, reports, and keeps the best weights."""
+    def validate_if_due(self, validate, every, progress):
+        """Validates after each `every` meta-updates, and keeps the best."""
         trainer = self.trainer
-        if not trainer.replicas.is_chief:
+        due = every and trainer.update and trainer.update % every == 0
+        if not due or self.best.validated == trainer.update:
             return
+        if trainer.replicas.is_chief:
+            self._validate(validate, progress)
+        self.best.validated = trainer.update
+
+    def _validate(self, validate, progress):
+        trainer = self.trainer
         losses = validate(trainer.rule, trainer.trained_weights())
         mean = float(np.mean(list(losses.values())))
-        is_best = self.best.improves(mean, trainer.update)
-        if is_best and self.folder:
-            self._save_optimizer("best.npz")
+        is_best = mean < self.best.loss
+        if is_best:
+            if self.folder:
+                self._save_optimizer("best.npz")
+            self.best.loss = mean
         scalars = {f"validation/{name}": x for name, x in losses.items()}
         self._scalars({**scalars, "validation/all": mean})
         progress.say_validation(mean, is_best)
@@ -230,12 +248,15 @@ class _Progress:
         if time.monotonic() - self._spoke > self._every_s:
             self._say()
 
+    def say(self, line):
+        self._report(line)
+
     def close(self):
         if self._losses:
             self._say()
 
     def say_validation(self, mean, is_best):
-        best = " (best so far, kept in best.npz)" if is_best else ""
+        best = " (best so far)" if is_best else ""
         self._report(
             f"validation after meta-update {self._trainer.update}: "
             f"{mean:.4f}{best}"
@@ -267,6 +288,7 @@ class _Progress:
         if new:
             listed = ", ".join(f"{name}: {n}" for name, n in new.items())
             self._report(
-                f"skipped instances without a finite meta-gradient: {listed}"
+                "skipped instances (blown up, or without a finite "
+                f"meta-gradient): {listed}"
             )
         self._known_skipped = dict(now)

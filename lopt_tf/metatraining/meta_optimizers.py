@@ -62,8 +62,6 @@ OPTIMIZERS = {"rmsprop": RMSProp, "adam": Adam}
 
 
 def clean(gradient, clip):
-    """Non-finite elements to zero, the rest clipped: (gradient, count)."""
-    finite = tf.math.is_finite(gradient)
-    count = tf.reduce_sum(tf.cast(~finite, "int32"))
-    gradient = tf.where(finite, gradient, tf.zeros_like(gradient))
-    return tf.clip_by_value(gradient, -clip, clip), count
+    """Sets non-finite elements to zero and clips the rest."""
+    gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+    return tf.clip_by_value(gradient, -clip, clip)

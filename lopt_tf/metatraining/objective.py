@@ -47,7 +47,8 @@ class MetaObjective:
         # Values that do not count must not reach the logarithm: 0 * nan is
         # nan in its gradient.
         safe = tf.where(alive, objectives, tf.ones_like(objectives))
-        terms = self.terms(safe, initial)
+        finite = tf.math.is_finite(initial)
+        terms = self.terms(safe, tf.where(finite, initial, 1.0))
         counted = tf.cast(alive, terms.dtype)
         if self.use_log or self.weights is None:
             number = tf.maximum(tf.reduce_sum(counted, axis=0), 1)
@@ -55,6 +56,18 @@ class MetaObjective:
         weights = tf.reshape(tf.cast(self.weights, terms.dtype), (-1, 1))
         last = -weights.shape[0]
         return tf.reduce_sum((weights * counted[last:]) * terms[last:], axis=0)
+
+
+def limit(initial, multiplier):
+    """The objectives beyond which a run has blown up, [K]."""
+    return multiplier * (tf.abs(initial) + _EPSILON)
+
+
+def capped(objectives, initial, multiplier):
+    """Objectives at most `limit`; that, too, for what is not finite."""
+    most = limit(initial, multiplier)
+    finite = tf.math.is_finite(objectives)
+    return tf.minimum(tf.where(finite, objectives, most), most)
 
 
 def survivors(objectives, initial, alive, max_multiplier):
@@ -71,6 +84,6 @@ def survivors(objectives, initial, alive, max_multiplier):
     """
     fine = tf.math.is_finite(objectives)
     if max_multiplier > 0:
-        fine &= objectives <= max_multiplier * initial
+        fine &= objectives <= limit(initial, max_multiplier)
     lost = tf.cumsum(tf.cast(~fine, "int32"), axis=0)
     return (lost == 0) & alive

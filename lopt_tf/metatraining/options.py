@@ -19,7 +19,8 @@ class TrainingOptions:
         instances: problem instances side by side, over all replicas (pairs,
             with "es" and "pes").
         segment_length: inner steps in one compiled call.
-        truncation: inner steps after which a gradient is cut; 0 cuts only
+        truncation: inner steps after which a gradient is cut, rounded to
+            whole segments; 0 cuts only
             between partial unrolls ("bptt"), after each segment ("es",
             "pes") or not at all ("full", which takes no other value).
         parallel_tasks: problems under way at a time, updated in turn.
@@ -36,7 +37,8 @@ class TrainingOptions:
         use_log_objective: average logarithms of the objectives.
         use_numerator_epsilon: see `MetaObjective`.
         obj_train_max_multiplier: an objective beyond this multiple of its
-            start ends an inner run; 0 for no limit.
+            start ends an inner run; 0 for no limit. With "es" and "pes" it
+            counts as this multiple, and 0 stands for 1e6.
         curriculum: how long to unroll.
         seed: of everything that is drawn.
     """
@@ -75,6 +77,12 @@ class TrainingOptions:
                     f"`{name}` must be at least 1. "
                     f"Received: {name}={getattr(self, name)}"
                 )
+        if self.truncation < 0 or self.perturbation <= 0:
+            raise ValueError(
+                "`truncation` must not be negative, `perturbation` must be "
+                f"positive. Received: truncation={self.truncation}, "
+                f"perturbation={self.perturbation}"
+            )
         if self.estimator == "full" and self.truncation:
             raise ValueError(
                 'The estimator "full" cuts nothing. Received: '
@@ -105,13 +113,17 @@ class TrainingOptions:
             replicas=replicas,
             keeps_trail=not evolves,
         )
-        objective = objective_lib.MetaObjective(
-            self.use_log_objective, self.use_numerator_epsilon
-        )
+        objective = self.objective()
         limit = self.obj_train_max_multiplier
         if evolves:
             return kind(unroller, objective, self.perturbation, limit)
         return kind(unroller, objective, limit)
+
+    def objective(self):
+        """The meta-objective."""
+        return objective_lib.MetaObjective(
+            self.use_log_objective, self.use_numerator_epsilon
+        )
 
     def learning_rate_factor(self, update):
         """The share of the meta learning rate at a meta-update."""

@@ -5,6 +5,7 @@ it begins, unrolls its own problem, and its meta-gradient is applied as it
 arrives, while the others go on with what they had read.
 """
 
+import concurrent.futures
 import contextlib
 import socket
 import threading
@@ -27,9 +28,9 @@ def new_trainer(problems, rule, options, weights, replicas):
 class AsynchronousTrainer(trainer_lib.Trainer):
     """Meta-trains with a `tf.distribute.coordinator.ClusterCoordinator`.
 
-    Every problem under way is on its way to some worker; results are taken
-    in turn. A worker's meta-gradient belongs to the weights that it had
-    read, up to `parallel_tasks` updates ago, so that a run does not repeat
+    There are at least as many problems under way as workers; results are
+    taken as they arrive. A worker's meta-gradient belongs to the weights
+    that it had read, some updates ago, so that a run does not repeat
     exactly. The work of a lost worker goes to another one.
     """
 
@@ -37,16 +38,20 @@ class AsynchronousTrainer(trainer_lib.Trainer):
         strategy = replicas.strategy
         # Within a worker there is one replica.
         local = distribution.Replicas(tf.distribute.get_strategy())
+        devices = tf.config.list_logical_devices("CPU")
+        self.num_workers = sum("/job:worker/" in d.name for d in devices)
         super().__init__(problems, rule, options, weights, local)
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(
             strategy
         )
-        devices = tf.config.list_logical_devices("CPU")
-        self.num_workers = sum("/job:worker/" in d.name for d in devices)
         with strategy.scope():
             self._shared = tf.Variable(self.weights)
         self._functions = {}
+        # {place of a task: when its outcome will have been fetched}.
         self._under_way = {}
+        self._fetchers = concurrent.futures.ThreadPoolExecutor(
+            self._num_tasks, "fetch"
+        )
 
     def describe(self):
         """One line: on what the training runs."""
@@ -66,11 +71,24 @@ class AsynchronousTrainer(trainer_lib.Trainer):
         finally:
             ended.set()
 
-    def _estimate(self, turn, task):
-        for place, other in enumerate(self._tasks):
+    @property
+    def _num_tasks(self):
+        return max(self.options.parallel_tasks, self.num_workers)
+
+    def _turn(self):
+        """The place of a task whose outcome has arrived."""
+        for place, task in enumerate(self._tasks):
             if place not in self._under_way:
-                self._under_way[place] = self._schedule(other)
-        outcome = self._under_way.pop(turn).fetch()
+                remote = self._schedule(task)
+                self._under_way[place] = self._fetchers.submit(remote.fetch)
+        done, _ = concurrent.futures.wait(
+            self._under_way.values(),
+            return_when=concurrent.futures.FIRST_COMPLETED,
+        )
+        return next(p for p, f in self._under_way.items() if f in done)
+
+    def _estimate(self, turn, task):
+        outcome = self._under_way.pop(turn).result()
         found, objectives, carry = tf.nest.map_structure(
             tf.convert_to_tensor, outcome
         )

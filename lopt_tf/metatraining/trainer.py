@@ -77,6 +77,16 @@ class Trainer:
         replicas, workers = self.replicas.count, self.replicas.num_workers
         return f"{replicas} replicas in use on {workers} workers"
 
+    def length_note(self, metadata):
+        """What a snapshot's other number of meta-updates changes, or None."""
+        before, now = metadata["meta_updates"], self.options.meta_updates
+        if before == now or self.options.meta_learning_rate_decay == 1:
+            return None
+        return (
+            f"note: the learning rate now falls over {now} meta-updates, "
+            f"before over {before}: not what one run of {now} would be"
+        )
+
     def watch(self, report):
         """A context in which lost workers are reported, if there are any."""
         del report
@@ -108,7 +118,7 @@ class Trainer:
     def _step(self):
         while len(self._tasks) < self._num_tasks:
             self._tasks.append(self._draw_task())
-        turn = self.update % self._num_tasks
+        turn = self._turn()
         task = self._tasks[turn]
         estimate, task.run = self._estimate(turn, task)
         del task.plan[0]
@@ -122,6 +132,10 @@ class Trainer:
         if not task.plan or estimate.lost == estimate.size:
             self._tasks[turn] = self._next_task(task)
         return task.name, estimate
+
+    def _turn(self):
+        """Whose task the next meta-update is about."""
+        return self.update % len(self._tasks)
 
     def _estimate(self, turn, task):
         """(`Estimate`, the run after it) of a task's next partial unroll."""
@@ -144,9 +158,7 @@ class Trainer:
         return min(self.options.parallel_tasks, len(self.problems))
 
     def _meta_update(self, slots, weights, gradient, factor):
-        gradient, _ = meta_optimizers.clean(
-            gradient, self.options.gradient_clip
-        )
+        gradient = meta_optimizers.clean(gradient, self.options.gradient_clip)
         gradient = gradient + self.options.l2_reg * weights
         slots, moved = self.meta_optimizer.apply(slots, weights, gradient)
         return slots, weights + factor * (moved - weights)
@@ -161,8 +173,9 @@ class Trainer:
             raise FloatingPointError(
                 f"The last {in_a_row} meta-gradients were not finite at all "
                 f"(problem now: {name}). The weights were not changed by "
-                "them. Lower the meta learning rate, shorten the unrolls, or "
-                "set obj_train_max_multiplier, and resume."
+                "them. Go on from these weights in another folder, with a "
+                "lower meta learning rate, shorter unrolls, or "
+                "obj_train_max_multiplier."
             )
 
     # Tasks.
@@ -212,7 +225,7 @@ class Trainer:
     def settings(self):
         """What must be the same for a resumed run."""
         options = dataclasses.asdict(self.options)
-        # A run may be made longer.
+        # A run may be made longer; see `length_note`.
         del options["meta_updates"]
         return {
             "options": options,
@@ -244,6 +257,7 @@ class Trainer:
         metadata = {
             "settings": self.settings(),
             "update": self.update,
+            "meta_updates": self.options.meta_updates,
             "inner_steps": self.inner_steps,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
@@ -266,7 +280,9 @@ class Trainer:
         self.update = metadata["update"]
         self.inner_steps = metadata["inner_steps"]
         self.skipped = dict(metadata["skipped"])
-        self._skipped_in_a_row = metadata["skipped_in_a_row"]
+        # One who resumes after too many in a row tries anew.
+        in_a_row = metadata["skipped_in_a_row"]
+        self._skipped_in_a_row = in_a_row if in_a_row < _MOST_IN_A_ROW else 0
         self._drawn = metadata["drawn"]
         self._tasks = [
             self._restored_task(f"tasks/{i}/", about, arrays)

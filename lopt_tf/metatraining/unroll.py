@@ -171,6 +171,26 @@ class Unroller:
         carry = {**carry, "params": params, "state": state}
         return carry, objectives, trail
 
+    def run(self, weights, constants, carry, segments):
+        """Several segments.
+
+        Args:
+            weights, constants, carry: as for `advance`.
+            segments: list of what `segment_inputs` returned.
+
+        Returns:
+            (the carry after them, list of objectives [steps, K], list of
+            trails).
+        """
+        values, trails = [], []
+        for inputs in segments:
+            carry, objectives, trail = self.advance(
+                weights, constants, carry, inputs
+            )
+            values.append(objectives)
+            trails.append(trail)
+        return carry, values, trails
+
     def entries(self, carry):
         """A carry as {name: (value, axis of instances, copies)}."""
         entries = {
@@ -338,7 +358,9 @@ class Unroller:
         loss, clean = value_and_gradients(
             self.problem, params, constants, batch
         )
-        gradients = self._perturbed(clean, fold(seed, first_step + t), replica)
+        gradients = self._perturbed(
+            clean, fold(fold(seed, 2), first_step + t), replica
+        )
         if not self.use_second_derivatives:
             gradients = [tf.stop_gradient(g) for g in gradients]
         params, state = self.rule.step(weights, state, params, gradients)

@@ -3,11 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
+from lopt_tf import distribution
 from lopt_tf.metatraining import objective as objective_lib
-from lopt_tf.metatraining import unroll
+from lopt_tf.metatraining import trainer, unroll
 
 # What blows up counts as this multiple of its start, as with "pes".
-_LIMIT = 1e6
+_MULTIPLIER = 1e6
 
 
 class Validation:
@@ -18,8 +19,12 @@ class Validation:
         instances: inner runs on each problem.
         steps: their length, rounded up to whole segments.
         segment_length: inner steps in one compiled call.
-        use_log_objective: as for the training.
+        objective: the `MetaObjective`; the default one if None.
         seed: draws the instances.
+
+    Raises:
+        ValueError: without problems, or if the objective takes logarithms
+            of something that can be negative.
     """
 
     def __init__(
@@ -28,7 +33,7 @@ class Validation:
         instances=8,
         steps=200,
         segment_length=20,
-        use_log_objective=True,
+        objective=None,
         seed=0,
     ):
         if not problems:
@@ -37,7 +42,9 @@ class Validation:
         self.instances = instances
         self.segments = -(-steps // segment_length)
         self.segment_length = segment_length
-        self.objective = objective_lib.MetaObjective(use_log_objective)
+        self.objective = objective or objective_lib.MetaObjective()
+        if self.objective.use_log:
+            trainer.check_nonnegative(problems)
         self.seed = seed
         self._prepared = {}
 
@@ -54,23 +61,21 @@ class Validation:
     def _loss(self, name, rule, weights):
         unroller, constants, drawn, segments = self._inputs(name, rule)
         carry = unroller.begin(weights, constants, drawn)
-        values = []
-        for segment in segments:
-            carry, objectives, _ = unroller.advance(
-                weights, constants, carry, segment
-            )
-            values.append(objectives)
-        initial = carry["initial"]
-        limit = _LIMIT * (initial + 1e-6)
-        values = tf.concat(values, axis=0)
-        values = tf.where(tf.math.is_finite(values), values, limit)
-        losses = self.objective(tf.minimum(values, limit), initial)
+        carry, values, _ = unroller.run(weights, constants, carry, segments)
+        objectives = objective_lib.capped(
+            tf.concat(values, axis=0), carry["initial"], _MULTIPLIER
+        )
+        losses = self.objective(objectives, carry["initial"])
         return float(tf.reduce_mean(losses))
 
     def _inputs(self, name, rule):
         if name not in self._prepared:
             unroller = unroll.Unroller(
-                self.problems[name], rule, self.instances, self.segment_length
+                self.problems[name],
+                rule,
+                self.instances,
+                self.segment_length,
+                replicas=distribution.Replicas.alone(),
             )
             place = list(self.problems).index(name)
             seed = (self.seed, 9, place)
@@ -88,24 +93,25 @@ class Validation:
 
 
 class Best:
-    """The best validation so far, which a resumed training remembers."""
+    """The best validation so far, which a resumed training remembers.
+
+    Attributes:
+        loss: the best mean loss.
+        validated: the meta-update after which the last validation was.
+    """
 
     def __init__(self):
         self.loss = np.inf
-        self.update = None
-
-    def improves(self, loss, update):
-        """Whether `loss` is the best one; then it is remembered."""
-        if not loss < self.loss:
-            return False
-        self.loss, self.update = loss, update
-        return True
+        self.validated = 0
 
     def state(self):
         """JSON-ready."""
-        return None if self.update is None else [self.loss, self.update]
+        return {
+            "loss": None if np.isinf(self.loss) else self.loss,
+            "validated": self.validated,
+        }
 
     def restore(self, state):
         """The inverse of `state`."""
-        if state is not None:
-            self.loss, self.update = state
+        self.loss = np.inf if state["loss"] is None else state["loss"]
+        self.validated = state["validated"]
