@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -15,7 +16,11 @@ import pytest
 import lopt_tf
 from lopt_tf import checkpointing, distribution
 from lopt_tf.evaluation import digits, tuning
-from lopt_tf.metatraining import estimators, meta_optimizers
+from lopt_tf.metatraining import (
+    compiled_programs,
+    estimators,
+    meta_optimizers,
+)
 from lopt_tf.optimizers import registry
 from train_scripts import benchmark, evaluate, metatrain, quickstart
 from train_scripts.suites import scaling, update
@@ -132,6 +137,42 @@ def test_compile_cache(tmp_path):
     damaged = run(3)
     assert damaged.returncode == 2
     assert "Delete the folder of --compile_cache" in damaged.stderr
+
+
+def test_metatrain_goes_on_in_a_new_process(tmp_path, capsys, monkeypatch):
+    """Where the compiled programs leave no room for another problem."""
+    arguments = [*TINY, f"--output_dir={tmp_path / 'run'}"]
+    left = iter([10**6, 10])
+    started = []
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled_programs, "maps_left", lambda: next(left))
+        patch.setattr(os, "execv", lambda *args: started.append(args))
+        metatrain.main(["metatrain", *arguments])
+    ((program, command),) = started
+    assert program == sys.executable and command[0] == program
+    assert command[1:3] == ["-m", "train_scripts.metatrain"]
+    assert command[3:] == [*arguments, "--resume"]
+    assert "Going on in a new process" in capsys.readouterr().out
+    assert metatrain.main(command[2:]) == 0
+    other = f"--output_dir={tmp_path / 'undisturbed'}"
+    assert metatrain.main(["metatrain", *TINY, other]) == 0
+    ours, expected = (
+        checkpointing.load(
+            tmp_path / name / "optimizer.npz", "lopt_tf.optimizer"
+        )[0]
+        for name in ("run", "undisturbed")
+    )
+    for name, array in expected.items():
+        np.testing.assert_array_equal(ours[name], array)
+
+
+def test_room_for_compiled_programs(monkeypatch):
+    assert 1000 < compiled_programs.maps_left() < 10**9
+    monkeypatch.setattr(compiled_programs, "maps_left", lambda: 100)
+    with pytest.raises(RuntimeError, match="vm.max_map_count=262144"):
+        compiled_programs.check_room()
+    monkeypatch.setattr(compiled_programs, "maps_left", lambda: None)
+    compiled_programs.check_room()
 
 
 def test_metatrain_knows_every_choice():

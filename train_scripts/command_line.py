@@ -14,6 +14,10 @@ from absl import flags
 _DAMAGED = ("OutOfRangeError", "DataLossError")
 
 
+class Restart(Exception):
+    """The program has saved its work and must go on in a new process."""
+
+
 def run(program, flag_values, argv):
     """Parses flags and runs a program; returns the exit status.
 
@@ -47,6 +51,10 @@ def run(program, flag_values, argv):
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+    except Restart as reason:
+        say(f"{reason} Going on in a new process.")
+        command = [sys.executable, "-m", module.__spec__.name, *argv[1:]]
+        os.execv(sys.executable, [*command, "--resume"])
     except Exception as error:
         # TensorFlow's own errors; it is not imported here.
         if type(error).__name__ in _DAMAGED and "TF_XLA_FLAGS" in os.environ:

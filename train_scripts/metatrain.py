@@ -246,6 +246,21 @@ def train(names, rule, options, output_dir, resume, data_dir=None, **how):
 
 
 def _program():
+    try:
+        _train_as_told()
+    except RuntimeError as error:
+        # Imported earlier, it would start TensorFlow before its settings.
+        from lopt_tf.metatraining import compiled_programs
+
+        if not isinstance(error, compiled_programs.NoRoomError):
+            raise
+        if FLAGS.strategy in ("multi_worker", "parameter_server"):
+            # The other processes would miss this one.
+            raise ValueError(str(error)) from error
+        raise command_line.Restart(str(error)) from error
+
+
+def _train_as_told():
     if not FLAGS.output_dir:
         raise flags.Error("--output_dir must be given.")
     command_line.set_compile_cache(FLAGS.compile_cache)

@@ -59,6 +59,8 @@ def train(
         CheckpointError: if there is nothing to resume, the checkpoint is
             damaged or of other settings, or (without `resume`) `output_dir`
             already holds checkpoints.
+        NoRoomError: if the process cannot hold the compiled programs of one
+            more problem; everything is saved, to be resumed in a new one.
         FloatingPointError: after 100 meta-gradients without a finite one.
         WorkerLostError: if another worker does not answer any more; what
             the last checkpoint holds is not lost.

@@ -7,8 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from lopt_tf import checkpointing, distribution
+from lopt_tf.metatraining import (
+    compiled_programs,
+    estimators,
+    meta_optimizers,
+)
 from lopt_tf.metatraining import curriculum as curriculum_lib
-from lopt_tf.metatraining import estimators, meta_optimizers
 
 _MOST_IN_A_ROW = 100
 
@@ -210,6 +214,7 @@ class Trainer:
     def _estimator(self, name):
         """The estimator of a problem, with its compiled functions."""
         if name not in self._estimators:
+            compiled_programs.check_room()
             self._estimators[name] = self.options.new_estimator(
                 self.problems[name], self.rule, self.replicas
             )

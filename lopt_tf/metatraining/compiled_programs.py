@@ -1,0 +1,41 @@
+"""How many more compiled programs this process can hold.
+
+XLA maps every compiled kernel into memory by itself: about a thousand maps
+for the backward pass of one problem. Linux kills a process that passes
+`vm.max_map_count` (65,530 by default), and TensorFlow never unmaps.
+"""
+
+import pathlib
+
+_LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
+_MAPS = pathlib.Path("/proc/self/maps")
+# What the programs of one problem may need, with a margin.
+_NEEDED = 6000
+
+
+class NoRoomError(RuntimeError):
+    """This process cannot compile programs for one more problem."""
+
+
+def maps_left():
+    """Memory maps that the process may still make, or None if unlimited."""
+    if not (_LIMIT.exists() and _MAPS.exists()):
+        return None
+    with _MAPS.open("rb") as maps:
+        used = sum(1 for _ in maps)
+    return int(_LIMIT.read_text()) - used
+
+
+def check_room():
+    """Checks that one more problem can be compiled.
+
+    Raises:
+        NoRoomError: if not; the message says how to go on.
+    """
+    left = maps_left()
+    if left is not None and left < _NEEDED:
+        raise NoRoomError(
+            "The compiled programs of this process have used up its memory "
+            f"maps ({left} are left). Nothing is lost: resume in a new "
+            "process, or allow more with `sysctl -w vm.max_map_count=262144`."
+        )
