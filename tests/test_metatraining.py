@@ -173,7 +173,6 @@ def test_persistent_evolution_compiles_once():
             _, run = estimator.step(vector, flat, constants, run, segments)
     # forward and start, once each.
     assert unroller.num_compilations() == 2
-    assert estimator._draw.experimental_get_tracing_count() == 1
 
 
 def test_a_lost_instance_does_not_spoil_the_others():

@@ -304,7 +304,6 @@ class _Evolution(Estimator):
         limit = max_multiplier if max_multiplier > 0 else 1e6
         super().__init__(unroller, objective, limit)
         self.stdev = stdev
-        self._draw = self.replicas.compiled(self._perturbed)
 
     def inputs(self, vector, run, num_segments):
         inputs = super().inputs(vector, run, num_segments)
@@ -324,6 +323,10 @@ class _Evolution(Estimator):
             lambda values: tf.concat(values, axis=0), values
         )
         return carry, joined
+
+    def _draw(self, weights, inputs):
+        # Not compiled: XLA draws normal numbers 30 times slower on a CPU.
+        return self.replicas.each(self._perturbed, weights, *inputs["noise"])
 
     def _perturbed(self, weights, seed, replica):
         """Perturbations [K, P], and the weights of all copies."""
@@ -378,7 +381,7 @@ class PersistentEvolution(_Evolution):
     copies = 2
 
     def compute(self, vector, weights, constants, carry, inputs):
-        noise, pairs = self._draw(weights, *inputs["noise"])
+        noise, pairs = self._draw(weights, inputs)
         pairs = self.replicas.each(vector.unflatten, pairs)
         accumulated = noise
         if inputs["start"]:
@@ -422,7 +425,7 @@ class TruncatedEvolution(_Evolution):
     copies = 3
 
     def compute(self, vector, weights, constants, carry, inputs):
-        noise, moved = self._draw(weights, *inputs["noise"])
+        noise, moved = self._draw(weights, inputs)
         moved = self.replicas.each(vector.unflatten, moved)
         if inputs["start"]:
             carry = self.unroller.begin(moved, constants, inputs["start"])

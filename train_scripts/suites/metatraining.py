@@ -49,7 +49,7 @@ def measure(names, instance_counts, repetitions):
 
 
 def _unrolls(problem, kind, instances, steps):
-    """(estimator, function of a number that unrolls once from a start)."""
+    """(estimator, function of a run that takes it some steps further)."""
     from lopt_tf import distribution, metatraining
     from lopt_tf.metatraining import estimators
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
@@ -67,22 +67,25 @@ def _unrolls(problem, kind, instances, steps):
     # The unmoved copy of "es" only leads on to the next truncation.
     share = min(2 / estimator.copies, 1)
 
-    def unroll(number):
-        run = estimators.Run((2, number))
-        estimate, _ = estimator.step(vector, weights, constants, run, segments)
+    def unroll(run):
+        estimate, run = estimator.step(
+            vector, weights, constants, run, segments
+        )
         estimate.gradient.numpy()
-        return share * estimate.inner_steps
+        return share * estimate.inner_steps, run
 
     return estimator, unroll
 
 
 def _inner_steps(name, problem, kind, instances, repetitions):
     """Inner steps a second over 100-step unrolls, segments of 20."""
+    from lopt_tf.metatraining import estimators
+
     estimator, unroll = _unrolls(problem, kind, instances, UNROLL_STEPS)
     seconds = []
     for number in range(repetitions + 1):
         began = time.perf_counter()
-        steps = unroll(number)
+        steps, _ = unroll(estimators.Run((2, number)))
         seconds.append(time.perf_counter() - began)
     first_call, *measured = seconds
     return row(
@@ -100,12 +103,14 @@ def _inner_steps(name, problem, kind, instances, repetitions):
 
 def _per_cpu_second(name, problem, repetitions):
     """PES with 8 tasks and 20 steps: inner steps a CPU second."""
+    from lopt_tf.metatraining import estimators
+
     _, unroll = _unrolls(problem, "pes", 8, 20)
-    unroll(0)
+    _, run = unroll(estimators.Run((2,)))
     measured = []
-    for number in range(10 * repetitions):
+    for _ in range(10 * repetitions):
         began = time.process_time()
-        steps = unroll(number)
+        steps, run = unroll(run)
         measured.append(time.process_time() - began)
     return row(
         f"metatraining/pes_per_cpu_second/{name}/instances=8",
