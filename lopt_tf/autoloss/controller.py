@@ -1,0 +1,94 @@
+"""A trained schedule as a file: policy, features, actions."""
+
+import numpy as np
+
+from lopt_tf import checkpointing
+from lopt_tf.autoloss import metadata, policy, schedules
+
+_KIND = "lopt_tf.schedule"
+
+
+class ScheduleController:
+    """A policy with the features that it looks at.
+
+    Args:
+        task: the task's name.
+        actions: the names of the actions.
+        features: names of `metadata.FEATURES`.
+        policy_config: arguments of `Policy`.
+    """
+
+    def __init__(self, task, actions, features, policy_config):
+        self.task = task
+        self.actions = tuple(actions)
+        self.features = tuple(features)
+        self.policy = policy.Policy(**policy_config)
+        self.policy.build([None, len(self.features)])
+
+    def schedule(self):
+        """The `PolicySchedule` that samples from the policy."""
+        return schedules.PolicySchedule(
+            self.policy, metadata.compose(self.features)
+        )
+
+    def check_fits(self, task):
+        """Raises ValueError if a task has other actions."""
+        if tuple(task.actions) != self.actions:
+            raise ValueError(
+                f"This controller decides between {', '.join(self.actions)} "
+                f"({self.task}); {task.name} has {', '.join(task.actions)}."
+            )
+
+    def weights(self):
+        """The policy's weights as {name: NumPy array}."""
+        return {
+            f"policy/{i}": v.numpy()
+            for i, v in enumerate(self.policy.variables)
+        }
+
+    def set_weights(self, arrays):
+        """Takes weights that `weights` returned."""
+        for i, variable in enumerate(self.policy.variables):
+            variable.assign(arrays[f"policy/{i}"])
+
+    def save(self, path, **more):
+        """Writes one file of arrays and JSON.
+
+        Args:
+            path: conventionally "*.npz".
+            **more: JSON-ready facts to keep with it.
+        """
+        config = {
+            "task": self.task,
+            "actions": list(self.actions),
+            "features": list(self.features),
+            "policy_config": self.policy.get_config(),
+        }
+        checkpointing.save(
+            path, _KIND, self.weights(), {"config": config, **more}
+        )
+
+    @classmethod
+    def load(cls, path):
+        """Reads a file that `save` wrote.
+
+        Raises:
+            CheckpointError: if it is missing, damaged or something else.
+        """
+        arrays, found = checkpointing.load(path, _KIND)
+        try:
+            controller = cls(**found["config"])
+            controller.set_weights(arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpointing.CheckpointError(
+                f"{path} does not describe a controller ({error})."
+            ) from error
+        return controller
+
+    def copy(self):
+        """Another controller with the same weights."""
+        twin = ScheduleController(
+            self.task, self.actions, self.features, self.policy.get_config()
+        )
+        twin.set_weights({k: np.copy(v) for k, v in self.weights().items()})
+        return twin

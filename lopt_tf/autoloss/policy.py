@@ -1,0 +1,97 @@
+"""The controller's networks: a policy over actions, and a value."""
+
+import keras
+import tensorflow_probability as tfp
+
+
+@keras.saving.register_keras_serializable("lopt_tf")
+class Policy(keras.Model):
+    """Logits of the actions, from features of the metadata.
+
+    Args:
+        num_actions: how many actions there are.
+        hidden: width of the hidden layer; 0 for a linear policy.
+        activation: of the hidden layer.
+        logit_scale: the logits are divided by this, which keeps the policy
+            exploring ("logit clipping").
+        seed: of the initial weights; random if None.
+
+    Call arguments:
+        features: [E, features]. The result is [E, num_actions].
+    """
+
+    def __init__(
+        self,
+        num_actions,
+        hidden=16,
+        activation="leaky_relu",
+        logit_scale=1.0,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if num_actions < 2 or hidden < 0 or logit_scale <= 0:
+            raise ValueError(
+                "A policy needs at least 2 actions, a `hidden` of 0 or more "
+                "and a positive `logit_scale`. Received: num_actions="
+                f"{num_actions}, hidden={hidden}, logit_scale={logit_scale}"
+            )
+        self.num_actions = num_actions
+        self.hidden = hidden
+        self.activation = activation
+        self.logit_scale = logit_scale
+        self.seed = seed
+        self.network = _network(hidden, activation, num_actions, seed)
+
+    def build(self, input_shape):
+        self.network.build(input_shape)
+        self.built = True
+
+    def call(self, features):
+        return self.network(features) / self.logit_scale
+
+    def distribution(self, features, epsilon=0.0):
+        """A `tfp.distributions.Categorical` over the actions, of batch E.
+
+        Args:
+            features: [E, features].
+            epsilon: with this probability an action is drawn evenly instead.
+        """
+        logits = self(features)
+        if isinstance(epsilon, float) and epsilon == 0:
+            return tfp.distributions.Categorical(logits=logits)
+        greedy = keras.ops.softmax(logits)
+        mixed = (1 - epsilon) * greedy + epsilon / self.num_actions
+        return tfp.distributions.Categorical(probs=mixed)
+
+    def get_config(self):
+        return {
+            "num_actions": self.num_actions,
+            "hidden": self.hidden,
+            "activation": self.activation,
+            "logit_scale": self.logit_scale,
+            "seed": self.seed,
+        }
+
+
+def value_network(hidden, seed):
+    """The value of a state, [E, features] -> [E, 1], as a Keras model."""
+    return _network(hidden, "tanh", 1, seed)
+
+
+def _network(hidden, activation, outputs, seed):
+    widths = [hidden, outputs] if hidden else [outputs]
+    layers = []
+    for depth, width in enumerate(widths):
+        # Each layer a draw of its own.
+        layer_seed = None if seed is None else seed + depth
+        layers.append(
+            keras.layers.Dense(
+                width,
+                activation=activation if depth + 1 < len(widths) else None,
+                kernel_initializer=keras.initializers.GlorotUniform(
+                    layer_seed
+                ),
+            )
+        )
+    return keras.Sequential(layers)

@@ -1,0 +1,70 @@
+"""Rewards: how good an episode was, and how good its steps were."""
+
+import numpy as np
+import tensorflow as tf
+
+_STEP_LIMIT = 20.0
+
+
+def step_reward(scale=1.0):
+    """The reward of a step that ends in a validation.
+
+    It is sign * sqrt(improvement / mean improvement), at most 20, times
+    `scale`; steps between validations have none of their own (see `spread`).
+
+    Returns:
+        A function from a task's metadata to rewards [E].
+    """
+
+    def reward(metadata):
+        change = metadata["improvement"]
+        mean = metadata["mean_improvement"] + 1e-8
+        size = tf.minimum(tf.sqrt(tf.abs(change) / mean), _STEP_LIMIT)
+        size = tf.where(metadata["validated"], size, 0.0)
+        return scale * tf.sign(change) * size
+
+    return reward
+
+
+def spread(rewards, period):
+    """Gives each step the reward of the validation that it led to.
+
+    Args:
+        rewards: [T, E]; T is a multiple of `period`.
+        period: steps between validations.
+    """
+    blocks = np.reshape(rewards, [-1, period, rewards.shape[1]])
+    return np.broadcast_to(
+        blocks[:, -1:], [len(blocks), period, rewards.shape[1]]
+    ).reshape(rewards.shape)
+
+
+def final_reward(scale):
+    """The reward of a whole episode: `scale` over its result.
+
+    Args:
+        scale: positive where the result is an error, negative where more is
+            better.
+    """
+
+    def reward(result):
+        return scale / np.maximum(result, 1e-6)
+
+    return reward
+
+
+def longest_runs(actions, alive):
+    """The longest row of equal actions in each episode.
+
+    Args:
+        actions: integers [T, E].
+        alive: booleans [T, E].
+
+    Returns:
+        Integers [E].
+    """
+    places = np.arange(len(actions))[:, None]
+    begins = np.ones(actions.shape, bool)
+    begins[1:] = actions[1:] != actions[:-1]
+    last_begin = np.maximum.accumulate(np.where(begins, places, 0), axis=0)
+    return np.where(alive, places - last_begin + 1, 0).max(axis=0)

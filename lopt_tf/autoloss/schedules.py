@@ -1,0 +1,112 @@
+"""Schedules: from metadata to the choice of what to optimise next.
+
+A schedule is called inside of compiled episodes with (metadata, step, seed) and
+returns a `Choice`. The fixed ones take a setting for each episode, so that a
+whole grid of settings runs as one batch.
+"""
+
+import typing
+
+import tensorflow as tf
+
+
+class Choice(typing.NamedTuple):
+    """What a schedule decides for E episodes.
+
+    Attributes:
+        weights: of the actions [E, actions].
+        features: what a policy saw [E, features]; none with fixed schedules.
+        log_prob: logarithm of the probability of what a policy chose [E].
+    """
+
+    weights: tf.Tensor
+    features: tf.Tensor
+    log_prob: tf.Tensor
+
+
+class Schedule:
+    """A schedule that nothing trains.
+
+    Args:
+        settings: array [E] or [E, ...], one for each episode.
+    """
+
+    def __init__(self, settings):
+        self.settings = tf.constant(settings, tf.float32)
+
+    def __call__(self, metadata, step, seed):
+        weights = self.weights(metadata, step, seed)
+        none = tf.zeros_like(weights[:, 0])
+        return Choice(weights, none[:, None][:, :0], none)
+
+    def weights(self, metadata, step, seed):
+        """Weights of the actions [E, actions]."""
+        raise NotImplementedError
+
+
+class Constant(Schedule):
+    """The same weights of the losses always; settings [E, actions]."""
+
+    def weights(self, metadata, step, seed):
+        return self.settings
+
+
+class Ratio(Schedule):
+    """a steps of the first action, b of the second, ...; [E, actions]."""
+
+    def weights(self, metadata, step, seed):
+        ends = tf.cumsum(self.settings, axis=1)
+        place = tf.cast(step, tf.float32) % ends[:, -1]
+        action = tf.reduce_sum(
+            tf.cast(place[:, None] >= ends, tf.int32), axis=1
+        )
+        return tf.one_hot(action, self.settings.shape[1])
+
+
+class Coin(Schedule):
+    """Actions drawn with fixed probabilities; settings [E, actions]."""
+
+    def weights(self, metadata, step, seed):
+        count, actions = self.settings.shape
+        draw = tf.random.stateless_uniform([count], seed)
+        ends = tf.cumsum(self.settings, axis=1)[:, :-1]
+        action = tf.reduce_sum(tf.cast(draw[:, None] >= ends, tf.int32), 1)
+        return tf.one_hot(action, actions)
+
+
+class WatchOverfitting(Schedule):
+    """Two actions: the second while the validation loss lags behind.
+
+    Settings [E]: how much higher than the training loss the validation loss
+    may be, in training losses.
+    """
+
+    def weights(self, metadata, step, seed):
+        train = metadata["train_loss"]
+        gap = (metadata["valid_loss"] - train) / train
+        return tf.one_hot(tf.cast(gap > self.settings, tf.int32), 2)
+
+
+class PolicySchedule:
+    """Actions drawn from a policy.
+
+    Args:
+        policy: a `Policy`.
+        features: a function from metadata to features [E, features].
+    """
+
+    def __init__(self, policy, features):
+        self.policy = policy
+        self.features = features
+        # A variable: it changes between calls of the compiled episodes.
+        self.epsilon = tf.Variable(0.0, trainable=False)
+
+    def __call__(self, metadata, step, seed):
+        features = self.features(metadata)
+        distribution = self.policy.distribution(features, self.epsilon)
+        action = distribution.sample(seed=seed)
+        return Choice(
+            tf.one_hot(action, self.policy.num_actions),
+            features,
+            distribution.log_prob(action),
+        )

@@ -1,0 +1,17 @@
+"""Seeds of initial models: training, validation and test never overlap."""
+
+import numpy as np
+
+_BEGINS = {"validation": 1_000_000, "test": 2_000_000}
+
+
+def starts(purpose, count):
+    """Seeds for "validation" (tuning, choosing) or "test"."""
+    begin = _BEGINS[purpose]
+    return list(range(begin, begin + count))
+
+
+def training_starts(seed, number, count):
+    """Seeds of the `number`-th round of a training."""
+    rng = np.random.default_rng([seed, number])
+    return rng.integers(3_000_000, 2**31, count).tolist()

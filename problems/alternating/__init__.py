@@ -1,0 +1,9 @@
+"""Tasks that alternate between losses or parameter sets (AutoLoss)."""
+
+from problems.alternating.classification import Classification
+from problems.alternating.regression import Regression
+from problems.alternating.task import AlternatingTask
+
+TASKS = {"regression": Regression, "classification": Classification}
+
+__all__ = ["TASKS", "AlternatingTask", "Classification", "Regression"]

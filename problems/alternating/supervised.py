@@ -1,0 +1,205 @@
+"""Training with two losses: Adam, validation, early stopping, metadata."""
+
+import tensorflow as tf
+
+from problems.alternating.task import AlternatingTask
+
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
+# The moving mean of improvements of the validation loss.
+_DECAY = 0.9
+
+
+class SupervisedTask(AlternatingTask):
+    """Small models that are trained on all of their training data.
+
+    Every update is one step of Adam (one optimizer state that all actions
+    share) with the gradient of the chosen loss. Every `period` steps the
+    model is validated. An episode ends after `max_steps` steps, or after
+    `patience` validations in a row none of which was better than the one
+    before; its result is that of the best validation.
+
+    A subclass gives the data and the functions `initial_params`, `losses` and
+    `measure`.
+
+    Args:
+        learning_rate: of Adam.
+        max_steps: of an episode.
+        patience: validations without improvement that end an episode.
+
+    Attributes:
+        splits: {"train", "valid", "test": (inputs, targets)}.
+    """
+
+    combines = True
+    period = 10
+
+    def __init__(self, learning_rate, max_steps, patience):
+        self.learning_rate = learning_rate
+        self.max_steps = max_steps
+        self.patience = patience
+
+    def initial_params(self, seeds):
+        """Initial parameters: a list of NumPy arrays [E, ...]."""
+        raise NotImplementedError
+
+    def losses(self, params):
+        """The training losses, one [E] for each action."""
+        raise NotImplementedError
+
+    def measure(self, params, split):
+        """{"loss": [E], and others such as "accuracy"} on a split.
+
+        "score", of which less is better, decides which model is kept.
+        """
+        raise NotImplementedError
+
+    def reset(self, seeds):
+        params = [tf.constant(p) for p in self.initial_params(list(seeds))]
+        zeros = [tf.zeros_like(p) for p in params]
+        count = len(seeds)
+        measures = self._measures(params)
+        state = {
+            "params": params,
+            "first_moments": zeros,
+            "second_moments": zeros,
+            "time": tf.constant(0),
+            "best_params": params,
+            "best_score": tf.fill([count], float("inf")),
+            "last_score": tf.fill([count], float("inf")),
+            "without_improvement": tf.zeros([count], tf.int32),
+            "improvement": tf.zeros([count]),
+            "mean_improvement": tf.zeros([count]),
+            "finished": tf.zeros([count], tf.bool),
+            **measures,
+        }
+        state["losses"], state["gradients"] = self._gradients(params)
+        return state, self._metadata(state)
+
+    def step(self, state, choice):
+        state = dict(state)
+        self._adam(state, choice)
+        state["losses"], state["gradients"] = self._gradients(state["params"])
+        changing = [
+            "best_params",
+            "best_score",
+            "last_score",
+            "without_improvement",
+            "improvement",
+            "mean_improvement",
+            "train",
+            "valid",
+        ]
+        before = {name: state[name] for name in changing}
+        state |= tf.cond(
+            state["time"] % self.period == 0,
+            lambda: self._validated(state),
+            lambda: before,
+        )
+        state["finished"] |= (state["time"] >= self.max_steps) | (
+            state["without_improvement"] >= self.patience
+        )
+        return state, self._metadata(state)
+
+    def result(self, state, split):
+        return self.measure(state["best_params"], split)[self.result_key]
+
+    def _adam(self, state, choice):
+        alive = ~state["finished"]
+        # An episode that has finished moves no further.
+        chosen = tf.where(alive[:, None], choice, 0.0)
+        state["time"] = state["time"] + 1
+        time = tf.cast(state["time"], tf.float32)
+        rate = self.learning_rate * tf.sqrt(1 - _BETA_2**time)
+        rate = rate / (1 - _BETA_1**time) * tf.cast(alive, tf.float32)
+        updated = []
+        for param, first, second, *grads in zip(
+            state["params"],
+            state["first_moments"],
+            state["second_moments"],
+            *state["gradients"],
+        ):
+            gradient = sum(
+                _align(chosen[:, i], param) * g for i, g in enumerate(grads)
+            )
+            first = _BETA_1 * first + (1 - _BETA_1) * gradient
+            second = _BETA_2 * second + (1 - _BETA_2) * tf.square(gradient)
+            step = first / (tf.sqrt(second) + _EPSILON)
+            updated.append((param - _align(rate, param) * step, first, second))
+        names = ("params", "first_moments", "second_moments")
+        for name, tensors in zip(names, zip(*updated)):
+            state[name] = list(tensors)
+
+    def _gradients(self, params):
+        """(losses [E, actions], for each action gradients like `params`)."""
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(params)
+            losses = self.losses(params)
+        gradients = [
+            tape.gradient(loss, params, unconnected_gradients="zero")
+            for loss in losses
+        ]
+        return tf.stack(losses, 1), gradients
+
+    def _measures(self, params):
+        return {s: self.measure(params, s) for s in ("train", "valid")}
+
+    def _validated(self, state):
+        alive = ~state["finished"]
+        measures = self._measures(state["params"])
+        score = measures["valid"]["score"]
+        best = alive & (score < state["best_score"])
+        drop = state["valid"]["loss"] - measures["valid"]["loss"]
+        mean = state["mean_improvement"]
+        first = state["time"] == self.period
+        decay = tf.where(first, 0.0, _DECAY)
+        return {
+            "best_params": [
+                tf.where(_align(best, new), new, old)
+                for new, old in zip(state["params"], state["best_params"])
+            ],
+            "best_score": tf.where(best, score, state["best_score"]),
+            "last_score": score,
+            "without_improvement": tf.where(
+                score < state["last_score"],
+                0,
+                state["without_improvement"] + 1,
+            ),
+            "improvement": drop,
+            "mean_improvement": decay * mean + (1 - decay) * tf.abs(drop),
+            **measures,
+        }
+
+    def _metadata(self, state):
+        squares = [_dot(g, g) for g in state["gradients"]]
+        size = sum(tf.size(p[0], tf.float32) for p in state["params"])
+        product = _dot(*state["gradients"][:2])
+        cosine = product * tf.math.rsqrt(squares[0] * squares[1] + 1e-20)
+        time = tf.cast(state["time"], tf.float32)
+        ones = tf.ones_like(state["improvement"])
+        metadata = {
+            "progress": ones * time / self.max_steps,
+            "validated": (ones > 0) & (state["time"] % self.period == 0),
+            "finished": state["finished"],
+            "losses": state["losses"],
+            "gradient_magnitudes": tf.sqrt(tf.stack(squares, 1) / size),
+            "gradient_cosine": cosine,
+            "improvement": state["improvement"],
+            "mean_improvement": state["mean_improvement"],
+        }
+        for split in ("train", "valid"):
+            for name, value in state[split].items():
+                metadata[f"{split}_{name}"] = value
+        return metadata
+
+
+def _align(values, like):
+    """[E] with as many dimensions as `like`."""
+    return tf.reshape(values, [-1] + [1] * (len(like.shape) - 1))
+
+
+def _dot(first, second):
+    """Inner products [E] of two lists of tensors [E, ...]."""
+    return sum(
+        tf.reduce_sum(a * b, axis=list(range(1, len(a.shape))))
+        for a, b in zip(first, second)
+    )
