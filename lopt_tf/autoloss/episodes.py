@@ -107,9 +107,15 @@ class Episodes:
         )
         following = self.schedule(metadata, step, tf.stack([draw, step]))
         records = [array.stack() for array in arrays]
-        return step + done, draw, state, metadata, (
-            *records,
-            following.features,
+        return (
+            step + done,
+            draw,
+            state,
+            metadata,
+            (
+                *records,
+                following.features,
+            ),
         )
 
     def _shapes(self, step, draw, state, metadata):

@@ -76,6 +76,7 @@ class ControllerOptions:
 _REGRESSION = ControllerOptions(
     features=("gap", "improvement", "level_20", "penalty", "magnitudes"),
     logit_scale=2.0,
+    learning_rate=0.01,
     final_scale=20_000.0,
     collapse_after=2000,
 )
@@ -88,6 +89,9 @@ _CLASSIFICATION = ControllerOptions(
         "accuracy_gap",
         "relative_magnitudes",
     ),
+    learning_rate=0.02,
+    episodes=3200,
+    parallel=64,
     final_scale=-1000.0,
     advantage_clip=5.0,
     baseline_decay=0.9,
@@ -105,9 +109,7 @@ def recipe(task, algorithm="reinforce", **changes):
         ValueError: for an unknown task or algorithm.
     """
     if task not in RECIPES:
-        raise ValueError(
-            f"Unknown task {task!r}. Known: {', '.join(RECIPES)}."
-        )
+        raise ValueError(f"Unknown task {task!r}. Known: {', '.join(RECIPES)}.")
     basis = _PPO if algorithm == "ppo" else {}
     return dataclasses.replace(
         RECIPES[task], **{**basis, "algorithm": algorithm, **changes}

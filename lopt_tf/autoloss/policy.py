@@ -89,9 +89,7 @@ def _network(hidden, activation, outputs, seed):
             keras.layers.Dense(
                 width,
                 activation=activation if depth + 1 < len(widths) else None,
-                kernel_initializer=keras.initializers.GlorotUniform(
-                    layer_seed
-                ),
+                kernel_initializer=keras.initializers.GlorotUniform(layer_seed),
             )
         )
     return keras.Sequential(layers)

@@ -123,9 +123,7 @@ def policy_gradient(
     with tf.GradientTape() as tape:
         distribution = policy.distribution(tf.reshape(features, [-1, width]))
         log_prob = distribution.log_prob(tf.reshape(actions, [-1]))
-        entropy = tf.reduce_sum(
-            distribution.entropy() * tf.reshape(mask, [-1])
-        )
+        entropy = tf.reduce_sum(distribution.entropy() * tf.reshape(mask, [-1]))
         total = tf.reduce_sum(log_prob * tf.reshape(advantages, [-1]))
         objective = (total + entropy_bonus * entropy) / features.shape[1]
     return tape.gradient(objective, policy.trainable_variables), entropy
