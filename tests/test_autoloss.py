@@ -1,0 +1,586 @@
+"""Schedules and their training: gradients, tasks, rewards, round trips."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import sklearn.datasets
+import tensorflow as tf
+
+from lopt_tf import checkpointing
+from lopt_tf.autoloss import (
+    baselines,
+    comparison,
+    episodes,
+    metadata,
+    options,
+    ppo,
+    reinforce,
+    rewards,
+    schedules,
+    trainer,
+)
+from lopt_tf.autoloss.controller import ScheduleController
+from lopt_tf.autoloss.policy import Policy
+from lopt_tf.autoloss.starts import starts, training_starts
+from problems import alternating
+from problems.alternating import classification, regression
+
+
+class Planted(alternating.AlternatingTask):
+    """The second action lowers the loss, the first does not."""
+
+    name = "planted"
+    actions = ("useless", "useful")
+    max_steps = 40
+    period = 1
+    result_name = "loss"
+
+    def reset(self, seeds):
+        count = len(seeds)
+        state = {"time": tf.constant(0), "loss": tf.fill([count], 1.0)}
+        return state, self._metadata(state, tf.zeros([count]))
+
+    def step(self, state, choice):
+        drop = 0.01 * choice[:, 1]
+        state = {"time": state["time"] + 1, "loss": state["loss"] - drop}
+        return state, self._metadata(state, drop)
+
+    def _metadata(self, state, drop):
+        ones = tf.ones_like(drop)
+        return {
+            "progress": ones * tf.cast(state["time"], tf.float32) / 40,
+            "finished": (ones > 0) & (state["time"] >= self.max_steps),
+            "validated": ones > 0,
+            "improvement": drop,
+            "mean_improvement": 0.005 * ones,
+        }
+
+    def result(self, state, split):
+        return state["loss"]
+
+    def get_config(self):
+        return {}
+
+
+PLANTED = options.ControllerOptions(
+    features=("progress",),
+    hidden=0,
+    learning_rate=0.1,
+    episodes=48,
+    parallel=4,
+    final_scale=1.0,
+    collapse_after=1000,
+)
+TINY = {
+    "regression": {"dimensions": 3, "max_steps": 40},
+    "classification": {"features": 5, "hidden": [4], "max_steps": 40},
+}
+
+
+def _tiny(name, **more):
+    return alternating.TASKS[name](**TINY[name], **more)
+
+
+# Tasks
+
+
+def test_regression_data_follow_the_recipe():
+    np.random.seed(1)
+    weights = np.random.rand(16) - 0.5
+    rows = []
+    for _ in range(1000):
+        x = 10 * (np.random.rand(16) - 0.5)
+        rows.append((x, x @ weights + np.random.normal(0, 2)))
+    splits = regression.draw_data(1, 16, 2.0)
+    x, y = (np.concatenate(part) for part in zip(*splits))
+    np.testing.assert_allclose(x, [r[0] for r in rows], rtol=1e-6)
+    np.testing.assert_allclose(y, [r[1] for r in rows], rtol=1e-5)
+
+
+def test_classification_data_follow_the_recipe():
+    np.random.seed(1)
+    x, y = sklearn.datasets.make_classification(
+        3400, 32, n_informative=2, n_redundant=2, n_clusters_per_class=2
+    )
+    splits = classification.draw_data(1, 32, 0.01)
+    assert [len(part[0]) for part in splits] == [200, 1000, 200, 1000, 1000]
+    np.testing.assert_allclose(np.concatenate([s[0] for s in splits]), x, 1e-6)
+    np.testing.assert_array_equal(np.concatenate([s[1] for s in splits]), y)
+
+
+def test_roles_take_their_splits():
+    splits = regression.draw_data(1, 3, 2.0)
+    for role, (train, valid) in {"controller": (0, 1), "task": (2, 3)}.items():
+        task = _tiny("regression", role=role)
+        for name, place in (("train", train), ("valid", valid), ("test", 4)):
+            targets = task.splits[name][1]
+            np.testing.assert_array_equal(targets, splits[place][1])
+    with pytest.raises(ValueError, match="Unknown role 'judge'"):
+        _tiny("regression", role="judge")
+
+
+def test_regression_follows_numpy():
+    """Twenty-five alternating steps against loops in double precision."""
+    task = _tiny("regression")
+    state, _ = task.reset([5])
+    weights = task.initial_params([5])[0][0].astype("float64")
+    x, y = regression.draw_data(1, 3, 2.0)[2]
+    valid_x, valid_y = regression.draw_data(1, 3, 2.0)[3]
+    terms = np.float64(regression._terms(x))
+    valid_terms = np.float64(regression._terms(valid_x))
+    first, second = np.zeros(12), np.zeros(12)
+    best = np.inf
+    for t in range(25):
+        action = int(t % 3 == 0)
+        if action:
+            gradient = 0.2 * np.sign(weights)
+        else:
+            errors = terms @ weights - y
+            gradient = 2 * terms.T @ errors / len(y)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        rate = 5e-4 * np.sqrt(1 - 0.999 ** (t + 1)) / (1 - 0.9 ** (t + 1))
+        weights = weights - rate * first / (np.sqrt(second) + 1e-8)
+        choice = tf.one_hot([action], 2)
+        state, found = task.step(state, choice)
+        if (t + 1) % 10 == 0:
+            valid = np.mean((valid_terms @ weights - valid_y) ** 2)
+            best = min(best, valid)
+            np.testing.assert_allclose(found["valid_loss"], [valid], 1e-5)
+    np.testing.assert_allclose(state["params"][0][0], weights, 1e-4, 1e-6)
+    np.testing.assert_allclose(task.result(state, "valid"), [best], 1e-5)
+    errors = terms @ weights - y
+    gradients = [2 * terms.T @ errors / len(y), 0.2 * np.sign(weights)]
+    norms = [np.linalg.norm(g) for g in gradients]
+    np.testing.assert_allclose(
+        found["gradient_magnitudes"][0], np.array(norms) / np.sqrt(12), 1e-4
+    )
+    cosine = gradients[0] @ gradients[1] / norms[0] / norms[1]
+    np.testing.assert_allclose(found["gradient_cosine"], [cosine], 1e-3)
+    losses = [np.mean(errors**2), 0.2 * np.abs(weights).sum()]
+    np.testing.assert_allclose(found["losses"][0], losses, 1e-4)
+
+
+def test_classifier_gradients_follow_finite_differences():
+    task = _tiny("classification", activation="tanh")
+    params = [np.float64(p) for p in task.initial_params([3])]
+    _, gradients = task._gradients([tf.constant(p, tf.float32) for p in params])
+    x, y = classification.draw_data(1, 5, 0.01)[2]
+
+    def loss(params):
+        hidden = np.tanh(x @ params[0][0] + params[1][0])
+        logits = hidden @ params[2][0] + params[3][0]
+        logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        return -np.mean(logs[np.arange(len(y)), y])
+
+    for i, param in enumerate(params):
+        place = (0,) * param.ndim
+        values = []
+        for sign in (1, -1):
+            moved = [p.copy() for p in params]
+            moved[i][place] += sign * 1e-5
+            values.append(loss(moved))
+        expected = (values[0] - values[1]) / 2e-5
+        np.testing.assert_allclose(gradients[0][i][place], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_episodes_side_by_side_are_as_alone(name):
+    task = _tiny(name)
+    together = baselines.run(
+        task, [baselines.published(task)["1:1"]], [4, 5, 6], "test"
+    )
+    alone = [
+        baselines.run(task, [baselines.published(task)["1:1"]], [s], "test")
+        for s in (4, 5, 6)
+    ]
+    np.testing.assert_allclose(together[0], np.ravel(alone), rtol=1e-4)
+
+
+def test_patience_ends_an_episode_and_freezes_it():
+    task = _tiny("regression", patience=1)
+    # Uphill: every validation is worse than the one before.
+    schedule = schedules.Constant([[-1.0, 0.0]])
+    state, shares = episodes.play(
+        episodes.Episodes(task, schedule, segment_length=10), [0]
+    )
+    assert int(state["time"]) < 40
+    assert bool(state["finished"][0])
+    before = state["params"][0].numpy()
+    after, _ = task.step(state, tf.constant([[1.0, 0.0]]))
+    np.testing.assert_array_equal(after["params"][0], before)
+
+
+def test_unknown_activation_is_named():
+    with pytest.raises(ValueError, match="Unknown activation 'swosh'.*relu"):
+        _tiny("classification", activation="swosh")
+
+
+@pytest.mark.slow
+def test_baselines_reproduce_the_release():
+    """Within two standard deviations (of both samples together)."""
+    cases = [
+        (alternating.TASKS[name](), baseline, figures)
+        for name, known in comparison.RELEASE.items()
+        for baseline, figures in known.items()
+    ]
+    for task, baseline, (mean, deviation) in cases:
+        candidate = baselines.published(task)[baseline]
+        found = baselines.run(task, [candidate], range(10), "test")[0]
+        allowed = 2 * np.hypot(deviation, found.std(ddof=1))
+        assert abs(found.mean() - mean) < allowed, (baseline, found.mean())
+
+
+# Policy and features
+
+
+def test_policy_round_trip_and_scale(tmp_path):
+    policy = Policy(3, hidden=4, logit_scale=2.0, seed=1)
+    features = np.random.default_rng(0).normal(size=(5, 2)).astype("float32")
+    once = policy(features).numpy()
+    twin = Policy.from_config(policy.get_config())
+    np.testing.assert_array_equal(twin(features), once)
+    double = Policy(3, hidden=4, logit_scale=1.0, seed=1)
+    np.testing.assert_allclose(double(features), 2 * once, rtol=1e-6)
+    path = tmp_path / "policy.keras"
+    policy.save(path)
+    import keras
+
+    np.testing.assert_array_equal(keras.models.load_model(path)(features), once)
+
+
+def test_policy_distribution_mixes_epsilon():
+    policy = Policy(2, hidden=0, seed=1)
+    features = tf.constant([[1.0, -2.0]])
+    chances = tf.nn.softmax(policy(features)).numpy()
+    mixed = policy.distribution(features, tf.constant(0.4))
+    np.testing.assert_allclose(
+        np.exp(mixed.log_prob([0])), 0.6 * chances[:, 0] + 0.2, rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="at least 2 actions"):
+        Policy(1)
+
+
+def test_features_by_hand():
+    task = _tiny("classification")
+    _, found = task.step(task.reset([0, 1])[0], tf.one_hot([0, 1], 2))
+    names = tuple(n for n in metadata.FEATURES)
+    values = metadata.compose(names)(found).numpy()
+    assert values.shape == (2, len(names))
+    by_name = dict(zip(names, values.T))
+    train, valid = found["train_loss"].numpy(), found["valid_loss"].numpy()
+    np.testing.assert_allclose(by_name["gap"], (valid - train) / train, 1e-5)
+    first, second = found["gradient_magnitudes"].numpy().T
+    np.testing.assert_allclose(by_name["magnitudes"], first - second, 1e-5)
+    np.testing.assert_allclose(
+        by_name["log_magnitudes"], np.log10(first / second), 1e-4
+    )
+    with pytest.raises(ValueError, match="Unknown feature 'mood'.*gap"):
+        metadata.compose(["mood"])
+
+
+# Rewards
+
+
+def test_step_reward_by_hand():
+    found = rewards.step_reward(0.5)(
+        {
+            "improvement": tf.constant([0.04, -0.09, 1e6, 0.04]),
+            "mean_improvement": tf.constant([0.01, 0.01, 0.01, 0.01]),
+            "validated": tf.constant([True, True, True, False]),
+        }
+    )
+    np.testing.assert_allclose(found, [1.0, -1.5, 10.0, 0.0], rtol=1e-4)
+
+
+def test_rewards_are_spread_over_their_steps():
+    given = np.zeros([6, 2])
+    given[2], given[5] = [1, 2], [3, 4]
+    spread = rewards.spread(given, 3)
+    np.testing.assert_array_equal(spread[:3], np.tile([[1, 2]], (3, 1)))
+    np.testing.assert_array_equal(spread[3:], np.tile([[3, 4]], (3, 1)))
+
+
+def test_longest_runs_against_a_loop():
+    rng = np.random.default_rng(0)
+    actions = rng.integers(2, size=(200, 5))
+    actions[50:120, 3] = 1
+    ends = [200, 150, 10, 200, 1]
+    alive = np.arange(200)[:, None] < ends
+    expected = [
+        max(len(list(g)) for _, g in itertools.groupby(actions[:end, e]))
+        for e, end in enumerate(ends)
+    ]
+    found = rewards.longest_runs(actions, alive)
+    np.testing.assert_array_equal(found, expected)
+
+
+# Policy gradients
+
+
+def test_policy_gradient_is_that_of_the_expectation():
+    """A task of three steps: all eight sequences against brute force."""
+    policy = Policy(2, hidden=3, logit_scale=2.0, seed=3)
+    rng = np.random.default_rng(1)
+    pays = rng.normal(size=8).astype("float32")
+    sequences = np.array(list(itertools.product([0, 1], repeat=3)))
+
+    def features(sequence):
+        """What is seen depends on what was done."""
+        seen, rows = 0.3, []
+        for action in sequence:
+            rows.append([seen, 1.0])
+            seen = 0.5 * seen + action - 0.2
+        return rows
+
+    seen = np.float32([features(s) for s in sequences])
+    policy(seen[0])
+    with tf.GradientTape() as tape:
+        logs = tf.nn.log_softmax(
+            tf.reshape(policy(seen.reshape(-1, 2)), [8, 3, 2])
+        )
+        chances = tf.exp(
+            tf.reduce_sum(logs * tf.one_hot(sequences, 2), axis=[1, 2])
+        )
+        expectation = tf.reduce_sum(chances * pays)
+    expected = tape.gradient(expectation, policy.trainable_variables)
+    # Every sequence as often as its chance: weights instead of samples.
+    weighted = np.tile(8 * chances.numpy() * pays, (3, 1))
+    found, _ = reinforce.policy_gradient(
+        policy,
+        tf.constant(seen.transpose(1, 0, 2)),
+        tf.constant(sequences.T),
+        tf.constant(weighted, tf.float32),
+        tf.ones([3, 8]),
+    )
+    for a, b in zip(found, expected):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_sampled_policy_gradient_points_to_the_expectation():
+    """The same through sampled episodes, baseline and all."""
+    task = Planted()
+    learner_options = dataclasses.replace(PLANTED, step_scale=0.0)
+    run = trainer.Trainer(task, learner_options)
+    before = run.controller.policy.trainable_variables[1].numpy()
+    for _ in range(4):
+        run.play_round()
+    after = run.controller.policy.trainable_variables[1].numpy()
+    assert after[1] - after[0] > before[1] - before[0]
+
+
+def test_advantages_follow_a_loop():
+    rng = np.random.default_rng(2)
+    reward, value = rng.normal(size=(2, 7, 3))
+    last = rng.normal(size=3)
+    alive = np.arange(7)[:, None] < [7, 4, 1]
+    found = ppo.generalised_advantages(
+        reward, value, last * alive[-1], alive, 0.9, 0.95
+    )
+    for e, end in enumerate([7, 4, 1]):
+        following = np.append(value[1:end, e], last[e] if end == 7 else 0.0)
+        errors = reward[:end, e] + 0.9 * following - value[:end, e]
+        for t in range(end):
+            powers = (0.9 * 0.95) ** np.arange(end - t)
+            expected = np.sum(powers * errors[t:])
+            np.testing.assert_allclose(found[t, e], expected, rtol=1e-9)
+        assert not found[end:, e].any()
+
+
+def test_clipped_objective_against_numpy():
+    rng = np.random.default_rng(3)
+    new, old, advantages = rng.normal(size=(3, 50)).astype("float32")
+    found = ppo.clipped_objective(
+        tf.constant(new), tf.constant(old), tf.constant(advantages), 0.2
+    )
+    ratio = np.exp(new - old)
+    expected = np.minimum(
+        ratio * advantages, np.clip(ratio, 0.8, 1.2) * advantages
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", options.ALGORITHMS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_planted_action_is_learned(algorithm, seed):
+    changes = {"learning_rate": 0.05} if algorithm == "ppo" else {}
+    learner_options = dataclasses.replace(
+        PLANTED, algorithm=algorithm, seed=seed, **changes
+    )
+    assert learner_options.episodes < 50
+    task = Planted()
+    controller, _ = trainer.train(task, learner_options)
+    _, shares = episodes.play(
+        episodes.Episodes(task, controller.schedule()), range(32)
+    )
+    assert np.nanmean(shares[..., 1]) > 0.9
+
+
+def test_collapse_is_detected_and_restarts_the_controller():
+    learner_options = dataclasses.replace(
+        PLANTED, learning_rate=1.0, collapse_after=20
+    )
+    run = trainer.Trainer(Planted(), learner_options)
+    lowest = []
+    while not run.restarts:
+        row = run.play_round()
+        lowest.append(row)
+        assert run.round < 40
+    assert lowest[-1]["collapsed"] >= 3
+    # The new controller is undecided again.
+    chances = run.controller.policy.distribution(tf.zeros([1, 1]))
+    assert 0.3 < float(chances.probs_parameter()[0, 0]) < 0.7
+    run.play_round()
+
+
+def test_collapsed_episodes_get_the_lowest_reward():
+    run = trainer.Trainer(Planted(), PLANTED)
+    actions = np.zeros([1200, 3], int)
+    actions[::2, 1:] = 1
+    alive = np.ones_like(actions, bool)
+    final, collapsed = run._final_rewards(
+        np.array([0.1, 0.5, 1.0]), actions, alive
+    )
+    assert collapsed.tolist() == [True, False, False]
+    np.testing.assert_allclose(final, [1.0, 2.0, 1.0])
+
+
+# Schedules and comparison
+
+
+def test_fixed_schedules():
+    def played(schedule, steps=12):
+        rows = []
+        for t in range(steps):
+            found = {"train_loss": tf.ones(2), "valid_loss": [1.2, 3.0]}
+            rows.append(schedule(found, t, tf.constant([7, t])).weights)
+        return np.argmax(rows, -1).T
+
+    ratio = played(schedules.Ratio([(1, 2), (3, 1)]))
+    assert ratio[0].tolist() == [0, 1, 1] * 4
+    assert ratio[1].tolist() == [0, 0, 0, 1] * 3
+    watch = played(schedules.WatchOverfitting([0.5, 0.5]))
+    assert watch.tolist() == [[0] * 12, [1] * 12]
+    coin = played(schedules.Coin([(0.9, 0.1), (0.2, 0.8)]), 2000)
+    np.testing.assert_allclose(coin.mean(1), [0.1, 0.8], atol=0.03)
+
+
+def test_starts_do_not_overlap():
+    validation, test = starts("validation", 500), starts("test", 500)
+    training = training_starts(0, 3, 500)
+    everything = [*validation, *test, *training]
+    assert len(set(everything)) == len(everything)
+
+
+def test_tuning_reads_validation_alone(monkeypatch):
+    task = _tiny("regression")
+    read = []
+    result = task.result
+    monkeypatch.setattr(
+        task, "result", lambda s, split: read.append(split) or result(s, split)
+    )
+    chosen, rows = baselines.tune(task, 2, fine=False)
+    assert set(read) == {"valid"}
+    for name, candidate in chosen.items():
+        mine = [row for row in rows if row["baseline"] == name]
+        best = min(mine, key=lambda row: row["validation"])
+        assert best["chosen"] and best["setting"] == candidate.label
+
+
+def test_paired_interval_against_scipy():
+    import scipy.stats
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 20))
+    found = comparison.paired(a, b)
+    expected = scipy.stats.ttest_rel(a, b).confidence_interval(0.95)
+    np.testing.assert_allclose(
+        [found["low"], found["high"]], [expected.low, expected.high]
+    )
+
+
+# Files
+
+
+def test_training_resumes_exactly(tmp_path):
+    learner_options = options.recipe(
+        "regression", episodes=12, parallel=3, validate_every=2
+    )
+    task = _tiny("regression", role="controller")
+    judge = _tiny("regression")
+    whole, history = trainer.train(task, learner_options, validation_task=judge)
+
+    class Stop(Exception):
+        pass
+
+    original = trainer.Trainer.play_round
+
+    def stopping(self):
+        row = original(self)
+        if self.round == 2 and not resumed:
+            raise Stop
+        return row
+
+    resumed = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Trainer, "play_round", stopping)
+        with pytest.raises(Stop):
+            trainer.train(
+                task,
+                learner_options,
+                validation_task=judge,
+                output_dir=tmp_path,
+            )
+        resumed = True
+        again, second = trainer.train(
+            task,
+            learner_options,
+            validation_task=judge,
+            output_dir=tmp_path,
+            resume=True,
+        )
+    assert second == history
+    for name, array in whole.weights().items():
+        np.testing.assert_array_equal(again.weights()[name], array)
+    loaded = ScheduleController.load(tmp_path / "best.npz")
+    for name, array in whole.weights().items():
+        np.testing.assert_array_equal(loaded.weights()[name], array)
+
+
+@pytest.mark.parametrize("algorithm", options.ALGORITHMS)
+def test_snapshot_holds_everything(algorithm):
+    learner_options = dataclasses.replace(
+        PLANTED, algorithm=algorithm, episodes=16
+    )
+    straight = trainer.Trainer(Planted(), learner_options)
+    for _ in range(2):
+        straight.play_round()
+    other = trainer.Trainer(Planted(), learner_options)
+    other.restore(*straight.snapshot())
+    assert straight.play_round() == other.play_round()
+
+
+def test_damaged_and_foreign_files(tmp_path):
+    task = _tiny("regression", role="controller")
+    learner_options = options.recipe("regression", episodes=2, parallel=2)
+    trainer.train(task, learner_options, output_dir=tmp_path)
+    with pytest.raises(checkpointing.CheckpointError, match="already holds"):
+        trainer.train(task, learner_options, output_dir=tmp_path)
+    other = dataclasses.replace(learner_options, learning_rate=1.0)
+    with pytest.raises(checkpointing.CheckpointError, match="learning_rate"):
+        trainer.train(task, other, output_dir=tmp_path, resume=True)
+    path = tmp_path / "controller.npz"
+    controller = ScheduleController.load(path)
+    with pytest.raises(ValueError, match="decides between mse, l1"):
+        controller.check_fits(_tiny("classification"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(checkpointing.CheckpointError, match="damaged"):
+        ScheduleController.load(path)
+    with pytest.raises(checkpointing.CheckpointError, match="no file"):
+        ScheduleController.load(tmp_path / "nothing.npz")
+    with pytest.raises(ValueError, match="Unknown task 'juggling'"):
+        options.recipe("juggling")
+    with pytest.raises(ValueError, match="Unknown algorithm 'guess'"):
+        options.recipe("regression", algorithm="guess")
