@@ -22,11 +22,13 @@ from lopt_tf.metatraining import (
     meta_optimizers,
 )
 from lopt_tf.optimizers import registry
-from train_scripts import benchmark, evaluate, metatrain, quickstart
+from train_scripts import autoloss, benchmark, evaluate, metatrain, quickstart
+from train_scripts.suites import autoloss as autoloss_suite
 from train_scripts.suites import scaling, update
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAMS = {
+    "autoloss": autoloss,
     "benchmark": benchmark,
     "evaluate": evaluate,
     "metatrain": metatrain,
@@ -523,3 +525,77 @@ np.savez(sys.argv[2], *model.get_weights())
     with np.load(paths[1]) as file:
         for name, array in zip(file.files, model.get_weights()):
             np.testing.assert_allclose(file[name], array, rtol=1e-5, atol=1e-7)
+
+
+AUTOLOSS = [
+    "--task=regression",
+    "--set=dimensions=3",
+    "--set=max_steps=40",
+    "--compile_cache=",
+]
+
+
+def _autoloss(mode, folder, *more):
+    arguments = [*AUTOLOSS, f"--mode={mode}", f"--output_dir={folder}", *more]
+    return autoloss.main(["autoloss", *arguments])
+
+
+def test_autoloss_trains_and_compares(tmp_path, capsys):
+    few = ("--starts=3", "--tuning_starts=2", "--nofine")
+    budget = ("--episodes=4", "--parallel=2")
+    assert _autoloss("train", tmp_path, *budget) == 0
+    assert len(_rows(tmp_path / "rounds.csv")) == 2
+    assert (tmp_path / "training.png").stat().st_size > 1000
+    assert _autoloss("train", tmp_path, *budget) == 2
+    assert "already holds" in capsys.readouterr().err
+    assert _autoloss("train", tmp_path, *budget, "--resume") == 0
+    assert _autoloss("baseline", tmp_path, *few) == 0
+    tuned = (tmp_path / "tuning.json").read_text()
+    assert _autoloss("test", tmp_path, *few) == 0
+    # What was tuned is not tuned again.
+    assert (tmp_path / "tuning.json").read_text() == tuned
+    assert capsys.readouterr().out.count("Tuning fixed") == 1
+    single = _rows(tmp_path / "test.csv")
+    rows = {r["schedule"]: r for r in _rows(tmp_path / "test_summary.csv")}
+    values = {
+        name: [float(r["test"]) for r in single if r["schedule"] == name]
+        for name in ("controller", "1:1")
+    }
+    difference = np.subtract(values["controller"], values["1:1"]).mean()
+    np.testing.assert_allclose(
+        float(rows["1:1"]["difference"]), difference, rtol=1e-6
+    )
+    # The same schedules gave the same results without the controller.
+    before = _rows(tmp_path / "baselines.csv")
+    assert [r for r in single if r["schedule"] != "controller"] == before
+    assert (tmp_path / "schedule.png").stat().st_size > 1000
+    assert _autoloss("transfer", tmp_path, *few) == 0
+    assert len(_rows(tmp_path / "transfer.csv")) == 6
+
+
+def test_autoloss_answers_mistakes(tmp_path, capsys):
+    (tmp_path / "tuning.json").write_text("{")
+    mistakes = {
+        ("test", "--controller=/nonexistent.npz"): "no file",
+        ("train", "--set=size=3"): "Unknown: size",
+        ("train", "--set=dimensions"): "name=value",
+        ("train", "--episodes=0"): "`episodes` must be at least 1",
+        ("train", "--task=juggling"): "regression",
+        ("baseline",): "Delete it to tune anew",
+    }
+    for (mode, *more), answer in mistakes.items():
+        assert _autoloss(mode, tmp_path, *more) == 2
+        assert answer in capsys.readouterr().err
+
+
+def test_benchmark_of_autoloss(tmp_path, monkeypatch):
+    monkeypatch.setattr(autoloss_suite, "_STEPS", 20)
+    path = tmp_path / "speed.json"
+    arguments = ["--suite=autoloss", "--instances=1,2", "--repetitions=1"]
+    assert benchmark.main(["b", *arguments, f"--output={path}"]) == 0
+    names = [row["name"] for row in json.loads(path.read_text())]
+    assert names[:2] == [
+        "autoloss/regression/episodes=1",
+        "autoloss/regression/episodes=2",
+    ]
+    assert len(names) == 5

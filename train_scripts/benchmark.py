@@ -6,8 +6,9 @@ metatraining: inner steps per second of the gradient estimators. update: a
 train step with the learned optimizer over one with Adam. scaling: time per
 inner step against parameters, tensors and instances, with a plot beside the
 file. corpus: one pass through problems, two meta-updates each, and the share
-of compilation. Repetitions of what is compared alternate, and medians are
-taken.
+of compilation. autoloss: task steps per second of episodes under a policy, and
+a matrix product beside them. Repetitions of what is compared alternate, and
+medians are taken.
 """
 
 import json
@@ -22,7 +23,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_enum(
     "suite",
     "metatraining",
-    ["metatraining", "update", "scaling", "corpus"],
+    ["metatraining", "update", "scaling", "corpus", "autoloss"],
     "What to measure.",
     flag_values=FLAGS,
 )
@@ -39,7 +40,8 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "instances",
     None,
-    "Instances side by side; 1,32 if not given, 8 with --suite=corpus.",
+    "Instances side by side (with --suite=autoloss: episodes). If not given: "
+    "1,32; 8 with --suite=corpus, 1,64 with --suite=autoloss.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -100,7 +102,14 @@ def _corpus():
         )
 
 
+def _autoloss():
+    from train_scripts.suites import autoloss
+
+    return autoloss.measure(_instances([1, 64]), FLAGS.repetitions)
+
+
 SUITES = {
+    "autoloss": _autoloss,
     "metatraining": _metatraining,
     "update": _update,
     "scaling": _scaling,
