@@ -36,7 +36,7 @@ _HOMES = {
     "SparseProblem": "problems.wrappers",
     "KerasModelProblem": "problems.keras_model",
 }
-_MODULES = ("corpus", "datasets")
+_MODULES = ("alternating", "corpus", "datasets")
 
 __all__ = [*_HOMES, *_MODULES]
 

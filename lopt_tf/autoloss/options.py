@@ -78,6 +78,7 @@ _REGRESSION = ControllerOptions(
     logit_scale=2.0,
     learning_rate=0.01,
     final_scale=20_000.0,
+    step_scale=0.3,
     collapse_after=2000,
 )
 _CLASSIFICATION = ControllerOptions(
