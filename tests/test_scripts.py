@@ -571,6 +571,15 @@ def test_autoloss_trains_and_compares(tmp_path, capsys):
     assert (tmp_path / "schedule.png").stat().st_size > 1000
     assert _autoloss("transfer", tmp_path, *few) == 0
     assert len(_rows(tmp_path / "transfer.csv")) == 6
+    capsys.readouterr()
+    assert _autoloss("transfer", tmp_path, *few, "--set=size=3") == 2
+    assert "Unknown: size" in capsys.readouterr().err
+    # Another task than that of the training is tuned anew, and said.
+    other = ("--set=noise=1.0", *few)
+    assert _autoloss("test", tmp_path, *other) == 0
+    output = capsys.readouterr().out
+    assert "trained with noise 2.0 instead of 1.0" in output
+    assert "Tuning fixed" in output
 
 
 def test_autoloss_answers_mistakes(tmp_path, capsys):
@@ -579,6 +588,8 @@ def test_autoloss_answers_mistakes(tmp_path, capsys):
         ("test", "--controller=/nonexistent.npz"): "no file",
         ("train", "--set=size=3"): "Unknown: size",
         ("train", "--set=dimensions"): "name=value",
+        ("train", "--set=role=task"): "--mode decides",
+        ("train", "--set=dimensions=0"): "`dimensions` must be a positive",
         ("train", "--episodes=0"): "`episodes` must be at least 1",
         ("train", "--task=juggling"): "regression",
         ("baseline",): "Delete it to tune anew",

@@ -10,7 +10,7 @@ controller.npz (the last), rounds.csv, training.png, checkpoints and TensorBoard
 scalars. baseline: fixed schedules, tuned on validation data. test: the
 controller beside them, on starts that nothing else has seen. transfer: the
 frozen controller on tasks that it was not trained on, beside schedules that are
-tuned anew. The test split is read once, after every choice is made.
+tuned anew. The test split is read only after every choice has been made.
 """
 
 import json
@@ -139,13 +139,16 @@ def test(folder):
     controller = _controller(folder)
     task = _task()
     controller.check_fits(task)
+    _note_other_task(controller, task)
     chosen = _chosen(folder)
     values, shares = comparison.run_controller(task, controller, FLAGS.starts)
     results = comparison.run_baselines(task, chosen, FLAGS.starts)
     rows = comparison.summary(task, results, values)
     everything = {"controller": ("learned", values), **results}
     _write(folder, "test", rows, everything)
-    plots.plot_schedule(folder / "schedule.png", shares, task.actions, 500)
+    plots.plot_schedule(
+        folder / "schedule.png", shares, task.actions, task.max_steps
+    )
     plots.plot_results(folder / "test.png", everything, task.result_name)
     command_line.say(f"Plots: {folder}/schedule.png, test.png")
 
@@ -154,15 +157,18 @@ def transfer(folder):
     """Runs a frozen controller on tasks that it was not trained on."""
     from lopt_tf.autoloss import comparison
     from lopt_tf.evaluation import curves
-    from problems import alternating
 
     controller = _controller(folder)
-    given = _given()
-    configs = [given] if given else comparison.TRANSFER[FLAGS.task]
+    configs = comparison.TRANSFER[FLAGS.task]
+    if FLAGS.set:
+        configs = [_given()]
+    tasks = {
+        ", ".join(f"{k}={v}" for k, v in config.items()): _new_task(config)
+        for config in configs
+    }
     rows = comparison.transfer(
-        alternating.TASKS[FLAGS.task],
+        tasks,
         controller,
-        configs,
         FLAGS.starts,
         FLAGS.tuning_starts,
         command_line.say,
@@ -181,10 +187,13 @@ _MODES = {
 
 
 def _task(**more):
+    return _new_task({**_given(), **more})
+
+
+def _new_task(given):
     from problems import alternating
 
     task = alternating.TASKS[FLAGS.task]
-    given = {**_given(), **more}
     try:
         return task(**given)
     except TypeError:
@@ -204,6 +213,8 @@ def _given():
         name, equals, value = text.partition("=")
         if not equals:
             raise flags.Error(f"--set takes name=value. Received: {text}")
+        if name == "role":
+            raise flags.Error("--mode decides the role; leave --set=role.")
         try:
             config[name] = json.loads(value)
         except json.JSONDecodeError:
@@ -214,8 +225,28 @@ def _given():
 def _controller(folder):
     from lopt_tf import autoloss
 
-    path = FLAGS.controller or folder / "best.npz"
+    path = pathlib.Path(FLAGS.controller or folder / "best.npz")
+    if not path.exists() and (folder / "controller.npz").exists():
+        raise ValueError(
+            f"There is no file {path}: the training has not come to a "
+            "validation yet. Go on with it, or give "
+            f"--controller={folder}/controller.npz."
+        )
     return autoloss.ScheduleController.load(path)
+
+
+def _note_other_task(controller, task):
+    """Says so if a controller was trained on another task."""
+    trained = controller.facts.get("task", {})
+    differing = [
+        f"{name} {trained[name]} instead of {value}"
+        for name, value in task.get_config().items()
+        if name != "role" and trained.get(name, value) != value
+    ]
+    if differing:
+        command_line.say(
+            f"note: the controller was trained with {', '.join(differing)}."
+        )
 
 
 def _chosen(folder):
@@ -224,11 +255,15 @@ def _chosen(folder):
     from lopt_tf.evaluation import curves
 
     task = _task()
+    grids = baselines.grids(task, FLAGS.fine)
     settings = {
         "task": task.name,
         **task.get_config(),
         "tuning_starts": FLAGS.tuning_starts,
-        "fine": FLAGS.fine,
+        "candidates": {
+            name: [c.label for c in candidates]
+            for name, candidates in grids.items()
+        },
     }
     path = folder / "tuning.json"
     labels = _known_choices(path, settings)
@@ -238,11 +273,9 @@ def _chosen(folder):
             task, FLAGS.tuning_starts, FLAGS.fine, command_line.say
         )
         labels = {name: c.label for name, c in chosen.items()}
-        folder.mkdir(parents=True, exist_ok=True)
         curves.write_csv(folder / "tuning.csv", rows)
         content = {"settings": settings, "chosen": labels}
         path.write_text(json.dumps(content, indent=1) + "\n")
-    grids = baselines.grids(task, FLAGS.fine)
     tuned = {
         name: next(c for c in grids[name] if c.label == label)
         for name, label in labels.items()
@@ -268,7 +301,6 @@ def _write(folder, name, rows, results):
     from lopt_tf.autoloss.starts import starts
     from lopt_tf.evaluation import curves
 
-    folder.mkdir(parents=True, exist_ok=True)
     single = [
         {"schedule": key, "setting": label, "start": seed, "test": float(x)}
         for key, (label, values) in results.items()
@@ -285,7 +317,9 @@ def _program():
         raise flags.Error("--output_dir must be given.")
     command_line.set_compile_cache(FLAGS.compile_cache)
     command_line.set_threads(FLAGS.threads)
-    _MODES[FLAGS.mode](pathlib.Path(FLAGS.output_dir))
+    folder = pathlib.Path(FLAGS.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    _MODES[FLAGS.mode](folder)
 
 
 def main(argv):

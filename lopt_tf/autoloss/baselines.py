@@ -58,7 +58,13 @@ def grids(task, fine=True):
     penalty = getattr(task, "penalty", 1.0)
     factors = np.geomspace(0.25, 8.0, 31 if fine else 11)
     chances = np.linspace(0.02, 0.98, 49) if fine else np.arange(1, 20) / 20
-    gaps = np.geomspace(0.005, 20, 31 if fine else 11)
+    # Negative: the validation loss may well be the lower one.
+    gaps = np.concatenate(
+        [
+            np.linspace(-0.5, 0.5, 21 if fine else 6),
+            np.geomspace(0.6, 20, 10 if fine else 5),
+        ]
+    )
     ratios = [(1, 1)] + [(1, k) for k in _RATIOS] + [(k, 1) for k in _RATIOS]
     return {
         "best ratio": [
@@ -84,7 +90,7 @@ def grids(task, fine=True):
     }
 
 
-def run(task, candidates, seeds, split, stop=None):
+def run(task, candidates, seeds, split):
     """Results [len(candidates), len(seeds)] of schedules of one kind.
 
     All candidates and starts run side by side.
@@ -94,7 +100,6 @@ def run(task, candidates, seeds, split, stop=None):
     state, _ = episodes.play(
         episodes.Episodes(task, schedule),
         list(seeds) * len(candidates),
-        stop=stop,
     )
     results = task.result(state, split).numpy()
     return results.reshape(len(candidates), len(seeds))

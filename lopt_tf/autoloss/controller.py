@@ -24,6 +24,8 @@ class ScheduleController:
         self.features = tuple(features)
         self.policy = policy.Policy(**policy_config)
         self.policy.build([None, len(self.features)])
+        # Of the training that it comes from; set by `load`.
+        self.facts = {}
 
     def schedule(self):
         """The `PolicySchedule` that samples from the policy."""
@@ -79,6 +81,7 @@ class ScheduleController:
         try:
             controller = cls(**found["config"])
             controller.set_weights(arrays)
+            controller.facts = found.get("training", {})
         except (KeyError, TypeError, ValueError) as error:
             raise checkpointing.CheckpointError(
                 f"{path} does not describe a controller ({error})."

@@ -5,6 +5,9 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+# Steps in one compiled call.
+SEGMENT = 500
+
 
 class Records(typing.NamedTuple):
     """What happened in T steps of E episodes.
@@ -16,6 +19,7 @@ class Records(typing.NamedTuple):
         reward: step rewards [T, E].
         alive: whether the episode had not finished before the step [T, E].
         following: what the policy would see after the last step [E, features].
+        finished: whether the episode has finished after the last step [E].
     """
 
     features: tf.Tensor
@@ -24,6 +28,7 @@ class Records(typing.NamedTuple):
     reward: tf.Tensor
     alive: tf.Tensor
     following: tf.Tensor
+    finished: tf.Tensor
 
     @property
     def actions(self):
@@ -43,7 +48,9 @@ class Episodes:
         step_reward: a function from metadata to rewards [E], or None.
     """
 
-    def __init__(self, task, schedule, segment_length=500, step_reward=None):
+    def __init__(
+        self, task, schedule, segment_length=SEGMENT, step_reward=None
+    ):
         self.task = task
         self.schedule = schedule
         self.segment_length = segment_length
@@ -112,10 +119,7 @@ class Episodes:
             draw,
             state,
             metadata,
-            (
-                *records,
-                following.features,
-            ),
+            (*records, following.features, metadata["finished"]),
         )
 
     def _shapes(self, step, draw, state, metadata):
@@ -127,14 +131,14 @@ class Episodes:
         return [*shapes, (tf.float32, [count]), (tf.bool, [count])]
 
 
-def play(episodes, seeds, draw=0, stop=None):
+def play(episodes, seeds, draw=0):
     """Runs episodes to their end.
 
     Args:
         episodes: `Episodes`.
         seeds: E integers: the initial models.
-        draw: an integer: the actions' random numbers.
-        stop: a function called between segments; it may raise.
+        draw: an integer: the actions' random numbers, which also depend on
+            an episode's place among the others.
 
     Returns:
         state: the task's final state.
@@ -145,8 +149,6 @@ def play(episodes, seeds, draw=0, stop=None):
     while not episodes.finished(position):
         position, records = episodes.advance(position)
         shares.append(action_shares(records))
-        if stop:
-            stop()
     return position[2], np.stack(shares)
 
 

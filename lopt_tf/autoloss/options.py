@@ -1,4 +1,11 @@
-"""Settings of a controller and its training; the published ones by task."""
+"""Settings of a controller and its training, by task.
+
+Features, networks, rewards and clipping are the published ones. What differs,
+because many episodes run side by side and share one update: the learning rate
+(published: 0.001, an update after each episode), the weight of the step rewards
+in regression (published: 1; they pull the policy beyond the best final reward),
+and the number of episodes in classification (published: up to 40,000).
+"""
 
 import dataclasses
 
@@ -48,7 +55,7 @@ class ControllerOptions:
     discount: float = 0.9
     gae_lambda: float = 0.95
     clip: float = 0.2
-    validate_every: int = 5
+    validate_every: int = 2
     seed: int = 0
 
     def __post_init__(self):

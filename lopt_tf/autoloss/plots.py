@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lopt_tf.autoloss.episodes import SEGMENT
 from lopt_tf.evaluation import plots
 
 
@@ -15,18 +16,18 @@ def _pyplot():
     return pyplot
 
 
-def plot_schedule(path, shares, actions, segment_length):
+def plot_schedule(path, shares, actions, max_steps):
     """The share of each action over the steps of an episode.
 
     Args:
         path: the PNG file to write.
         shares: [segments, actions].
         actions: their names.
-        segment_length: steps of a segment.
+        max_steps: where the axis ends.
     """
     pyplot = _pyplot()
     figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    steps = (np.arange(len(shares)) + 0.5) * segment_length
+    steps = np.minimum((np.arange(len(shares)) + 0.5) * SEGMENT, max_steps)
     for name, share in zip(actions, np.transpose(shares)):
         axis.plot(steps, share, label=name, marker="o", markersize=3)
     axis.set(
@@ -42,9 +43,11 @@ def plot_schedule(path, shares, actions, segment_length):
 
 
 def plot_training(path, history, result_name):
-    """Results on the training's and the validation task over episodes."""
+    """Rewards and results over episodes."""
     pyplot = _pyplot()
-    figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure, (axis, below) = pyplot.subplots(
+        2, 1, figsize=(7, 6), sharex=True, layout="constrained"
+    )
     episodes = [row["episodes"] for row in history]
     axis.plot(
         episodes,
@@ -60,12 +63,14 @@ def plot_training(path, history, result_name):
         markersize=4,
     )
     axis.set(
-        xlabel="episodes",
         ylabel=f"validation {result_name}",
         title="Training of the controller",
     )
-    axis.grid(alpha=0.25)
     axis.legend(frameon=False)
+    below.plot(episodes, [row["reward"] for row in history], color="#229954")
+    below.set(xlabel="episodes", ylabel="final reward")
+    for each in (axis, below):
+        each.grid(alpha=0.25)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

@@ -14,8 +14,8 @@ _BATCHES = 3
 class PPO:
     """Updates a policy every 50 task steps from step rewards alone.
 
-    The replay holds the last 200 transitions of each episode; each update goes
-    through it once, in batches of 64 transitions an episode.
+    The replay holds the last 200 transitions of each episode; each update
+    takes three batches from it, of 64 transitions an episode.
 
     Args:
         policy: a `Policy`.
@@ -74,7 +74,8 @@ class PPO:
         values = self._values(features)
         options = self.options
         # An episode that has finished has no value any more.
-        last = self._values(parts[-1].following.numpy()) * alive[-1]
+        last = self._values(parts[-1].following.numpy())
+        last = last * ~parts[-1].finished.numpy()
         advantages = generalised_advantages(
             rewards, values, last, alive, options.discount, options.gae_lambda
         )

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lopt_tf.autoloss import episodes
 from lopt_tf.autoloss import rewards as rewards_lib
 
 
@@ -19,7 +20,7 @@ class Reinforce:
         options: `ControllerOptions`.
     """
 
-    segment_length = 500
+    segment_length = episodes.SEGMENT
 
     def __init__(self, policy, options):
         self.policy = policy
@@ -130,10 +131,14 @@ def policy_gradient(
 
 
 def relative(rewards, alive):
-    """Rewards [T, E] minus the mean of the episodes still alive."""
-    count = np.maximum(alive.sum(1, keepdims=True), 1)
-    mean = (rewards * alive).sum(1, keepdims=True) / count
-    return np.where(alive, rewards - mean, 0.0)
+    """Rewards [T, E] minus the mean of the other episodes still alive.
+
+    An episode that is the last alive keeps its rewards as they are.
+    """
+    count = alive.sum(1, keepdims=True)
+    total = (rewards * alive).sum(1, keepdims=True)
+    others = (total - rewards) / np.maximum(count - 1, 1)
+    return np.where(alive, rewards - np.where(count > 1, others, 0.0), 0.0)
 
 
 def _named(variables):

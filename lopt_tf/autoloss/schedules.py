@@ -9,6 +9,8 @@ import typing
 
 import tensorflow as tf
 
+from lopt_tf.autoloss import metadata as metadata_lib
+
 
 class Choice(typing.NamedTuple):
     """What a schedule decides for E episodes.
@@ -82,9 +84,8 @@ class WatchOverfitting(Schedule):
     """
 
     def weights(self, metadata, step, seed):
-        train = metadata["train_loss"]
-        gap = (metadata["valid_loss"] - train) / train
-        return tf.one_hot(tf.cast(gap > self.settings, tf.int32), 2)
+        behind = metadata_lib.gap(metadata) > self.settings
+        return tf.one_hot(tf.cast(behind, tf.int32), 2)
 
 
 class PolicySchedule:

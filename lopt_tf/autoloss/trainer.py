@@ -127,7 +127,7 @@ class Trainer:
 
     def play_round(self):
         """One round of episodes and what is learned from it: a dictionary."""
-        began, options = time.monotonic(), self.options
+        options = self.options
         epsilon = self.learner.epsilon(self.round / options.rounds)
         self.schedule.epsilon.assign(epsilon)
         seeds = training_starts(options.seed, self.round, options.parallel)
@@ -159,7 +159,6 @@ class Trainer:
         row["restarts"] = self.restarts
         row["validation"] = self._validate_if_due()
         self.history.append(row)
-        self.seconds = time.monotonic() - began
         return row
 
     def _draw(self, purpose):
@@ -210,7 +209,7 @@ class Trainer:
         for name, array in (self.best_weights or {}).items():
             arrays[f"best/{name}"] = array
         return arrays, {
-            "settings": self._settings(),
+            "settings": self.settings(),
             "learner": learner,
             "round": self.round,
             "restarts": self.restarts,
@@ -223,9 +222,10 @@ class Trainer:
     def restore(self, arrays, metadata):
         """Goes on from a snapshot of the same settings."""
         differing = [
-            name
-            for name, value in self._settings().items()
-            if metadata["settings"].get(name) != value
+            f"{part}.{name}"
+            for part, values in self.settings().items()
+            for name, value in values.items()
+            if metadata["settings"].get(part, {}).get(name) != value
         ]
         if differing:
             raise checkpointing.CheckpointError(
@@ -252,12 +252,17 @@ class Trainer:
         ):
             setattr(self, name, metadata[name])
 
-    def _settings(self):
+    def settings(self):
         """What a checkpoint must agree with; more episodes may be run."""
         options = dataclasses.asdict(self.options)
         del options["episodes"]
         options["features"] = list(options["features"])
-        return {"task": self.task.name, **self.task.get_config(), **options}
+        judge = self.validation_task
+        return {
+            "task": {"name": self.task.name, **self.task.get_config()},
+            "validation_task": {} if judge is None else judge.get_config(),
+            "options": options,
+        }
 
 
 class _Files:
@@ -289,15 +294,13 @@ class _Files:
         self.checkpoints.save(metadata["round"], arrays, metadata)
         controller = self.trainer.controller.copy()
         controller.set_weights(arrays)
-        controller.save(self.folder / "controller.npz", **self._facts())
+        facts = {"training": self.trainer.settings()}
+        controller.save(self.folder / "controller.npz", **facts)
         if self.trainer.best_weights is not None:
             best = self.trainer.best_controller()
-            best.save(self.folder / "best.npz", **self._facts())
+            best.save(self.folder / "best.npz", **facts)
         if self._writer:
             self._writer.flush()
-
-    def _facts(self):
-        return {"training": self.trainer._settings()}
 
     def log(self, row):
         if not self.folder:
@@ -349,13 +352,10 @@ class _Progress:
             f"{name} {row[f'share/{name}']:.2f}"
             for name in trainer.task.actions
         )
-        best = trainer.best_score
-        if trainer.task.higher_is_better:
-            best = -best
         self._say(
             f"episode {row['episodes']}/{trainer.options.episodes}  "
             f"{trainer.task.result_name} {row['result']:.4f}  {shares}  "
-            f"best validation {best:.4f}  {speed:,.0f} task steps/s  "
+            f"{self._best()}{speed:,.0f} task steps/s  "
             f"{left / 60:.1f} min left"
         )
         if row["collapsed"]:
@@ -363,6 +363,13 @@ class _Progress:
                 f"{row['collapsed']} episodes collapsed onto one action; "
                 f"{row['restarts']} restarts of the controller so far"
             )
+
+    def _best(self):
+        score = self._trainer.best_score
+        if not np.isfinite(score):
+            return ""
+        sign = -1 if self._trainer.task.higher_is_better else 1
+        return f"best validation {sign * score:.4f}  "
 
 
 def _action_shares(names, actions, alive):

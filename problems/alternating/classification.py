@@ -5,7 +5,7 @@ import sklearn.datasets
 import tensorflow as tf
 
 from problems.alternating.regression import role_places
-from problems.alternating.supervised import SupervisedTask
+from problems.alternating.supervised import SupervisedTask, check_positive
 
 _ROWS = (200, 1000, 200, 1000, 1000)
 _ACTIVATIONS = {
@@ -21,9 +21,9 @@ class Classification(SupervisedTask):
     """Classification with a fully connected net (AutoLoss, section 5.1).
 
     Two of the features say everything, two more repeat it, all others are
-    noise. Weights begin normal with standard deviation 0.1 (which gives the
-    release's figures), biases at zero. The best validation is that with the
-    highest accuracy.
+    noise. Weights begin normal with standard deviation 0.1, biases at zero
+    (with which the release's figures are reached). The best validation is that
+    with the highest accuracy.
 
     Args:
         role: see `Regression`.
@@ -57,6 +57,15 @@ class Classification(SupervisedTask):
         patience=20,
     ):
         super().__init__(learning_rate, max_steps, patience)
+        check_positive(int, features=features, data_seed=data_seed)
+        check_positive(float, penalty=penalty)
+        for width in hidden:
+            check_positive(int, hidden=width)
+        if features < 4 or not 0 <= label_noise <= 1:
+            raise ValueError(
+                "`features` must be at least 4, `label_noise` between 0 and "
+                f"1. Received: features={features}, label_noise={label_noise}"
+            )
         if activation not in _ACTIVATIONS:
             raise ValueError(
                 f"Unknown activation {activation!r}. Known: "

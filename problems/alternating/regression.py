@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from problems.alternating.supervised import SupervisedTask
+from problems.alternating.supervised import SupervisedTask, check_positive
 
 _ROWS = 200
 _ROLES = {"controller": (0, 1), "task": (2, 3)}
@@ -43,6 +43,8 @@ class Regression(SupervisedTask):
         patience=100,
     ):
         super().__init__(learning_rate, max_steps, patience)
+        check_positive(int, dimensions=dimensions, data_seed=data_seed)
+        check_positive(float, noise=noise, penalty=penalty)
         self.role = role
         self.data_seed = data_seed
         self.dimensions = dimensions

@@ -16,7 +16,9 @@ class SupervisedTask(AlternatingTask):
     share) with the gradient of the chosen loss. Every `period` steps the
     model is validated. An episode ends after `max_steps` steps, or after
     `patience` validations in a row none of which was better than the one
-    before; its result is that of the best validation.
+    before; its result is that of the best validation. (Counting from the best
+    validation instead ends schedules with noise in them, such as coins, long
+    before they have converged: the release's figures were not reached so.)
 
     A subclass gives the data and the functions `initial_params`, `losses` and
     `measure`.
@@ -34,6 +36,8 @@ class SupervisedTask(AlternatingTask):
     period = 10
 
     def __init__(self, learning_rate, max_steps, patience):
+        check_positive(float, learning_rate=learning_rate)
+        check_positive(int, max_steps=max_steps, patience=patience)
         self.learning_rate = learning_rate
         self.max_steps = max_steps
         self.patience = patience
@@ -190,6 +194,19 @@ class SupervisedTask(AlternatingTask):
             for name, value in state[split].items():
                 metadata[f"{split}_{name}"] = value
         return metadata
+
+
+def check_positive(kind, **values):
+    """Raises ValueError unless all values are positive numbers of a kind."""
+    allowed = (int,) if kind is int else (int, float)
+    for name, value in values.items():
+        fits = isinstance(value, allowed) and not isinstance(value, bool)
+        if not fits or value <= 0:
+            what = "integer" if kind is int else "number"
+            raise ValueError(
+                f"`{name}` must be a positive {what}. "
+                f"Received: {name}={value!r}"
+            )
 
 
 def _align(values, like):
