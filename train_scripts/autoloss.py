@@ -147,7 +147,10 @@ def test(folder):
     everything = {"controller": ("learned", values), **results}
     _write(folder, "test", rows, everything)
     plots.plot_schedule(
-        folder / "schedule.png", shares, task.actions, task.max_steps
+        folder / "schedule.png",
+        shares,
+        task.actions,
+        comparison.segment_length(task),
     )
     plots.plot_results(folder / "test.png", everything, task.result_name)
     command_line.say(f"Plots: {folder}/schedule.png, test.png")

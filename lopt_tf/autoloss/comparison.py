@@ -44,10 +44,16 @@ def run_controller(task, controller, count):
     """(test results [count], action shares [segments, actions])."""
     controller.check_fits(task)
     state, shares = episodes.play(
-        episodes.Episodes(task, controller.schedule()), starts("test", count)
+        episodes.Episodes(task, controller.schedule(), segment_length(task)),
+        starts("test", count),
     )
     # Some episode is alive in every segment that was run.
     return task.result(state, "test").numpy(), np.nanmean(shares, axis=1)
+
+
+def segment_length(task):
+    """Steps over which `run_controller` takes shares: 40 in an episode."""
+    return max(task.period, task.max_steps // 40)
 
 
 def summary(task, results, controller=None):

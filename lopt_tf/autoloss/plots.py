@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from lopt_tf.autoloss.episodes import SEGMENT
 from lopt_tf.evaluation import plots
 
 
@@ -16,18 +15,18 @@ def _pyplot():
     return pyplot
 
 
-def plot_schedule(path, shares, actions, max_steps):
+def plot_schedule(path, shares, actions, segment_length):
     """The share of each action over the steps of an episode.
 
     Args:
         path: the PNG file to write.
         shares: [segments, actions].
         actions: their names.
-        max_steps: where the axis ends.
+        segment_length: steps of a segment.
     """
     pyplot = _pyplot()
     figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    steps = np.minimum((np.arange(len(shares)) + 0.5) * SEGMENT, max_steps)
+    steps = (np.arange(len(shares)) + 0.5) * segment_length
     for name, share in zip(actions, np.transpose(shares)):
         axis.plot(steps, share, label=name, marker="o", markersize=3)
     axis.set(
