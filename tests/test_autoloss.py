@@ -686,3 +686,11 @@ def test_damaged_and_foreign_files(tmp_path):
         options.recipe("juggling")
     with pytest.raises(ValueError, match="Unknown algorithm 'guess'"):
         options.recipe("regression", algorithm="guess")
+
+
+def test_release_figures_stand_beside_its_own_task_only():
+    values = {"1:1": ("1:1", np.array([4.0, 5.0]))}
+    (row,) = comparison.summary(alternating.Regression(), values)
+    assert row["release"] == "4.281 +- 0.034"
+    (row,) = comparison.summary(_tiny("regression"), values)
+    assert "release" not in row
