@@ -1,0 +1,49 @@
+"""Progress of an experiment: runs done, speed, time left."""
+
+import time
+
+
+class Progress:
+    """One line for each finished piece of work.
+
+    Args:
+        report: a function of one line of text, or None for silence.
+    """
+
+    def __init__(self, report=None):
+        self._report = report or (lambda line: None)
+        self._began = time.monotonic()
+        self._steps = 0
+        self._fresh = 0
+        self.planned = 0
+        self.done = 0
+
+    def plan(self, runs):
+        """More runs than were known of."""
+        self.planned += runs
+
+    def add(self, what, runs, steps, fresh=True):
+        """Some runs are there.
+
+        Args:
+            what: what they are, for the reader.
+            runs: how many.
+            steps: optimizer steps altogether.
+            fresh: whether they were done now, and not found.
+        """
+        self.done += runs
+        self.planned = max(self.planned, self.done)
+        if not fresh:
+            return
+        self._fresh += runs
+        self._steps += steps
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        left = (self.planned - self.done) * seconds / self._fresh
+        self._report(
+            f"{what}: {self.done}/{self.planned} runs done, "
+            f"{self._steps / seconds:,.0f} steps/s, {left / 60:.1f} min left"
+        )
+
+    def say(self, line):
+        """Reports something else."""
+        self._report(line)
