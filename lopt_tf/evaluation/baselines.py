@@ -77,9 +77,7 @@ class MomentumRule(_TunedRule):
         return velocity, None, {"velocity": velocity}
 
 
-BASELINES = {
-    rule.name: rule for rule in (AdamRule, RMSPropRule, MomentumRule)
-}
+BASELINES = {rule.name: rule for rule in (AdamRule, RMSPropRule, MomentumRule)}
 
 
 class SideBySide(_TunedRule):

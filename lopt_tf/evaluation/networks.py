@@ -76,7 +76,9 @@ def _fully_connected(hidden, activation="relu", batch=_BATCH):
 
 
 def _convnet(activation):
-    return ConvNet((8, 8, 1), 10, _digits_dataset(), _BATCH, activation=activation)
+    return ConvNet(
+        (8, 8, 1), 10, _digits_dataset(), _BATCH, activation=activation
+    )
 
 
 def _keras_digits(build):
@@ -105,9 +107,7 @@ def _batch_norm_convnet():
     stack = [layers.Input((8, 8, 1))]
     for filters, strides in ((8, 1), (16, 2)):
         stack.append(
-            layers.Conv2D(
-                filters, 3, strides, padding="same", use_bias=False
-            )
+            layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)
         )
         stack.append(layers.BatchNormalization())
         stack.append(layers.Activation("relu"))

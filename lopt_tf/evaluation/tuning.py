@@ -62,9 +62,7 @@ def search(run, names, start=START, chunk=4, bounds=(LOWEST, HIGHEST)):
 
     try_rates({name: list(start) for name in names})
     while True:
-        wanted = {
-            name: _beyond(scores[name], chunk, bounds) for name in names
-        }
+        wanted = {name: _beyond(scores[name], chunk, bounds) for name in names}
         if not any(wanted.values()):
             break
         try_rates(wanted)
