@@ -29,17 +29,21 @@ class Speedup:
     never: bool
 
 
-def running_minimum(losses, window=WINDOW):
-    """The least mean of `window` successive losses so far, one per window.
+def window_means(losses, window=WINDOW):
+    """Means of `window` successive losses; the first is that of step `window`.
 
-    The first entry belongs to step `window`. Means of what is not finite are
-    infinite; fewer losses than a window make one mean.
+    Means of what is not finite are infinite; fewer losses than a window make
+    one mean.
     """
     losses = np.asarray(losses, float)
     losses = np.where(np.isfinite(losses), losses, np.inf)
     window = min(window, len(losses))
-    means = np.lib.stride_tricks.sliding_window_view(losses, window).mean(-1)
-    return np.minimum.accumulate(means)
+    return np.lib.stride_tricks.sliding_window_view(losses, window).mean(-1)
+
+
+def running_minimum(losses):
+    """The least 20-step mean so far, from step 20 on."""
+    return np.minimum.accumulate(window_means(losses))
 
 
 def reached(losses):
