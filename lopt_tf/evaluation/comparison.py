@@ -1,6 +1,7 @@
 """Learned optimizers and tuned baselines on problems, seed by seed."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -34,10 +35,12 @@ class Contender:
     Attributes:
         rule: the `UpdateRule`.
         weights: {name: array [out, in]}.
+        source: the file or the name that they were read from, if any.
     """
 
     rule: object
     weights: dict
+    source: object = None
 
 
 def compare(study, problems, learned, plan, names=tuple(baselines.BASELINES)):
@@ -53,12 +56,15 @@ def compare(study, problems, learned, plan, names=tuple(baselines.BASELINES)):
     Returns:
         (curves of the comparison, rows about every learning rate tried).
     """
-    pairs = [_Pair(study, name, problems[name], plan) for name in problems]
+    pairs = [
+        _Pair(study, name, problem, plan, names)
+        for name, problem in problems.items()
+    ]
     for pair in pairs:
-        study.progress.plan(pair.expected(len(learned), names))
+        study.progress.plan(pair.expected(len(learned)))
     results, tuned = [], []
     for pair in pairs:
-        choices = pair.tune(names)
+        choices = pair.tune()
         tuned += _tuning_rows(pair.name, choices)
         for label, contender in learned.items():
             results += pair.learned(label, contender)
@@ -69,34 +75,39 @@ def compare(study, problems, learned, plan, names=tuple(baselines.BASELINES)):
 class _Pair:
     """One problem with all its optimizers."""
 
-    def __init__(self, study, name, problem, plan):
+    def __init__(self, study, name, problem, plan, names):
         self.name = name
+        self._names = list(names)
         self._study = study
         self._problem = problem
         self._plan = plan
         self._rule = baselines.SideBySide()
         self._lanes = None
 
-    def expected(self, num_learned, names):
+    def expected(self, num_learned):
         """Runs to come, if no grid grows."""
-        plan = self._plan
+        plan, count = self._plan, len(self._names)
         grid = len(tuning.START) * plan.tuning_seeds
-        return grid * len(names) + plan.seeds * (num_learned + len(names))
+        return grid * count + plan.seeds * (num_learned + count)
 
-    def tune(self, names):
+    @property
+    def _rates_at_once(self):
+        """Learning rates of each baseline that tuning runs side by side."""
+        return max(1, self._plan.seeds // self._plan.tuning_seeds)
+
+    def tune(self):
         """{baseline: Choice}."""
-        rounds = iter(range(10**6))
-        chunk = max(1, self._plan.seeds // self._plan.tuning_seeds)
+        rounds = itertools.count()
         return tuning.search(
             lambda rates: self._tuning_round(next(rounds), rates),
-            list(names),
-            chunk=chunk,
+            self._names,
+            chunk=self._rates_at_once,
         )
 
     def _tuning_round(self, number, rates):
         seeds = self._plan.tuning_seeds
         choices = [(n, rate) for n in rates for rate in rates[n]]
-        if number * self._chunk_rates() >= len(tuning.START):
+        if number * self._rates_at_once >= len(tuning.START):
             # The grid has grown.
             self._study.progress.plan(len(choices) * seeds)
 
@@ -122,9 +133,6 @@ class _Pair:
         for (name, rate), finals in zip(choices, arrays["final_losses"]):
             found[name][rate] = finals
         return found
-
-    def _chunk_rates(self):
-        return max(1, self._plan.seeds // self._plan.tuning_seeds)
 
     def baselines(self, choices):
         """Curves of the baselines at their best learning rates."""
@@ -192,9 +200,12 @@ class _Pair:
     def _run(self, choices, sources, seed, steps):
         """Losses [steps, choices] of baselines at learning rates."""
         if self._lanes is None:
-            count = len(baselines.BASELINES) * self._plan.seeds
+            per_baseline = max(
+                self._plan.seeds,
+                self._rates_at_once * self._plan.tuning_seeds,
+            )
             self._lanes = runs.Lanes(
-                self._problem, self._rule, max(count, len(choices))
+                self._problem, self._rule, len(self._names) * per_baseline
             )
         # What is left over runs again, and is dropped.
         idle = self._lanes.count - len(choices)

@@ -72,7 +72,7 @@ def load(optimizer):
     import lopt_tf
 
     made = lopt_tf.LearnedOptimizer.from_pretrained(optimizer)
-    contender = comparison.Contender(made.rule, made.rule_weights())
+    contender = comparison.Contender(made.rule, made.rule_weights(), optimizer)
     return contender, fingerprint(contender)
 
 
