@@ -37,7 +37,7 @@ PRESETS = {
         problems=tuple(f"{name}.0" for name in corpus.default_sets()),
         steps=400,
         seeds=4,
-        tuning_seeds=2,
+        tuning_seeds=4,
     ),
     "full": Settings(("default",), steps=1000, seeds=10, tuning_seeds=5),
 }
@@ -45,7 +45,7 @@ PRESETS = {
 
 def run(study, settings):
     """Compares on every problem; returns an `Outcome`."""
-    outcome = results.comparison_outcome(
+    return results.comparison_outcome(
         *comparison.compare(
             study,
             corpus.select(settings.problems, study.data_dir),
@@ -56,4 +56,3 @@ def run(study, settings):
         ),
         "Problems of the training set",
     )
-    return outcome
