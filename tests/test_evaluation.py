@@ -236,7 +236,7 @@ def test_files(tmp_path):
         "learning_rate": "0.1",
         "seed": "0",
         "step": "3",
-        "loss": "1.0",
+        "loss": "1",
     }
     plots.plot_curves(tmp_path / "curves.png", runs, "title")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

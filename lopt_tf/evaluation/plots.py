@@ -182,10 +182,12 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
     axis.axvline(1, color="#2471a3", lw=1)
     axis.axvline(4, color="#616e7c", lw=1, ls="--")
     axis.set_xscale("log")
-    ticks = [0.03125, 0.0625, 0.125, 0.25, 0.5, 1, 2, 4]
     least = min([row["speedup_low"] for row in rows], default=1)
-    ticks = [tick for tick in ticks if tick >= min(least / 2, 0.5)]
-    axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    halves = [n for n in range(8, 0, -1) if 2.0**-n >= min(least / 2, 0.5)]
+    axis.set_xticks(
+        [*(2.0**-n for n in halves), 1, 2, 4],
+        [*(f"1/{2**n}" for n in halves), "1", "2", "4"],
+    )
     axis.minorticks_off()
     axis.set_yticks(range(len(problems)), problems, fontsize=8)
     axis.set_ylim(-0.7, len(problems) - 0.3)

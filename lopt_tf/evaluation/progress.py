@@ -4,15 +4,18 @@ import time
 
 
 class Progress:
-    """One line for each finished piece of work.
+    """A line now and then, after finished pieces of work.
 
     Args:
         report: a function of one line of text, or None for silence.
+        every_s: at least so many seconds between two lines.
     """
 
-    def __init__(self, report=None):
+    def __init__(self, report=None, every_s=2.0):
         self._report = report or (lambda line: None)
+        self._every_s = every_s
         self._began = time.monotonic()
+        self._spoke = self._began - every_s
         self._steps = 0
         self._fresh = 0
         self.planned = 0
@@ -37,7 +40,11 @@ class Progress:
             return
         self._fresh += runs
         self._steps += steps
-        seconds = max(time.monotonic() - self._began, 1e-9)
+        now = time.monotonic()
+        if now - self._spoke < self._every_s and self.done < self.planned:
+            return
+        self._spoke = now
+        seconds = max(now - self._began, 1e-9)
         left = (self.planned - self.done) * seconds / self._fresh
         self._report(
             f"{what}: {self.done}/{self.planned} runs done, "

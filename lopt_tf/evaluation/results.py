@@ -62,6 +62,8 @@ SUMMARY_NOTE = (
     "which the optimizer has reached at its last step, over that step; on "
     "running minima of 20-step means. Adam runs four times as long: a loss it "
     "never reaches counts as 4, and never_reached is the share of such runs. "
+    "Adam itself gets less than 1 where it has stopped improving before the "
+    "last step. "
     "speedup_low and speedup_high: 95 % bootstrap interval over seeds. "
     "diverged: the share of runs that ended above their start or not finite."
 )
@@ -191,7 +193,7 @@ def curve_plots(results, title, panels=12):
         plots_.append(
             Plot(
                 f"curves{suffix}",
-                "Curves",
+                f"Curves{suffix.replace('-', ' ')}",
                 lambda path, members=members: plots.plot_curves(
                     path, members, title
                 ),
