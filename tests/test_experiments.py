@@ -21,9 +21,10 @@ from lopt_tf.evaluation import (
     store,
     study,
     text,
+    training,
 )
 from lopt_tf.evaluation.experiments import ablation, wall_clock
-from lopt_tf.metatraining import compiled_programs
+from lopt_tf.metatraining import compiled_programs, trainer
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems.quadratic import Quadratic
 from train_scripts import command_line, evaluate
@@ -222,8 +223,6 @@ def test_ablation(tmp_path, monkeypatch):
         "--problems=bowl_problems.1",
     )
     assert _evaluate("ablation", tmp_path / "whole", None, *arguments) == 0
-    from lopt_tf.metatraining import trainer
-
     step, calls = trainer.Trainer.step, []
 
     def interrupted(self):
@@ -243,6 +242,29 @@ def test_ablation(tmp_path, monkeypatch):
     rows = _rows(folder / "overall.csv")
     assert [row["optimizer"] for row in rows] == [*fields["variants"], "adam"]
     _check_report(folder, plots=2)
+
+
+def test_training_that_blows_up(tmp_path, monkeypatch):
+    """It is given up, once, and tested with the weights it had."""
+    calls = []
+
+    def step(self):
+        calls.append(None)
+        raise FloatingPointError("not finite at all")
+
+    monkeypatch.setattr(trainer.Trainer, "step", step)
+    rule = HierarchicalRNNRule(level_sizes=(3,))
+    said = []
+    for _ in range(2):
+        work = study.Study(tmp_path, {}, report=said.append)
+        contender = training.train(
+            work, "mine", rule, training.options(5), ["bowl_problems.0"]
+        )
+        work.close()
+    assert len(calls) == 1
+    assert any("given up (not finite at all)" in line for line in said)
+    for name, array in rule.init_weights(0).items():
+        np.testing.assert_array_equal(contender.weights[name], array)
 
 
 def test_ablated_variants_differ():

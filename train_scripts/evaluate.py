@@ -160,7 +160,6 @@ def evaluate(
         "experiment": experiment,
         **dataclasses.asdict(settings),
         "optimizer": fingerprint,
-        "data_dir": data_dir,
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "versions": study.versions(),
     }
@@ -173,7 +172,7 @@ def evaluate(
         about = report.About(
             module.TITLE,
             module.QUESTION,
-            {"preset": preset, **everything},
+            {"preset": preset, **everything, "data_dir": data_dir},
             command,
         )
         results.write(work.store.folder, outcome, about)

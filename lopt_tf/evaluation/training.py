@@ -2,6 +2,7 @@
 
 from lopt_tf import metatraining
 from lopt_tf.evaluation import comparison
+from lopt_tf.optimizers import pretrained
 from problems import corpus
 
 
@@ -32,15 +33,24 @@ def train(study, label, rule, settings, problems):
     """
     folder = study.store.path(f"training/{label}")
 
+    def say(line):
+        study.progress.say(f"{label}: {line}")
+
     def make():
-        return metatraining.train(
-            corpus.select(problems, study.data_dir),
-            rule,
-            settings,
-            output_dir=folder,
-            resume=any((folder / "checkpoints").glob("checkpoint-*.npz")),
-            report=lambda line: study.progress.say(f"{label}: {line}"),
-        )
+        try:
+            return metatraining.train(
+                corpus.select(problems, study.data_dir),
+                rule,
+                settings,
+                output_dir=folder,
+                resume=any((folder / "checkpoints").glob("checkpoint-*.npz")),
+                report=say,
+            )
+        except FloatingPointError as error:
+            # That a variant cannot be trained is a result, too: it is tested
+            # with the weights from before it blew up.
+            say(f"given up ({error})")
+            return pretrained.load(folder / "optimizer.npz")[2]
 
     weights = study.piece(
         f"training/{label}", f"meta-training {label}", make, 1, 0
