@@ -110,27 +110,32 @@ def _curve_panel(axis, curves, window):
             linewidth=0,
         )
         shown.append(middle)
-    _limit_losses(axis, np.concatenate(shown))
+    start = np.nanmedian([c.losses[0] for c in curves])
+    _limit_losses(axis, np.concatenate(shown), start)
     axis.set_xlabel("step")
     axis.set_ylabel(f"loss ({window}-step mean)")
     axis.grid(alpha=0.25)
 
 
-def _limit_losses(axis, losses, decades=8):
-    """A readable axis: logarithmic if it can be, without extremes."""
+def _limit_losses(axis, losses, start, decades=8):
+    """A readable axis: logarithmic if it can be, without extremes.
+
+    What blows up leaves at the top: it must not press everything else flat.
+    """
     losses = losses[np.isfinite(losses)]
-    if not len(losses):
+    if not len(losses) or not np.isfinite(start):
         return
-    # What blows up must not press everything else flat.
-    ceiling = np.quantile(losses, 0.98)
-    if losses.min() <= 0:
+    if losses.min() <= 0 or start <= 0:
         axis.set_yscale("symlog", linthresh=1e-8)
-    else:
-        axis.set_yscale("log")
-    if losses.min() > 0:
-        floor = max(losses.min(), ceiling * 10.0**-decades) * 0.8
-        if ceiling > floor:
-            axis.set_ylim(floor, ceiling * 2)
+        top = max(10 * abs(start), np.quantile(losses, 0.5))
+        axis.set_ylim(top=min(top, losses.max() + 0.1 * abs(losses.max())))
+        return
+    axis.set_yscale("log")
+    ceiling = min(losses.max(), 10 * start)
+    floor = max(losses.min(), ceiling * 10.0**-decades)
+    margin = (ceiling / floor) ** 0.05
+    if margin > 1:
+        axis.set_ylim(floor / margin, ceiling * margin)
 
 
 def _smooth(losses, window=_WINDOW):
@@ -210,7 +215,7 @@ def plot_rates(path, rows, title):
     Args:
         path: the PNG file to write.
         rows: dictionaries with "problem", "optimizer", "learning_rate",
-            "final_loss", "least" and "greatest" (over seeds).
+            "first_loss", "final_loss", "least" and "greatest" (over seeds).
         title: the headline.
     """
     problems = list(dict.fromkeys(row["problem"] for row in rows))
@@ -230,7 +235,8 @@ def plot_rates(path, rows, title):
             axis.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
             shown.append(y)
         axis.set_xscale("log")
-        _limit_losses(axis, np.concatenate(shown))
+        start = np.mean([row["first_loss"] for row in own])
+        _limit_losses(axis, np.concatenate(shown), start)
         axis.set_title(problem, fontsize=10)
         axis.set_xlabel("initial learning rate")
         axis.set_ylabel("final loss")

@@ -48,7 +48,8 @@ class Outcome:
         tables: list of `Table`, the most important one first.
         plots: list of `Plot`.
         curves: list of `Curve`.
-        timings: rows about seconds, apart from everything repeatable.
+        timings: rows about seconds, apart from everything repeatable;
+            unless a table "timings" is what the experiment is about.
     """
 
     tables: list
@@ -218,7 +219,8 @@ def write(folder, outcome, about):
         curves.write_runs(folder / "runs.csv", outcome.curves)
     for table in outcome.tables:
         curves.write_csv(folder / f"{table.stem}.csv", table.rows)
-    curves.write_csv(folder / "timings.csv", outcome.timings)
+    if "timings" not in [table.stem for table in outcome.tables]:
+        curves.write_csv(folder / "timings.csv", outcome.timings)
     for plot in outcome.plots:
         plot.draw(folder / f"{plot.stem}.png")
     report.write(folder / "report.html", folder, outcome, about)
