@@ -30,13 +30,16 @@ class Progress:
 
         Args:
             what: what they are, for the reader.
-            runs: how many.
+            runs: how many; 0 for other work, which reports for itself.
             steps: optimizer steps altogether.
             fresh: whether they were done now, and not found.
         """
         self.done += runs
         self.planned = max(self.planned, self.done)
-        if not fresh:
+        if not runs:
+            # Its time says nothing about that of the runs.
+            self._began, self._fresh, self._steps = time.monotonic(), 0, 0
+        if not fresh or not runs:
             return
         self._fresh += runs
         self._steps += steps

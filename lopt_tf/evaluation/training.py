@@ -53,6 +53,6 @@ def train(study, label, rule, settings, problems):
             return pretrained.load(folder / "optimizer.npz")[2]
 
     weights = study.piece(
-        f"training/{label}", f"meta-training {label}", make, 1, 0
+        f"training/{label}", f"meta-training {label}", make, 0, 0
     )
     return comparison.Contender(rule, weights)

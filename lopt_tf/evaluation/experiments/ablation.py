@@ -110,7 +110,6 @@ def run(study, settings):
             f"{', '.join(VARIANTS)}."
         )
     problems = networks.select(settings.problems, study.data_dir)
-    study.progress.plan(len(settings.variants))
     contenders = {}
     for name in settings.variants:
         make_rule, changes = VARIANTS[name]

@@ -94,7 +94,6 @@ def run(study, settings):
     options = training.options(
         settings.meta_updates, seed=settings.training_seed
     )
-    study.progress.plan(len(_RULES))
     contenders = {
         name: training.train(
             study, name, registry.rule(name), options, settings.train_problems

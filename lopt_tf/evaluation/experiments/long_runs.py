@@ -80,8 +80,8 @@ def run(study, settings):
                 "summary",
                 "What became of them",
                 _rows(found, settings.steps),
-                "loss_at: the running minimum of 20-step means; final_loss: the "
-                "last of these means. "
+                "loss_at: the running minimum of 20-step means; final_loss: "
+                "the last of these means. "
                 "improves_in_last_half: the share of runs whose running "
                 "minimum fell by at least 1 % in the last half of all steps. "
                 "ever_diverged: the share of runs that at any time were "
