@@ -258,22 +258,19 @@ def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
         path: the PNG file to write.
         lines: {label: list of (x, y)}.
         x_label, y_label: the axes' names.
-        dashed: {label of a line: list of (x, y)} to draw dashed in that
-            line's colour.
-        ticks: where the first axis has its ticks.
+        dashed: lines to draw dashed and grey.
+        ticks: where the axes have their ticks, (on x, on y).
     """
     figure, axis = _pyplot().subplots(figsize=(8, 5), layout="constrained")
     for label, points in lines.items():
-        (line,) = axis.loglog(
-            *zip(*points), marker="o", markersize=4, label=label
-        )
-        if dashed and label in dashed:
-            axis.loglog(
-                *zip(*dashed[label]), ls="--", lw=1, color=line.get_color()
-            )
-    if ticks:
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
+        axis.loglog(*zip(*points), marker="o", markersize=4, label=label)
+    for label, points in (dashed or {}).items():
+        axis.loglog(*zip(*points), ls="--", lw=1.2, color="0.4", label=label)
+    for own, chosen in zip((axis.xaxis, axis.yaxis), ticks or ()):
+        least, greatest = own.get_view_interval()
+        shown = [tick for tick in chosen if least <= tick <= greatest]
+        own.set_ticks(shown, [f"{tick:g}" for tick in shown])
+        own.set_minor_formatter(lambda *_: "")
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3)
