@@ -12,6 +12,18 @@ _COLORS = {
     "untrained": "#95a5a6",
     "coordinatewise_rnn": "#7d3c98",
 }
+# For whatever else there is, apart from the colours above.
+_OTHERS = (
+    "#17becf",
+    "#e377c2",
+    "#8c564b",
+    "#1b2631",
+    "#bcbd22",
+    "#9b59b6",
+    "#7fb3d5",
+    "#52be80",
+    "#f5b041",
+)
 _TUNED = ("adam", "rmsprop", "momentum")
 _WINDOW = 20
 
@@ -29,6 +41,14 @@ def _matplotlib():
             "Plots need matplotlib: pip install 'lopt-tf[plots]'"
         ) from error
     return matplotlib
+
+
+def _colors(names):
+    """{name: colour}."""
+    names = list(dict.fromkeys(names))
+    others = [name for name in names if name not in _COLORS]
+    free = {n: _OTHERS[i % len(_OTHERS)] for i, n in enumerate(others)}
+    return {name: _COLORS.get(name) or free[name] for name in names}
 
 
 def _pyplot():
@@ -88,7 +108,8 @@ def plot_curves(path, results, title, log_steps=False, window=_WINDOW):
 
 def _curve_panel(axis, curves, window):
     shown = []
-    for optimizer in dict.fromkeys(c.optimizer for c in curves):
+    colors = _colors(c.optimizer for c in curves)
+    for optimizer, color in colors.items():
         members = [c for c in curves if c.optimizer == optimizer]
         losses = np.stack([_smooth(c.losses, window) for c in members])
         steps = np.arange(1, losses.shape[1] + 1)
@@ -98,14 +119,12 @@ def _curve_panel(axis, curves, window):
         if optimizer in _TUNED:
             label = f"{optimizer}, rate {members[0].learning_rate:g}"
         middle = np.median(losses, 0)
-        (line,) = axis.plot(
-            steps, middle, color=_COLORS.get(optimizer), label=label, lw=1.4
-        )
+        axis.plot(steps, middle, color=color, label=label, lw=1.4)
         axis.fill_between(
             steps,
             losses.min(0),
             losses.max(0),
-            color=line.get_color(),
+            color=color,
             alpha=0.13,
             linewidth=0,
         )
@@ -163,7 +182,8 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
     """
     rows = [row for row in rows if row["optimizer"] != "adam"]
     problems = list(dict.fromkeys(row["problem"] for row in rows))[::-1]
-    optimizers = list(dict.fromkeys(row["optimizer"] for row in rows))
+    colors = _colors(row["optimizer"] for row in rows)
+    optimizers = list(colors)
     spread = 0.7 / len(optimizers)
     height = 1.4 + len(problems) * max(0.3, 0.16 * len(optimizers))
     figure, axis = _pyplot().subplots(figsize=(9, height), layout="constrained")
@@ -182,7 +202,7 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
             markersize=5,
             capsize=2,
             label=optimizer,
-            color=_COLORS.get(optimizer),
+            color=colors[optimizer],
         )
     axis.axvline(1, color="#2471a3", lw=1)
     axis.axvline(4, color="#616e7c", lw=1, ls="--")
