@@ -80,7 +80,7 @@ def _check_report(folder, plots):
     assert len(images.sources) == plots
     for source in images.sources:
         assert source.startswith("data:image/png;base64,iVBOR")
-    for word in ("tensorflow 2", "python 3", "seed", "hierarchical_rnn"):
+    for word in ("tensorflow 2", "python 3", "seed", "evaluate --experiment"):
         assert word in page
     return page
 

@@ -104,6 +104,7 @@ def summary(curves, baseline="adam"):
             "problem": problem,
             "optimizer": optimizer,
             "learning_rate": members[0].learning_rate,
+            "at_edge": members[0].at_edge,
             "seeds": len(members),
             "final_loss": float(np.mean(losses)),
             "final_loss_std": _spread(losses),

@@ -54,7 +54,7 @@ _NETS = "fully_connected_random_2_class_problems"
 PRESETS = {
     "quick": Settings(
         (f"{_NETS}.1", "quadratic_problems_noisy.0", "bowl_problems.2"),
-        meta_updates=400,
+        meta_updates=1000,
         problems=(
             "bowl_problems.3",
             "quadratic_problems.0",
