@@ -4,7 +4,7 @@ import numpy as np
 
 _COLORS = {
     "learned": "#c0392b",
-    "hierarchical_rnn": "#c0392b",
+    "hierarchical_rnn": "#641e16",
     "complete": "#c0392b",
     "adam": "#2471a3",
     "rmsprop": "#229954",

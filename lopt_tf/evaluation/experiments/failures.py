@@ -65,7 +65,7 @@ PRESETS = {
         horizon=350,
         steps=1400,
         seeds=3,
-        tuning_seeds=1,
+        tuning_seeds=3,
     ),
     "full": Settings(
         ("default",),

@@ -42,7 +42,7 @@ PRESETS = {
         ),
         steps=10_000,
         seeds=2,
-        tuning_seeds=1,
+        tuning_seeds=2,
     ),
     "full": Settings(
         (
@@ -55,7 +55,7 @@ PRESETS = {
         ),
         steps=20_000,
         seeds=5,
-        tuning_seeds=1,
+        tuning_seeds=2,
     ),
 }
 

@@ -37,7 +37,7 @@ _PROBLEMS = (
     "bowl_problems.2",
 )
 PRESETS = {
-    "quick": Settings(_PROBLEMS, steps=500, seeds=3, tuning_seeds=1),
+    "quick": Settings(_PROBLEMS, steps=500, seeds=3, tuning_seeds=3),
     "full": Settings(_PROBLEMS, steps=2000, seeds=10, tuning_seeds=5),
 }
 
