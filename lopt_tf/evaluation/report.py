@@ -35,12 +35,11 @@ tr.learned td { background: #fdf3f1; }
 td.marked { color: var(--learned); font-weight: 700; }
 td.text { white-space: normal; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
-dl.key { display: flex; flex-wrap: wrap; gap: .75rem; margin: 0; }
+dl.key { display: flex; flex-wrap: wrap; gap: .75rem; margin: 0 0 1.1rem; }
 dl.key div { background: #fff; border: 1px solid var(--line);
   border-radius: 10px; padding: .6rem 1rem; }
 dl.key dt { color: var(--soft); font-size: .8rem; }
 dl.key dd { margin: 0; font-size: 1.3rem; font-weight: 650; }
-.cards { margin-bottom: 1.1rem; }
 """
 # Columns whose True is worth a second look.
 _MARKED = ("at_edge", "rates_at_edge", "diverged", "ever_diverged")
@@ -102,7 +101,7 @@ def _cards(rows):
         return ""
     low, high = row["speedup_low"], row["speedup_high"]
     cards = {
-        "speed-up over tuned Adam": f"{row['speedup']:.2f}",
+        "learned: speed-up over tuned Adam": f"{row['speedup']:.2f}",
         "95 % interval": f"{low:.2f} – {high:.2f}",
         "Adam never got there": f"{row['never_reached']:.0%}",
         "diverged": f"{row['diverged']:.0%}",
@@ -112,7 +111,7 @@ def _cards(rows):
         f"<div><dt>{name}</dt><dd>{value}</dd></div>"
         for name, value in cards.items()
     )
-    return f'<dl class="key cards">{items}</dl>\n'
+    return f'<dl class="key">{items}</dl>\n'
 
 
 def _table_section(table):
