@@ -36,7 +36,7 @@ class Settings:
 
 
 PRESETS = {
-    "quick": Settings(None, True, steps=200, seeds=4, tuning_seeds=2),
+    "quick": Settings(None, True, steps=150, seeds=4, tuning_seeds=2),
     "full": Settings(None, False, steps=2000, seeds=5, tuning_seeds=2),
 }
 
