@@ -30,6 +30,7 @@ _HOMES = {
     "SparseSoftmaxRegression": "problems.sparse_softmax",
     "OneHotSparseSoftmaxRegression": "problems.sparse_softmax",
     "ConvNet": "problems.convnet",
+    "ResidualNet": "problems.residual",
     "Rescale": "problems.wrappers",
     "SumTask": "problems.wrappers",
     "LogObjective": "problems.wrappers",

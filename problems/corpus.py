@@ -282,6 +282,11 @@ def sets():
     return {name: make() for name, make in _SETS.items()}
 
 
+def set_names():
+    """Names of all sets of the corpus."""
+    return tuple(_SETS)
+
+
 def default_sets():
     """The names of the sets that the release trains on by default."""
     return [name for name in _SETS if name not in _OFF_BY_DEFAULT]

@@ -55,6 +55,16 @@ class Problem:
         """
         raise NotImplementedError
 
+    def value_and_gradients(self, params, constants, batch=None):
+        """Objectives [K] and their gradients, a list of [K, *shape]."""
+        with tf.GradientTape() as tape:
+            tape.watch(params)
+            loss = self.loss(params, constants, batch)
+        # One instance's objective depends on its own parameters alone, so
+        # that the gradient of the sum holds every instance's gradient.
+        gradients = tape.gradient(loss, params, unconnected_gradients="zero")
+        return loss, [tf.convert_to_tensor(g) for g in gradients]
+
     def perturb(self, gradients, seed):
         """Adds the problem's gradient noise to gradients [K, *shape]."""
         if not self.noise_stdev:
@@ -84,10 +94,4 @@ def stateless_seed(number):
 
 def value_and_gradients(problem, params, constants, batch=None):
     """Objectives [K] and their gradients, a list of tensors [K, *shape]."""
-    with tf.GradientTape() as tape:
-        tape.watch(params)
-        loss = problem.loss(params, constants, batch)
-    # One instance's objective depends on its own parameters alone, so that
-    # the gradient of the sum holds every instance's gradient.
-    gradients = tape.gradient(loss, params, unconnected_gradients="zero")
-    return loss, [tf.convert_to_tensor(g) for g in gradients]
+    return problem.value_and_gradients(params, constants, batch)

@@ -1,6 +1,7 @@
 """The evaluation: fair baselines, honest figures."""
 
 import csv
+import re
 
 import keras
 import numpy as np
@@ -9,10 +10,14 @@ import tensorflow as tf
 
 from lopt_tf.evaluation import (
     baselines,
+    bootstrap,
+    comparison,
     curves,
     digits,
     plots,
-    problem_runs,
+    runs,
+    speedup,
+    study,
     tuning,
 )
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
@@ -24,8 +29,9 @@ from problems.quadratic import Quadratic
     [
         (baselines.AdamRule(), keras.optimizers.Adam(0.05)),
         (baselines.RMSPropRule(), keras.optimizers.RMSprop(0.05)),
+        (baselines.MomentumRule(), keras.optimizers.SGD(0.05, momentum=0.9)),
     ],
-    ids=["adam", "rmsprop"],
+    ids=["adam", "rmsprop", "momentum"],
 )
 def test_baselines_are_keras_optimizers(rule, optimizer):
     rng = np.random.default_rng(0)
@@ -77,20 +83,142 @@ def test_summary():
     assert table.splitlines()[0].startswith("problem  optimizer")
 
 
-def test_best_learning_rate():
-    runs = [
-        _curve([level] * 30, rate=rate)
-        for rate, level in ((0.1, 3.0), (0.01, 2.0), (0.001, 4.0))
-    ]
-    assert tuning.best_learning_rate(runs) == (0.01, False)
-    assert tuning.best_learning_rate(runs[:2]) == (0.01, True)
-    spoiled = [*runs, _curve([np.nan] * 30, rate=0.01)]
-    assert tuning.best_learning_rate(spoiled) == (0.1, True)
+def test_baselines_side_by_side_are_the_same():
+    together = baselines.SideBySide()
+    shape = (4, 5)
+    rng = np.random.default_rng(0)
+    grads = [rng.normal(size=shape).astype("float32") for _ in range(8)]
+    # A run that blows up leaves the others alone.
+    grads = [np.where(np.arange(4)[:, None] == 3, np.inf, g) for g in grads]
+    choices = [("momentum", 0.1), ("adam", 0.2), ("rmsprop", 0.3)]
+    weights = together.weights([*choices, ("adam", 0.1)])
+    params = [np.ones(shape, "float32")]
+    state = together.init_state(weights, params, None)
+    for gradient in grads:
+        params, state = together.step(weights, state, params, [gradient])
+    for row, (name, rate) in enumerate(choices):
+        rule = baselines.BASELINES[name]()
+        own = {"learning_rate": np.full((1, 1), rate, "float32")}
+        alone = [np.ones(shape[1:], "float32")]
+        state = rule.init_state(own, alone, None)
+        for gradient in grads:
+            alone, state = rule.step(own, state, alone, [gradient[row]])
+        np.testing.assert_allclose(params[0][row], alone[0], rtol=1e-5)
 
 
-def test_the_grid_is_wide():
-    rates = tuning.LEARNING_RATES
-    assert len(rates) >= 9 and rates[0] == 1e-5 and rates[-1] == 1.0
+# Speed-up.
+
+
+def test_speedup_by_hand():
+    """Adam falls by 1 a step from 400, the other by 2 a step."""
+    adam = np.arange(400.0, 0, -1)
+    fast = np.arange(400.0, 200, -2)
+    # At step 100 its last 20 losses are 240 .. 202, their mean is 221: the
+    # mean of Adam's losses of steps 170.5 .. 189.5; reached at step 190.
+    assert speedup.reached(fast) == 221
+    assert speedup.speedup(fast, adam) == speedup.Speedup(1.9, False)
+    assert speedup.speedup(adam[:100], adam).value == 1
+    # Slower: after 100 steps where Adam is after 60 (mean of 360 .. 341).
+    slow = np.full(100, 350.5)
+    assert speedup.speedup(slow, adam) == speedup.Speedup(0.6, False)
+    # Never reached.
+    best = np.full(100, 0.1)
+    assert speedup.speedup(best, adam) == speedup.Speedup(4, True)
+    # Nothing reached at all.
+    lost = np.full(100, np.nan)
+    assert speedup.speedup(lost, adam) == speedup.Speedup(0.2, False)
+
+
+def test_running_minimum():
+    losses = np.array([3.0] * 20 + [1.0] * 20 + [9.0] * 20)
+    minimum = speedup.running_minimum(losses)
+    assert len(minimum) == 41
+    assert minimum[0] == 3 and minimum[20] == 1 and minimum[-1] == 1
+    assert minimum[10] == pytest.approx(2)
+    # One that is not finite spoils the means it is in, no others.
+    losses[25] = np.nan
+    assert speedup.running_minimum(losses)[5] == pytest.approx(2.5)
+    assert speedup.running_minimum(losses)[-1] == pytest.approx(2.5)
+    assert speedup.reached([4.0, 2.0]) == 3
+    # Exact also after huge losses.
+    assert speedup.reached([1e30] * 20 + [1.0] * 20) == 1
+
+
+def test_bootstrap():
+    assert bootstrap.geometric_mean([[1, 4], [8]]) == pytest.approx(4)
+    rng = np.random.default_rng(0)
+    groups = [np.exp(rng.normal(0.5, 0.3, 30)) for _ in range(4)]
+    low, high = bootstrap.interval(groups)
+    mean = bootstrap.geometric_mean(groups)
+    assert low < mean < high
+    # The mean of 120 logarithms has standard deviation 0.3 / sqrt(120).
+    expected = 2 * 1.96 * 0.3 / np.sqrt(120)
+    assert np.log(high / low) == pytest.approx(expected, rel=0.2)
+    assert bootstrap.interval(groups) == (low, high)
+    assert bootstrap.interval([[2.0], [8.0]]) == pytest.approx((4, 4))
+    columns = speedup.combined(
+        [[speedup.Speedup(4, True), speedup.Speedup(1, False)]]
+    )
+    assert columns["speedup"] == 2 and columns["never_reached"] == 0.5
+
+
+# Tuning.
+
+
+def _search(scores, **kwargs):
+    """Searches where rate 10^(n/2) of an optimizer scores scores[name](n)."""
+    asked = {name: [] for name in scores}
+
+    def run(rates):
+        for name, chosen in rates.items():
+            asked[name] += chosen
+        return {
+            name: {r: [scores[name](2 * np.log10(r))] * 2 for r in chosen}
+            for name, chosen in rates.items()
+        }
+
+    choices = tuning.search(run, list(scores), **kwargs)
+    for name, choice in choices.items():
+        # Nothing is tried twice, everything tried is reported.
+        assert sorted(asked[name]) == list(choice.scores)
+    return choices
+
+
+def test_grid_grows_until_the_best_is_inside():
+    choices = _search(
+        {
+            "inside": lambda n: abs(n + 4),
+            "below": lambda n: abs(n + 13),
+            "above": lambda n: abs(n - 3),
+        }
+    )
+    assert choices["inside"].learning_rate == 0.01
+    assert list(choices["inside"].scores)[0] == 1e-4
+    assert len(choices["inside"].scores) == 8
+    assert choices["below"].learning_rate == tuning.rate(-13) == 3.162e-7
+    assert choices["above"].learning_rate == tuning.rate(3) == 31.62
+    assert not any(choice.at_edge for choice in choices.values())
+
+
+def test_grid_ends_at_its_bounds():
+    choices = _search({"low": lambda n: n, "high": lambda n: -n}, chunk=3)
+    assert choices["low"].learning_rate == 1e-8
+    assert choices["high"].learning_rate == 1e3
+    assert choices["low"].at_edge and choices["high"].at_edge
+
+
+def test_grid_where_runs_blow_up():
+    choices = _search(
+        {
+            "above": lambda n: np.nan if n > -5 else -n,
+            "all": lambda n: np.inf,
+            "equal": lambda n: 1.0,
+        }
+    )
+    assert choices["above"].learning_rate == tuning.rate(-5)
+    assert not choices["above"].at_edge
+    assert choices["all"].learning_rate == 1e-8 and choices["all"].at_edge
+    assert not choices["equal"].at_edge
 
 
 def test_files(tmp_path):
@@ -108,38 +236,80 @@ def test_files(tmp_path):
         "learning_rate": "0.1",
         "seed": "0",
         "step": "3",
-        "loss": "1.0",
+        "loss": "1",
     }
     plots.plot_curves(tmp_path / "curves.png", runs, "title")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_problem_comparison():
+def test_comparison(tmp_path):
     rule = HierarchicalRNNRule(level_sizes=(3,))
-    results, tuned = problem_runs.compare(
+    learned = comparison.Contender(rule, rule.init_weights(0))
+    said = []
+    work = study.Study(tmp_path, {}, report=said.append)
+    found, tuned = comparison.compare(
+        work,
         {"quadratic": Quadratic(4)},
-        {"learned": (rule, rule.init_weights(0))},
-        seeds=3,
-        steps=60,
+        {"learned": learned},
+        comparison.Plan(steps=60, seeds=3, tuning_seeds=2),
     )
-    assert len(results) == 9
-    assert all(len(c.losses) == 60 for c in results)
-    by_name = {row["optimizer"]: row for row in curves.summary(results)}
-    learned = by_name["learned"]
-    for name in ("adam", "rmsprop"):
-        assert by_name[name]["final_loss"] < 0.5 * learned["final_loss"]
-        assert by_name[name]["learning_rate"] in tuning.LEARNING_RATES
-    assert {row["optimizer"] for row in tuned} == {"adam", "rmsprop"}
+    work.close()
+    assert len(found) == 12
+    assert all(len(c.losses) == 60 for c in found)
+    assert {len(c.all_losses) for c in found if c.optimizer == "adam"} == {240}
+    finals = {
+        name: np.mean([c.final_loss for c in found if c.optimizer == name])
+        for name in ("learned", "adam", "rmsprop", "momentum")
+    }
+    for name in baselines.BASELINES:
+        assert finals[name] < 0.5 * finals["learned"]
+    # All begin at the same points, which differ from seed to seed.
+    firsts = {c.seed: set() for c in found}
+    for curve in found:
+        firsts[curve.seed].add(round(float(curve.losses[0]), 3))
+    assert [len(values) for values in firsts.values()] == [1, 1, 1]
+    assert len(set.union(*firsts.values())) == 3
+    # The best of what was tried, and not at an edge.
+    for name in baselines.BASELINES:
+        own = [row for row in tuned if row["optimizer"] == name]
+        best = min(own, key=lambda row: row["mean_final_loss"])
+        assert best["chosen"] and sum(row["chosen"] for row in own) == 1
+        assert best not in (own[0], own[-1]) and not best["at_edge"]
+    assert re.match(r".*: \d+/\d+ runs done, .* steps/s, .* min left", said[0])
+    done, planned = re.search(r"(\d+)/(\d+) runs", said[-1]).groups()
+    assert done == planned
 
 
-def test_rows_share_instances_and_noise():
+def test_tuning_sees_other_runs_than_the_comparison(tmp_path, monkeypatch):
+    seeds = {}
+    run = runs.Lanes.run
+
+    def watched(self, weights, sources, seed, steps, start_rule=None):
+        losses = run(self, weights, sources, seed, steps, start_rule)
+        seeds.setdefault(seed, set()).update(losses[0].tolist())
+        return losses
+
+    monkeypatch.setattr(runs.Lanes, "run", watched)
+    work = study.Study(tmp_path, {})
+    plan = comparison.Plan(steps=20, seeds=2)
+    comparison.compare(work, {"quadratic": Quadratic(4)}, {}, plan)
+    work.close()
+    tuning_starts, comparison_starts = seeds.values()
+    assert not tuning_starts & comparison_starts
+
+
+def test_lanes_share_starts():
     rule = baselines.AdamRule()
-    rates = np.full((2, 1, 1), 0.01, "float32")
-    losses = problem_runs.run(
-        Quadratic(4, 0.5), rule, {"learning_rate": rates}, 3, 50, seed=1
-    )
-    np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-6)
-    assert np.any(losses[:, 0, 0] != losses[:, 0, 1])
+    lanes = runs.Lanes(Quadratic(4), rule, 4)
+    weights = runs.repeated(rule.init_weights(0), 4)
+    losses = lanes.run(weights, [0, 1, 0, 1], (1,), 60)
+    assert losses.shape == (60, 4)
+    np.testing.assert_allclose(losses[:, 0], losses[:, 2], rtol=1e-6)
+    assert losses[0, 0] != losses[0, 1]
+    # The same whatever runs beside.
+    again = lanes.run(weights, [1, 1, 1, 0], (1,), 60)
+    np.testing.assert_array_equal(again[:, 3], losses[:, 0])
+    assert np.any(lanes.run(weights, [0, 1, 0, 1], (2,), 60) != losses)
 
 
 def test_digits_run():

@@ -15,7 +15,16 @@ _DAMAGED = ("OutOfRangeError", "DataLossError")
 
 
 class Restart(Exception):
-    """The program has saved its work and must go on in a new process."""
+    """The program has saved its work and must go on in a new process.
+
+    Args:
+        reason: why, in a sentence.
+        arguments: what the new command line has beyond the old one.
+    """
+
+    def __init__(self, reason, arguments=("--resume",)):
+        super().__init__(reason)
+        self.arguments = arguments
 
 
 def run(program, flag_values, argv):
@@ -54,7 +63,7 @@ def run(program, flag_values, argv):
     except Restart as reason:
         say(f"{reason} Going on in a new process.")
         command = [sys.executable, "-m", module.__spec__.name, *argv[1:]]
-        os.execv(sys.executable, [*command, "--resume"])
+        os.execv(sys.executable, [*command, *reason.arguments])
     except Exception as error:
         # TensorFlow's own errors; it is not imported here.
         if type(error).__name__ in _DAMAGED and "TF_XLA_FLAGS" in os.environ:

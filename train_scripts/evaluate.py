@@ -1,21 +1,56 @@
-"""Compares a meta-trained optimizer with tuned Adam and RMSProp.
+"""Checks what a meta-trained optimizer can do, one experiment at a time.
 
-    python -m train_scripts.evaluate --experiment=digits \
-        --optimizer=DIR/optimizer.npz --output_dir=DIR
+    python -m train_scripts.evaluate --experiment=generalization \
+        --preset=quick --optimizer=DIR/optimizer.npz --output_dir=RESULTS
 
-Writes curves.csv (every step of every run), runs.csv, summary.csv, tuning.csv
-and curves.png, and prints the summary. The baselines get the best learning rate
-of a grid, chosen on runs of their own.
+Baselines (Adam, RMSProp, momentum) get the best learning rate of a grid that
+grows until its best is inside, chosen on runs of their own. RESULTS gets
+curves.csv (every step of every run), runs.csv, summary.csv and further tables,
+plots, and report.html, one page with everything. Stop it at any moment: the
+same command goes on, and does no run twice. All CSV files but timings.csv are
+the same whenever the same command is run on the same machine.
+
+  training_set    problems of meta-training's corpus
+  generalization  networks that were never trained on
+  learning_rates  initial learning rates over six orders of magnitude
+  ablation        meta-trains and tests variants without the paper's ideas
+  wall_clock      time per step relative to Adam, and memory
+  long_runs       10,000 steps and more
+  failures        meta-trains a coordinatewise RNN, and shows where it fails
+  problems        problems of your choice (--problems)
+  digits          Keras networks on scikit-learn's digits, through fit
 """
 
-import pathlib
+import dataclasses
+import shlex
 import sys
 
 from absl import flags
 
 from train_scripts import command_line
 
+EXPERIMENTS = (
+    "training_set",
+    "generalization",
+    "learning_rates",
+    "ablation",
+    "wall_clock",
+    "long_runs",
+    "failures",
+    "problems",
+    "digits",
+)
 FLAGS = flags.FlagValues()
+flags.DEFINE_enum(
+    "experiment", None, EXPERIMENTS, "Which one; see above.", flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "preset",
+    "quick",
+    ["quick", "full"],
+    "quick: minutes, one problem of each set. full: hours to days.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "output_dir", None, "Folder for the results.", flag_values=FLAGS
 )
@@ -23,147 +58,183 @@ flags.DEFINE_string(
     "optimizer",
     None,
     "Trained optimizer: a file, the folder of a meta-training, or the name "
-    "of shipped weights.",
+    "of shipped weights; the best of these if not given. ablation needs none; "
+    "wall_clock and failures do without.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "experiment",
-    "digits",
-    ["problems", "digits"],
-    "problems: problems of the corpus. digits: Keras networks on "
-    "scikit-learn's digits.",
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of TFDS data sets: MNIST's problems take part where it is "
+    "prepared.",
+    flag_values=FLAGS,
+)
+_PRESETS = "The preset's if not given."
+flags.DEFINE_list(
+    "problems",
+    None,
+    "Problems to test on: sets (bowl_problems, recurrent) or single ones "
+    f"(bowl_problems.2). {_PRESETS}",
     flag_values=FLAGS,
 )
 flags.DEFINE_list(
-    "problems",
-    ["quadratic_problems.0", "softmax_2_class_problems.0", "bowl_problems.2"],
-    "With --experiment=problems: sets or single problems.",
+    "variants",
+    None,
+    f"With --experiment=ablation: which variants. {_PRESETS}",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "seeds", 3, "Runs of each.", lower_bound=1, flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "steps",
-    500,
-    "With --experiment=problems: inner steps.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "epochs",
-    10,
-    "With --experiment=digits: epochs.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "tuning_seeds",
-    2,
-    "With --experiment=digits: runs for each learning rate of the grid.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
+_NUMBERS = {
+    "steps": "Inner steps; Adam runs four times as long.",
+    "seeds": "Runs of each optimizer.",
+    "tuning_seeds": "Runs of each learning rate of the grid.",
+    "epochs": "With --experiment=digits: epochs.",
+    "meta_updates": "With ablation and failures: of each meta-training.",
+    "repetitions": "With --experiment=wall_clock: timings of each.",
+}
+for _name, _help in _NUMBERS.items():
+    flags.DEFINE_integer(
+        _name, None, f"{_help} {_PRESETS}", lower_bound=1, flag_values=FLAGS
+    )
 flags.DEFINE_bool(
     "untrained",
-    True,
-    "Also compare the optimizer as it was before meta-training.",
+    None,
+    "With problems and digits: also the optimizer before meta-training. "
+    f"{_PRESETS}",
     flag_values=FLAGS,
 )
 command_line.define_threads(FLAGS)
 command_line.define_compile_cache(FLAGS)
 
 
-def evaluate_digits(
-    optimizer, output_dir, seeds, epochs, tuning_seeds, untrained
+def evaluate(
+    experiment,
+    output_dir,
+    optimizer=None,
+    preset="quick",
+    data_dir=None,
+    changes=None,
+    command="",
 ):
-    """The digits experiment; returns the summary's rows."""
-    import warnings
+    """Runs an experiment, or goes on with it, and writes its results.
 
-    import lopt_tf
-    from lopt_tf.evaluation import digits, plots
+    Args:
+        experiment: one of `EXPERIMENTS`.
+        output_dir: folder for the results.
+        optimizer: file, folder or name of a trained optimizer.
+        preset: "quick" or "full".
+        data_dir: folder of TFDS data sets.
+        changes: {setting: value} that differ from the preset.
+        command: the command line, for the report.
+
+    Returns:
+        The `Outcome`.
+
+    Raises:
+        ValueError: for a mistake in the arguments, or if the folder holds
+            results of other settings.
+    """
+    import tensorflow as tf
+
+    from lopt_tf.evaluation import (
+        curves,
+        experiments,
+        plots,
+        report,
+        results,
+        study,
+    )
 
     # Better now than after all the runs.
     plots.check_available()
-    load = lopt_tf.LearnedOptimizer.from_pretrained
-    learned = {"learned": lambda: load(optimizer)}
-    if untrained:
-        trained = load(optimizer)
-        make, config = type(trained), trained.rule.get_config()
-        learned["untrained"] = lambda: make(**config)
-    with warnings.catch_warnings():
-        # That it has no trained weights is the point.
-        warnings.filterwarnings("ignore", ".*has no trained weights.*")
-        results, tuned = digits.compare(
-            learned, seeds, epochs, tuning_seeds, command_line.say
+    module = experiments.find(experiment)
+    settings = experiments.settings(experiment, preset, changes)
+    learned, fingerprint = None, None
+    if module.LEARNED == "never" and optimizer:
+        raise ValueError(
+            f"The experiment {experiment!r} meta-trains its own optimizers "
+            "and takes no --optimizer."
         )
-    return _write(output_dir, results, tuned, "Digits: training loss")
-
-
-def evaluate_problems(optimizer, output_dir, names, seeds, steps, untrained):
-    """The corpus problems experiment; returns the summary's rows."""
-    import lopt_tf
-    from lopt_tf.evaluation import plots, problem_runs
-    from problems import corpus
-
-    plots.check_available()
-    problems = corpus.select(names)
-    trained = lopt_tf.LearnedOptimizer.from_pretrained(optimizer)
-    learned = {"learned": (trained.rule, trained.rule_weights())}
-    if untrained:
-        learned["untrained"] = (trained.rule, trained.rule.init_weights(0))
-    results, tuned = problem_runs.compare(
-        problems, learned, seeds, steps, command_line.say
+    if module.LEARNED == "required" or optimizer:
+        learned, fingerprint = study.load(optimizer)
+    everything = {
+        "experiment": experiment,
+        **dataclasses.asdict(settings),
+        "optimizer": fingerprint,
+        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "versions": study.versions(),
+    }
+    work = study.Study(
+        output_dir, everything, learned, data_dir, command_line.say
     )
-    return _write(output_dir, results, tuned, "Corpus problems: objective")
-
-
-def _write(output_dir, results, tuned, title):
-    from lopt_tf.evaluation import curves, plots
-
-    folder = pathlib.Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = curves.summary(results)
-    curves.write_curves(folder / "curves.csv", results)
-    curves.write_runs(folder / "runs.csv", results)
-    curves.write_csv(folder / "summary.csv", rows)
-    curves.write_csv(folder / "tuning.csv", tuned)
-    plots.plot_curves(folder / "curves.png", results, title)
-    command_line.say(curves.format_table(rows))
-    for row in tuned:
-        if row["at_edge"]:
-            command_line.say(
-                f"note: the best learning rate of {row['optimizer']} on "
-                f"{row['problem']} is at the edge of the grid."
-            )
-    command_line.say(f"Results: {folder}/summary.csv, curves.csv, curves.png")
-    return rows
+    try:
+        outcome = module.run(work, settings)
+        outcome.timings = work.seconds
+        about = report.About(
+            module.TITLE,
+            module.QUESTION,
+            {"preset": preset, **everything, "data_dir": data_dir},
+            command,
+        )
+        results.write(work.store.folder, outcome, about)
+    finally:
+        work.close()
+    command_line.say(curves.format_table(outcome.tables[0].rows))
+    for table in outcome.tables:
+        for row in table.rows:
+            if row.get("at_edge") and row.get("chosen", True):
+                command_line.say(
+                    f"note: the best learning rate of {row['optimizer']} on "
+                    f"{row['problem']} is at the edge of the grid."
+                )
+        if table.stem == "summary":
+            break
+    command_line.say(f"Results: {output_dir}/report.html and CSV files")
+    return outcome
 
 
 def _program():
-    for name in ("output_dir", "optimizer"):
+    for name in ("experiment", "output_dir"):
         if not FLAGS[name].value:
-            raise flags.Error(f"--{name} must be given.")
+            known = f" Known: {', '.join(EXPERIMENTS)}."
+            raise flags.Error(
+                f"--{name} must be given.{known * (name == 'experiment')}"
+            )
     command_line.set_compile_cache(FLAGS.compile_cache)
     command_line.set_threads(FLAGS.threads)
-    if FLAGS.experiment == "digits":
-        evaluate_digits(
-            FLAGS.optimizer,
+    from lopt_tf.metatraining import compiled_programs
+
+    try:
+        evaluate(
+            FLAGS.experiment,
             FLAGS.output_dir,
-            FLAGS.seeds,
-            FLAGS.epochs,
-            FLAGS.tuning_seeds,
-            FLAGS.untrained,
-        )
-    else:
-        evaluate_problems(
             FLAGS.optimizer,
-            FLAGS.output_dir,
-            FLAGS.problems,
-            FLAGS.seeds,
-            FLAGS.steps,
-            FLAGS.untrained,
+            FLAGS.preset,
+            FLAGS.data_dir,
+            _changes(),
+            shlex.join(["python", "-m", "train_scripts.evaluate", *_given()]),
         )
+    except compiled_programs.NoRoomError as error:
+        # The same command goes on.
+        raise command_line.Restart(str(error), ()) from error
+
+
+def _given():
+    """The flags that were given, as on the command line."""
+    return [
+        flag.serialize()
+        for flag in (FLAGS[name] for name in sorted(FLAGS))
+        if flag.present
+    ]
+
+
+def _changes():
+    """{setting: value} of the flags that are settings of experiments."""
+    changes = {}
+    for name in (*_NUMBERS, "untrained", "problems", "variants"):
+        value = FLAGS[name].value
+        if value is not None:
+            changes[name] = tuple(value) if isinstance(value, list) else value
+    return changes
 
 
 def main(argv):

@@ -5,8 +5,8 @@
 Meta-trains a hierarchical RNN from random weights on small problems of the
 corpus, then trains networks on scikit-learn's digits with it, with the same
 optimizer before meta-training, and with tuned Adam and RMSProp. Leaves
-metatraining/optimizer.npz, digits/summary.csv and digits/curves.png. About 15
-minutes on two cores.
+metatraining/optimizer.npz, digits/summary.csv, digits/curves.png and
+digits/report.html. About 15 minutes on two cores.
 """
 
 import dataclasses
@@ -57,13 +57,11 @@ def _program():
         folder / "metatraining",
         FLAGS.resume,
     )
-    evaluate.evaluate_digits(
-        folder / "metatraining" / "optimizer.npz",
+    evaluate.evaluate(
+        "digits",
         folder / "digits",
-        FLAGS.seeds,
-        FLAGS.epochs,
-        tuning_seeds=1,
-        untrained=True,
+        folder / "metatraining" / "optimizer.npz",
+        changes={"seeds": FLAGS.seeds, "epochs": FLAGS.epochs},
     )
 
 

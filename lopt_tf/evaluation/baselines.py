@@ -1,8 +1,8 @@
-"""Adam and RMSProp as update rules, to run beside learned ones.
+"""Adam, RMSProp and momentum as update rules, to run beside learned ones.
 
-They follow `keras.optimizers.Adam` and `keras.optimizers.RMSprop` with their
-default arguments; the learning rate is the rule's one weight, so that a whole
-grid of learning rates runs at once.
+They follow `keras.optimizers.Adam`, `RMSprop` and `SGD(momentum=0.9)` with
+their default arguments; the learning rate is the rule's one weight, so that a
+whole grid of learning rates runs at once.
 """
 
 import numpy as np
@@ -61,3 +61,69 @@ class RMSPropRule(_TunedRule):
         velocity = 0.9 * state["velocity"] + 0.1 * ops.square(gradients)
         steps = gradients / ops.sqrt(velocity + 1e-7)
         return weights["learning_rate"] * steps, None, {"velocity": velocity}
+
+
+class MomentumRule(_TunedRule):
+    """Gradient descent with momentum 0.9."""
+
+    name = "momentum"
+
+    def init_state(self, weights, params, log_learning_rates):
+        return {"velocity": self._zeros(weights, params)}
+
+    def updates(self, weights, state, layout, gradients):
+        velocity = 0.9 * state["velocity"]
+        velocity = velocity + weights["learning_rate"] * gradients
+        return velocity, None, {"velocity": velocity}
+
+
+BASELINES = {rule.name: rule for rule in (AdamRule, RMSPropRule, MomentumRule)}
+
+
+class SideBySide(_TunedRule):
+    """Every baseline as one rule, which its weight "which" chooses from.
+
+    Runs of different baselines thus share one compiled program.
+    """
+
+    name = "baselines"
+
+    def __init__(self):
+        self.rules = {name: rule() for name, rule in BASELINES.items()}
+
+    def init_weights(self, seed):
+        rate = super().init_weights(seed)
+        return {**rate, "which": np.zeros((1, 1), "float32")}
+
+    def weights(self, choices):
+        """Weights [runs, 1, 1] of runs given as (baseline, learning rate)."""
+        names = list(self.rules)
+        rates = np.array([rate for _, rate in choices], "float32")
+        which = np.array([names.index(name) for name, _ in choices], "float32")
+        return {
+            "learning_rate": rates.reshape(-1, 1, 1),
+            "which": which.reshape(-1, 1, 1),
+        }
+
+    def init_state(self, weights, params, log_learning_rates):
+        return {
+            f"{name}/{part}": array
+            for name, rule in self.rules.items()
+            for part, array in rule.init_state(
+                weights, params, log_learning_rates
+            ).items()
+        }
+
+    def updates(self, weights, state, layout, gradients):
+        steps, new = ops.zeros_like(gradients), {}
+        for number, (name, rule) in enumerate(self.rules.items()):
+            own = {
+                part.removeprefix(f"{name}/"): array
+                for part, array in state.items()
+                if part.startswith(f"{name}/")
+            }
+            moved, _, own = rule.updates(weights, own, layout, gradients)
+            new.update({f"{name}/{p}": array for p, array in own.items()})
+            # A choice, not a sum: the others' steps may not be finite.
+            steps = ops.where(weights["which"] == number, moved, steps)
+        return steps, None, new

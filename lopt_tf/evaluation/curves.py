@@ -22,6 +22,8 @@ class Curve:
         seed: of start, data order and optimizer.
         losses: loss of each step, [steps].
         metrics: further results, {column: number}.
+        extension: losses of further steps, for Adam to be caught up with.
+        at_edge: whether the learning rate is the lowest or highest tried.
     """
 
     problem: str
@@ -30,6 +32,13 @@ class Curve:
     seed: int
     losses: np.ndarray
     metrics: dict = dataclasses.field(default_factory=dict)
+    extension: np.ndarray = ()
+    at_edge: bool = False
+
+    @property
+    def all_losses(self):
+        """Losses of all steps, the extension's too."""
+        return np.concatenate([self.losses, self.extension])
 
     @property
     def identity(self):
@@ -44,13 +53,17 @@ class Curve:
     @property
     def final_loss(self):
         """The mean loss of the last 20 steps; infinite if not finite."""
-        mean = float(np.mean(self.losses[-_WINDOW:]))
-        return mean if np.isfinite(mean) else float("inf")
+        return final_loss(self.losses)
 
     @property
     def diverged(self):
-        """Whether it ended above its start, or not finite."""
-        return not self.final_loss <= float(np.mean(self.losses[:_WINDOW]))
+        """Whether it ended not finite, or above its start.
+
+        That is: the last 20 steps' mean is more than a tenth above that of
+        the first 20, which the noise of minibatches does not bring about.
+        """
+        start = float(np.mean(self.losses[:_WINDOW]))
+        return not self.final_loss <= start + 0.1 * abs(start)
 
     def steps_to(self, loss):
         """The first step whose 20-step mean is at most `loss`, or None."""
@@ -59,6 +72,13 @@ class Curve:
         sums = np.convolve(losses, np.ones(window), "valid")
         reached = np.flatnonzero(sums / window <= loss)
         return int(reached[0]) + window if len(reached) else None
+
+
+def final_loss(losses):
+    """The mean of the last 20 losses; infinite if not finite."""
+    # Sums of large float32 numbers would overflow.
+    mean = float(np.mean(np.asarray(losses[-_WINDOW:], float)))
+    return mean if np.isfinite(mean) else float("inf")
 
 
 def summary(curves, baseline="adam"):
@@ -84,6 +104,7 @@ def summary(curves, baseline="adam"):
             "problem": problem,
             "optimizer": optimizer,
             "learning_rate": members[0].learning_rate,
+            "at_edge": members[0].at_edge,
             "seeds": len(members),
             "final_loss": float(np.mean(losses)),
             "final_loss_std": _spread(losses),
@@ -109,31 +130,42 @@ def _spread(values):
 
 
 def write_csv(path, rows):
-    """Writes dictionaries as a CSV file, whole or not at all."""
-    path = pathlib.Path(path)
+    """Writes dictionaries as a CSV file, whole or not at all.
+
+    Args:
+        path: the file.
+        rows: list of dictionaries; the first ones' columns come first.
+    """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    _write(path, columns, (row.values() for row in _filled(rows, columns)))
+
+
+def _filled(rows, columns):
+    return ({name: row.get(name, "") for name in columns} for row in rows)
 
 
 def write_curves(path, curves):
     """Writes every step of every run: problem, optimizer, ..., step, loss."""
-    write_csv(
+    columns = ("problem", "optimizer", "learning_rate", "seed", "step", "loss")
+    _write(
         path,
-        [
-            {
-                **c.identity,
-                "step": step + 1,
-                "loss": float(loss),
-            }
+        columns,
+        (
+            (*c.identity.values(), step, f"{loss:.7g}")
             for c in curves
-            for step, loss in enumerate(c.losses)
-        ],
+            for step, loss in enumerate(c.all_losses, start=1)
+        ),
     )
+
+
+def _write(path, columns, rows):
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    os.replace(temporary, path)
 
 
 def write_runs(path, curves):

@@ -7,7 +7,7 @@ import numpy as np
 import sklearn.datasets
 import sklearn.model_selection
 
-from lopt_tf.evaluation import curves, tuning
+from lopt_tf.evaluation import curves
 
 BASELINES = {
     "adam": keras.optimizers.Adam,
@@ -15,8 +15,6 @@ BASELINES = {
 }
 BATCH_SIZE = 32
 _REPORTED_EPOCHS = (1, 3, 10)
-# Seeds of the tuning begin here: the comparison uses 0, 1, 2 ...
-_TUNING_SEED = 1000
 
 
 @dataclasses.dataclass
@@ -25,6 +23,11 @@ class Digits:
 
     train: tuple
     test: tuple
+
+    @property
+    def steps_per_epoch(self):
+        """Minibatches in an epoch."""
+        return len(self.train[0]) // BATCH_SIZE
 
     @classmethod
     def load(cls):
@@ -106,64 +109,6 @@ def train(network, optimizer_name, optimizer, data, seed, epochs):
         np.array(recorder.losses),
         recorder.metrics,
     )
-
-
-def compare(learned, seeds, epochs, tuning_seeds=1, report=None):
-    """Learned optimizers and tuned baselines on every network.
-
-    Args:
-        learned: {label: function that makes the optimizer}.
-        seeds: number of runs of each.
-        epochs: number of epochs.
-        tuning_seeds: runs for each learning rate of a baseline's grid.
-        report: a function of one line of text.
-
-    Returns:
-        (curves of the comparison, rows about the tuning).
-    """
-    data = Digits.load()
-    results, tuned = [], []
-    for network in NETWORKS:
-        makers = dict(learned)
-        for name, optimizer_class in BASELINES.items():
-            if report:
-                report(f"{network}: tuning {name}")
-            rate, at_edge = _tune(
-                network, name, optimizer_class, data, tuning_seeds, epochs
-            )
-            makers[name] = lambda c=optimizer_class, r=rate: c(r)
-            tuned.append(
-                {
-                    "problem": network,
-                    "optimizer": name,
-                    "learning_rate": rate,
-                    "at_edge": at_edge,
-                }
-            )
-        for name, maker in makers.items():
-            if report:
-                report(f"{network}: {seeds} runs of {name}")
-            results += [
-                train(network, name, maker, data, seed, epochs)
-                for seed in range(seeds)
-            ]
-    return results, tuned
-
-
-def _tune(network, name, optimizer_class, data, seeds, epochs):
-    runs = [
-        train(
-            network,
-            name,
-            lambda rate=rate: optimizer_class(rate),
-            data,
-            _TUNING_SEED + seed,
-            epochs,
-        )
-        for rate in tuning.LEARNING_RATES
-        for seed in range(seeds)
-    ]
-    return tuning.best_learning_rate(runs)
 
 
 class _Recorder(keras.callbacks.Callback):

@@ -1,23 +1,103 @@
-"""Learning-rate grids, and the choice among their results."""
+"""Learning rates for baselines: a grid that grows until its best is inside.
+
+Rates are half decades between 1e-8 and 1e3, by number: rate n is 10^(n/2).
+"""
+
+import dataclasses
 
 import numpy as np
 
-# Half decades.
-LEARNING_RATES = tuple(float(f"{v:.4g}") for v in np.logspace(-5, 0, 11))
+LOWEST, HIGHEST = -16, 6
+# Where a search begins: 1e-4 .. 0.3162.
+START = tuple(range(-8, 0))
 
 
-def best_learning_rate(curves):
-    """The learning rate with the lowest mean final loss over its runs.
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a search found.
+
+    Attributes:
+        learning_rate: the best one.
+        at_edge: whether it is the lowest or highest one tried, which only
+            the bounds of the search can bring about.
+        scores: {learning rate: mean final loss}, all that were tried.
+    """
+
+    learning_rate: float
+    at_edge: bool
+    scores: dict
+
+
+def rate(number):
+    """The learning rate of that number."""
+    return float(f"{10 ** (number / 2):.4g}")
+
+
+def search(run, names, start=START, chunk=4, bounds=(LOWEST, HIGHEST)):
+    """The best learning rate of each optimizer.
 
     Args:
-        curves: runs of one optimizer on one problem.
+        run: function of {name: list of learning rates} that returns
+            {name: {learning rate: final losses, one for each seed}}.
+        names: optimizers to tune side by side.
+        start: numbers of the first rates, ascending.
+        chunk: at most so many rates of an optimizer in one call of `run`.
+        bounds: the lowest and the highest number to try.
 
     Returns:
-        (learning rate, whether it is at an edge of the rates tried).
+        {name: Choice}.
     """
-    by_rate = {}
-    for curve in curves:
-        by_rate.setdefault(curve.learning_rate, []).append(curve.final_loss)
-    rates = sorted(by_rate)
-    best = min(rates, key=lambda rate: np.mean(by_rate[rate]))
-    return best, best in (rates[0], rates[-1])
+    scores = {name: {} for name in names}
+
+    def try_rates(wanted):
+        while any(wanted.values()):
+            now = {n: numbers[:chunk] for n, numbers in wanted.items()}
+            now = {n: numbers for n, numbers in now.items() if numbers}
+            found = run({n: [rate(i) for i in now[n]] for n in now})
+            for name, numbers in now.items():
+                for i in numbers:
+                    losses = np.asarray(found[name][rate(i)], float)
+                    scores[name][i] = _mean(losses)
+            wanted = {n: numbers[chunk:] for n, numbers in wanted.items()}
+
+    try_rates({name: list(start) for name in names})
+    while True:
+        wanted = {name: _beyond(scores[name], chunk, bounds) for name in names}
+        if not any(wanted.values()):
+            break
+        try_rates(wanted)
+    return {name: _choice(scores[name]) for name in names}
+
+
+def _mean(losses):
+    return float(losses.mean()) if np.all(np.isfinite(losses)) else np.inf
+
+
+def _best(scores):
+    """The number with the lowest score; of equals, the one in the middle."""
+    numbers = sorted(scores)
+    lowest = min(scores.values())
+    if np.isinf(lowest):
+        # Everything blew up: lower rates are what is left to try.
+        return numbers[0]
+    equal = [number for number in numbers if scores[number] == lowest]
+    return equal[len(equal) // 2]
+
+
+def _beyond(scores, chunk, bounds):
+    """Numbers to try next: beyond the edge where the best is, if it is."""
+    first, last, best = min(scores), max(scores), _best(scores)
+    if best == first and first > bounds[0]:
+        return list(range(max(bounds[0], first - chunk), first))
+    if best == last and last < bounds[1]:
+        return list(range(last + 1, min(bounds[1], last + chunk) + 1))
+    return []
+
+
+def _choice(scores):
+    best = _best(scores)
+    return Choice(
+        rate(best),
+        best in (min(scores), max(scores)),
+        {rate(number): scores[number] for number in sorted(scores)},
+    )

@@ -1,0 +1,62 @@
+"""The experiments, each a module with the same five names.
+
+TITLE and QUESTION say what it is about; LEARNED whether it needs a trained
+optimizer ("required", "optional" or "never"); PRESETS holds the settings of
+"quick" and "full", a dataclass each; `run(study, settings)` returns an
+`Outcome`.
+"""
+
+import dataclasses
+import importlib
+
+NAMES = (
+    "training_set",
+    "generalization",
+    "learning_rates",
+    "ablation",
+    "wall_clock",
+    "long_runs",
+    "failures",
+    "problems",
+    "digits",
+)
+
+
+def find(name):
+    """The module of that experiment.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name not in NAMES:
+        raise ValueError(
+            f"Unknown experiment {name!r}. Known: {', '.join(NAMES)}."
+        )
+    return importlib.import_module(f"lopt_tf.evaluation.experiments.{name}")
+
+
+def settings(name, preset, changes=None):
+    """The settings of an experiment.
+
+    Args:
+        name: of the experiment.
+        preset: "quick" or "full".
+        changes: {name: value} of what is to differ from the preset.
+
+    Raises:
+        ValueError: if the experiment has no such preset or setting.
+    """
+    presets = find(name).PRESETS
+    if preset not in presets:
+        raise ValueError(
+            f"Unknown preset {preset!r}. Known: {', '.join(presets)}."
+        )
+    chosen = presets[preset]
+    known = [field.name for field in dataclasses.fields(chosen)]
+    for change in changes or {}:
+        if change not in known:
+            raise ValueError(
+                f"The experiment {name!r} has no setting {change!r}. It has: "
+                f"{', '.join(known)}."
+            )
+    return dataclasses.replace(chosen, **(changes or {}))

@@ -1,0 +1,137 @@
+"""Meta-trains and tests variants, each without one of the paper's ideas."""
+
+import dataclasses
+
+from keras import ops
+
+from lopt_tf import metatraining
+from lopt_tf.evaluation import comparison, networks, plots, results, training
+from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+
+TITLE = "Which of its parts matter?"
+QUESTION = (
+    "The paper: without attention, several time scales of momentum, dynamic "
+    "input scaling, relative learning rates, the logarithmic objective, "
+    "heavy-tailed unrolls, or with 1 or 2 levels only, the optimizer is "
+    "worse. Each variant is meta-trained here in the same way, then tested "
+    "on problems outside of that training."
+)
+LEARNED = "never"
+
+
+class UnscaledInputsRule(HierarchicalRNNRule):
+    """The hierarchical RNN without dynamic input scaling.
+
+    Mean squares are the constant 1: gradients come in as they are.
+    """
+
+    name = "hierarchical_rnn_unscaled_inputs"
+
+    def _mean_squares(self, element, averages):
+        del element
+        return ops.ones_like(averages)
+
+
+def _rule(**config):
+    return HierarchicalRNNRule(**{"use_attention": True, **config})
+
+
+_SHORT_UNROLLS = metatraining.Curriculum(
+    mean_partials=0, min_length=20, mean_length=0
+)
+# Each variant: (its rule, what differs in its meta-training).
+VARIANTS = {
+    "complete": (lambda: _rule(), {}),
+    "no_attention": (lambda: _rule(use_attention=False), {}),
+    "one_time_scale": (lambda: _rule(num_gradient_scales=1), {}),
+    "no_input_scaling": (lambda: UnscaledInputsRule(use_attention=True), {}),
+    "no_relative_rate": (lambda: _rule(use_relative_lr=False), {}),
+    "no_log_objective": (lambda: _rule(), {"use_log_objective": False}),
+    "short_unrolls": (lambda: _rule(), {"curriculum": _SHORT_UNROLLS}),
+    "two_levels": (lambda: _rule(level_sizes=(10, 20)), {}),
+    "one_level": (lambda: _rule(level_sizes=(10,)), {}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How much meta-training and testing.
+
+    Attributes:
+        variants: keys of `VARIANTS`.
+        train_problems: as for `problems.corpus.select`.
+        meta_updates: of each variant.
+        problems: to test on, as for `networks.select`.
+        steps: of each optimizer; Adam runs four times as long.
+        seeds: runs in the comparison.
+        tuning_seeds: runs of each of Adam's learning rates.
+        training_seed: of the meta-training.
+    """
+
+    variants: tuple
+    train_problems: tuple
+    meta_updates: int
+    problems: tuple
+    steps: int
+    seeds: int
+    tuning_seeds: int
+    training_seed: int = 0
+
+
+_NETS = "fully_connected_random_2_class_problems"
+PRESETS = {
+    "quick": Settings(
+        tuple(VARIANTS),
+        (f"{_NETS}.1", "quadratic_problems_noisy.0"),
+        meta_updates=200,
+        problems=("mlp_test.0", "fully_connected.0"),
+        steps=300,
+        seeds=4,
+        tuning_seeds=2,
+    ),
+    "full": Settings(
+        tuple(VARIANTS),
+        ("default",),
+        meta_updates=20_000,
+        problems=("mlp_test", "fully_connected", "convolutional", "residual"),
+        steps=1000,
+        seeds=10,
+        tuning_seeds=5,
+    ),
+}
+
+
+def run(study, settings):
+    """Meta-trains and tests all variants; returns an `Outcome`."""
+    unknown = [name for name in settings.variants if name not in VARIANTS]
+    if unknown or not settings.variants:
+        raise ValueError(
+            f"Unknown variants: {', '.join(unknown) or 'none given'}. Known: "
+            f"{', '.join(VARIANTS)}."
+        )
+    problems = networks.select(settings.problems, study.data_dir)
+    contenders = {}
+    for name in settings.variants:
+        make_rule, changes = VARIANTS[name]
+        options = training.options(
+            settings.meta_updates, seed=settings.training_seed, **changes
+        )
+        contenders[name] = training.train(
+            study, name, make_rule(), options, settings.train_problems
+        )
+    found, tuned = comparison.compare(
+        study,
+        problems,
+        contenders,
+        comparison.Plan(settings.steps, settings.seeds, settings.tuning_seeds),
+        names=("adam",),
+    )
+    outcome = results.comparison_outcome(found, tuned, "Ablations")
+    # A line for each variant, not for each problem.
+    turned = [
+        {**row, "problem": row["optimizer"], "optimizer": row["problem"]}
+        for row in outcome.tables[1].rows
+        if row["optimizer"] != "adam"
+    ]
+    outcome.plots[0].draw = lambda path: plots.plot_speedups(path, turned)
+    return outcome

@@ -1,0 +1,148 @@
+"""The coordinatewise RNN, without the paper's ideas: where it fails."""
+
+import dataclasses
+
+import numpy as np
+
+from lopt_tf.evaluation import (
+    comparison,
+    networks,
+    results,
+    speedup,
+    training,
+)
+from lopt_tf.optimizers import registry
+
+TITLE = "Where earlier learned optimizers fail"
+QUESTION = (
+    "The paper: an RNN for each coordinate without its ideas fails on simple "
+    "problems, or stops making progress after the horizon that it was "
+    "trained for; the hierarchical RNN does not. Both are meta-trained here "
+    "in the same way, on the same problems."
+)
+LEARNED = "optional"
+_RULES = ("coordinatewise_rnn", "hierarchical_rnn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How much meta-training and testing.
+
+    Attributes:
+        train_problems: as for `problems.corpus.select`.
+        meta_updates: of each optimizer.
+        problems: to test on, as for `networks.select`.
+        horizon: steps after which progress counts as beyond what was
+            trained for; the mean length of a run in meta-training.
+        steps: of each optimizer; Adam runs four times as long.
+        seeds: runs in the comparison.
+        tuning_seeds: runs of each learning rate.
+        training_seed: of the meta-training.
+    """
+
+    train_problems: tuple
+    meta_updates: int
+    problems: tuple
+    horizon: int
+    steps: int
+    seeds: int
+    tuning_seeds: int
+    training_seed: int = 0
+
+
+_NETS = "fully_connected_random_2_class_problems"
+PRESETS = {
+    "quick": Settings(
+        (f"{_NETS}.1", "quadratic_problems_noisy.0", "bowl_problems.2"),
+        meta_updates=1000,
+        problems=(
+            "bowl_problems.3",
+            "quadratic_problems.0",
+            "rescale_problems.6",
+            f"{_NETS}.0",
+            "fully_connected.0",
+        ),
+        horizon=350,
+        steps=1400,
+        seeds=3,
+        tuning_seeds=3,
+    ),
+    "full": Settings(
+        ("default",),
+        meta_updates=20_000,
+        problems=(
+            "bowl_problems",
+            "quadratic_problems",
+            "rescale_problems",
+            "optimization_test_problems",
+            _NETS,
+            "mlp_test",
+            "fully_connected",
+            "convolutional",
+        ),
+        horizon=350,
+        steps=3500,
+        seeds=10,
+        tuning_seeds=5,
+    ),
+}
+
+
+def run(study, settings):
+    """Meta-trains and tests both; returns an `Outcome`."""
+    problems = networks.select(settings.problems, study.data_dir)
+    options = training.options(
+        settings.meta_updates, seed=settings.training_seed
+    )
+    contenders = {
+        name: training.train(
+            study, name, registry.rule(name), options, settings.train_problems
+        )
+        for name in _RULES
+    }
+    if study.learned is not None:
+        contenders["learned"] = study.learned
+    found, tuned = comparison.compare(
+        study,
+        problems,
+        contenders,
+        comparison.Plan(settings.steps, settings.seeds, settings.tuning_seeds),
+    )
+    outcome = results.comparison_outcome(
+        found, tuned, "Beyond the horizon of meta-training"
+    )
+    outcome.tables.insert(
+        1,
+        results.Table(
+            "beyond_horizon",
+            "Progress beyond the horizon",
+            _beyond(found, settings.horizon),
+            f"Running minima of 20-step means after {settings.horizon} steps "
+            "(the mean length of a run in meta-training) and at the end, "
+            "means over seeds. still_improves: the share of runs that got "
+            "at least 1 % lower after the horizon.",
+        ),
+    )
+    return outcome
+
+
+def _beyond(found, horizon):
+    rows = []
+    for (problem, optimizer), members in results.grouped(found).items():
+        before = [speedup.reached(c.losses[:horizon]) for c in members]
+        after = [speedup.reached(c.losses) for c in members]
+        rows.append(
+            {
+                "problem": problem,
+                "optimizer": optimizer,
+                "loss_at_horizon": float(np.mean(before)),
+                "loss_at_end": float(np.mean(after)),
+                "still_improves": float(
+                    np.mean(
+                        [a < b - 0.01 * abs(b) for a, b in zip(after, before)]
+                    )
+                ),
+                "diverged": float(np.mean([c.diverged for c in members])),
+            }
+        )
+    return rows

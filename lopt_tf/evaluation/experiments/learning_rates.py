@@ -1,0 +1,231 @@
+"""Initial learning rates over six orders of magnitude."""
+
+import dataclasses
+
+import numpy as np
+
+from lopt_tf.evaluation import baselines, curves, networks, plots, results, runs
+from lopt_tf.optimizers import registry
+
+TITLE = "Robust to the initial learning rate"
+QUESTION = (
+    "The paper: the learned optimizer ends at about the same loss whatever "
+    "learning rate it begins with, over several orders of magnitude; Adam and "
+    "RMSProp do not."
+)
+LEARNED = "required"
+_SEED = 3
+_BASELINES = ("adam", "rmsprop")
+# A rate counts as good if it gets this share of the way to the best loss.
+_GOOD = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which problems and learning rates.
+
+    Attributes:
+        problems: as for `networks.select`.
+        rates: initial learning rates, ascending.
+        steps: of each run.
+        seeds: runs of each learning rate.
+    """
+
+    problems: tuple
+    rates: tuple
+    steps: int
+    seeds: int
+
+
+def _rates(per_decade):
+    """From 1e-6 to 1."""
+    exponents = np.linspace(-6, 0, 6 * per_decade + 1)
+    return tuple(float(f"{10**e:.4g}") for e in exponents)
+
+
+PRESETS = {
+    "quick": Settings(
+        ("fully_connected.0", "softmax_2_class_problems.0"),
+        _rates(2),
+        steps=400,
+        seeds=3,
+    ),
+    "full": Settings(
+        (
+            "fully_connected",
+            "convolutional.0",
+            "residual",
+            "recurrent",
+            "softmax_2_class_problems.0",
+            "fully_connected_random_2_class_problems.0",
+        ),
+        _rates(4),
+        steps=2000,
+        seeds=5,
+    ),
+}
+
+
+def run(study, settings):
+    """Runs all optimizers from all learning rates; returns an `Outcome`."""
+    rule = study.learned.rule
+    if "init_lr_range" not in rule.get_config():
+        raise ValueError(
+            f"The optimizer {rule.name!r} does not begin with learning rates "
+            "of its own: there is nothing to vary."
+        )
+    problems = networks.select(settings.problems, study.data_dir)
+    count = len(settings.rates) * settings.seeds * (1 + len(_BASELINES))
+    study.progress.plan(len(problems) * count)
+    found = []
+    for name, problem in problems.items():
+        found += _learned(study, name, problem, settings)
+        found += _baselines(study, name, problem, settings)
+    rows = _rows(found)
+    return results.Outcome(
+        tables=[
+            results.Table(
+                "robustness",
+                "How wide is the range of good learning rates?",
+                _robustness(rows),
+                "good_decades: orders of magnitude of learning rates that "
+                "get at least 90 % of the way from the first loss to the "
+                "problem's best loss of any optimizer here.",
+            ),
+            results.Table(
+                "summary",
+                "Final losses",
+                rows,
+                "Means over seeds of the last 20 steps.",
+            ),
+        ],
+        plots=[
+            results.Plot(
+                "learning_rates",
+                "Final loss over initial learning rate",
+                lambda path: plots.plot_rates(
+                    path, rows, "Final loss over initial learning rate"
+                ),
+                "Shaded: from the least to the greatest over seeds. Lines "
+                "end where runs blow up.",
+            )
+        ],
+        curves=found,
+    )
+
+
+def _learned(study, name, problem, settings):
+    contender, seeds = study.learned, settings.seeds
+
+    def make():
+        lanes = runs.Lanes(problem, contender.rule, seeds)
+        weights = runs.repeated(contender.weights, seeds)
+        losses = [
+            lanes.run(
+                weights,
+                list(range(seeds)),
+                (_SEED,),
+                settings.steps,
+                start_rule=_starting_at(contender.rule, rate),
+            )
+            for rate in settings.rates
+        ]
+        return {"losses": np.stack(losses)}
+
+    return _curves(study, name, "learned", make, settings)
+
+
+def _starting_at(rule, rate):
+    """The rule with every learning rate beginning at `rate`."""
+    config = {**rule.get_config(), "init_lr_range": (rate, rate)}
+    return registry.rule(rule.name, **config)
+
+
+def _baselines(study, name, problem, settings):
+    found = []
+    lanes = None
+    for baseline in _BASELINES:
+
+        def make(baseline=baseline):
+            nonlocal lanes
+            rule = baselines.SideBySide()
+            lanes = lanes or runs.Lanes(problem, rule, settings.seeds)
+            losses = [
+                lanes.run(
+                    rule.weights([(baseline, rate)] * settings.seeds),
+                    list(range(settings.seeds)),
+                    (_SEED,),
+                    settings.steps,
+                )
+                for rate in settings.rates
+            ]
+            return {"losses": np.stack(losses)}
+
+        found += _curves(study, name, baseline, make, settings)
+    return found
+
+
+def _curves(study, problem, optimizer, make, settings):
+    count = len(settings.rates) * settings.seeds
+    arrays = study.piece(
+        f"{problem}/{optimizer}",
+        f"{problem}, {optimizer}",
+        make,
+        count,
+        count * settings.steps,
+    )
+    return [
+        curves.Curve(problem, optimizer, rate, seed, column)
+        for rate, losses in zip(settings.rates, arrays["losses"])
+        for seed, column in enumerate(losses.T)
+    ]
+
+
+def _rows(found):
+    groups = {}
+    for curve in found:
+        key = (curve.problem, curve.optimizer, curve.learning_rate)
+        groups.setdefault(key, []).append(curve)
+    rows = []
+    for (problem, optimizer, rate), members in groups.items():
+        finals = [c.final_loss for c in members]
+        rows.append(
+            {
+                "problem": problem,
+                "optimizer": optimizer,
+                "learning_rate": rate,
+                "first_loss": float(np.mean([c.losses[0] for c in members])),
+                "final_loss": float(np.mean(finals)),
+                "least": min(finals),
+                "greatest": max(finals),
+                "diverged": float(np.mean([c.diverged for c in members])),
+            }
+        )
+    return rows
+
+
+def _robustness(rows):
+    summary = []
+    pairs = dict.fromkeys((r["problem"], r["optimizer"]) for r in rows)
+    for problem, optimizer in pairs:
+        here = [r for r in rows if r["problem"] == problem]
+        own = [r for r in here if r["optimizer"] == optimizer]
+        least = min(r["final_loss"] for r in here)
+        best = min(own, key=lambda r: r["final_loss"])
+        first = own[0]["first_loss"]
+        level = first - _GOOD * (first - least)
+        good = [r["learning_rate"] for r in own if r["final_loss"] <= level]
+        width = np.log10(max(good) / min(good)) if good else 0.0
+        summary.append(
+            {
+                "problem": problem,
+                "optimizer": optimizer,
+                "best_rate": best["learning_rate"],
+                "best_loss": best["final_loss"],
+                "worst_loss": max(r["final_loss"] for r in own),
+                "good_rates": f"{len(good)} of {len(own)}",
+                "good_decades": float(width),
+                "diverged": float(np.mean([r["diverged"] for r in own])),
+            }
+        )
+    return summary

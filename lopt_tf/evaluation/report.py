@@ -1,0 +1,203 @@
+"""report.html: one page with everything, which opens without a network."""
+
+import base64
+import dataclasses
+import html
+import math
+
+from lopt_tf.evaluation import store
+
+_STYLE = """
+:root { --ink: #1f2933; --soft: #616e7c; --line: #e4e7eb; --tint: #f5f7fa;
+  --learned: #c0392b; }
+* { box-sizing: border-box; }
+body { margin: 0; color: var(--ink); background: var(--tint);
+  font: 15px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+header { border-left: 6px solid var(--learned); padding-left: 1rem;
+  margin-bottom: 1.5rem; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .35rem; }
+h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
+p { margin: 0 0 .75rem; max-width: 75ch; }
+.soft { color: var(--soft); font-size: .9rem; }
+section { background: #fff; border: 1px solid var(--line);
+  border-radius: 10px; padding: 1.1rem 1.25rem; margin: 0 0 1.1rem; }
+.wide { overflow-x: auto; }
+.long { max-height: 32rem; overflow: auto; }
+table { border-collapse: collapse; font-size: .86rem;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; text-align: left; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
+th { position: sticky; top: 0; background: #fff; color: var(--soft);
+  font-weight: 600; }
+td.number, th.number { text-align: right; }
+tr.learned td { background: #fdf3f1; }
+td.marked { color: var(--learned); font-weight: 700; }
+td.text { white-space: normal; overflow-wrap: anywhere; }
+img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
+dl.key { display: flex; flex-wrap: wrap; gap: .75rem; margin: 0 0 1.1rem; }
+dl.key div { background: #fff; border: 1px solid var(--line);
+  border-radius: 10px; padding: .6rem 1rem; }
+dl.key dt { color: var(--soft); font-size: .8rem; }
+dl.key dd { margin: 0; font-size: 1.3rem; font-weight: 650; }
+"""
+# Columns whose True is worth a second look.
+_MARKED = ("at_edge", "rates_at_edge", "diverged", "ever_diverged")
+_LONG = 40
+
+
+@dataclasses.dataclass
+class About:
+    """What a report says beside the results.
+
+    Attributes:
+        title: the headline.
+        question: what the experiment asks, in one or two sentences.
+        settings: {name: value}, versions and seeds among them.
+        command: the command line.
+    """
+
+    title: str
+    question: str
+    settings: dict
+    command: str = ""
+
+
+def write(path, folder, outcome, about):
+    """Writes the report.
+
+    Args:
+        path: the HTML file.
+        folder: where the plots are.
+        outcome: `results.Outcome`.
+        about: `About`.
+    """
+    main, *others = outcome.tables
+    parts = [_header(about), _cards(main.rows), _table_section(main)]
+    parts += [_plot_section(plot, folder) for plot in outcome.plots]
+    parts += [_table_section(table) for table in others]
+    parts.append(_settings_section(about))
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{html.escape(about.title)}</title>\n"
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"{''.join(parts)}</main>\n</body>\n</html>\n"
+    )
+    store.write_text(path, page)
+
+
+def _header(about):
+    return (
+        f"<header>\n<h1>{html.escape(about.title)}</h1>\n"
+        f"<p>{html.escape(about.question)}</p>\n</header>\n"
+    )
+
+
+def _cards(rows):
+    """The learned optimizer's figures, large."""
+    row = next((r for r in rows if r.get("optimizer") == "learned"), None)
+    if row is None or "speedup" not in row:
+        return ""
+    low, high = row["speedup_low"], row["speedup_high"]
+    cards = {
+        "learned: speed-up over tuned Adam": f"{row['speedup']:.2f}",
+        "95 % interval": f"{low:.2f} – {high:.2f}",
+        "Adam never got there": f"{row['never_reached']:.0%}",
+        "diverged": f"{row['diverged']:.0%}",
+        "runs": f"{row['runs']}",
+    }
+    items = "".join(
+        f"<div><dt>{name}</dt><dd>{value}</dd></div>"
+        for name, value in cards.items()
+    )
+    return f'<dl class="key">{items}</dl>\n'
+
+
+def _table_section(table):
+    note = f'<p class="soft">{html.escape(table.note)}</p>' * bool(table.note)
+    kind = "wide long" if len(table.rows) > _LONG else "wide"
+    return (
+        f"<section>\n<h2>{html.escape(table.title)}</h2>\n{note}\n"
+        f'<div class="{kind}">{_table(table.rows)}</div>\n'
+        f'<p class="soft">{table.stem}.csv</p>\n</section>\n'
+    )
+
+
+def _table(rows):
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    numeric = {
+        name
+        for name in columns
+        if all(_is_number(row[name]) for row in rows if name in row)
+    }
+    head = "".join(
+        f"<th{_number_class(name in numeric)}>"
+        f"{html.escape(name.replace('_', ' '))}</th>"
+        for name in columns
+    )
+    body = "".join(_row(row, columns, numeric) for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _row(row, columns, numeric):
+    cells = []
+    for name in columns:
+        value = row.get(name, "")
+        classes = ["number"] if name in numeric else []
+        if name in _MARKED and value not in ("", 0, False):
+            classes.append("marked")
+        named = f' class="{" ".join(classes)}"' if classes else ""
+        cells.append(f"<td{named}>{html.escape(_format(value))}</td>")
+    is_learned = row.get("optimizer") == "learned"
+    kind = ' class="learned"' if is_learned else ""
+    return f"<tr{kind}>{''.join(cells)}</tr>\n"
+
+
+def _number_class(is_number):
+    return ' class="number"' if is_number else ""
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _format(value):
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, float):
+        return "∞" if math.isinf(value) else f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_format(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_format, value))
+    return "none" if value is None else str(value)
+
+
+def _plot_section(plot, folder):
+    data = (folder / f"{plot.stem}.png").read_bytes()
+    image = base64.b64encode(data).decode()
+    note = f'<p class="soft">{html.escape(plot.note)}</p>' * bool(plot.note)
+    title = html.escape(plot.title)
+    return (
+        f"<section>\n<h2>{title}</h2>\n{note}\n"
+        f'<img alt="{title}" src="data:image/png;base64,{image}">\n'
+        "</section>\n"
+    )
+
+
+def _settings_section(about):
+    rows = "".join(
+        f"<tr><th>{html.escape(name.replace('_', ' '))}</th>"
+        f'<td class="text">{html.escape(_format(value))}</td></tr>\n'
+        for name, value in about.settings.items()
+    )
+    command = f"<p><code>{html.escape(about.command)}</code></p>" * bool(
+        about.command
+    )
+    return (
+        "<section>\n<h2>Settings, seeds and versions</h2>\n"
+        f"{command}<table>{rows}</table>\n"
+        '<p class="soft">The same command gives the same CSV files; seconds '
+        "are in timings.csv alone.</p>\n</section>\n"
+    )

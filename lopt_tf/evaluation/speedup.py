@@ -1,0 +1,88 @@
+"""Speed-up over tuned Adam: one number across problems (as for VeLO).
+
+The steps that Adam with its tuned learning rate needs for the loss which an
+optimizer has reached at step T, divided by T. Losses are running minima of
+20-step means, so that a lucky minibatch is no progress.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lopt_tf.evaluation import bootstrap
+
+WINDOW = 20
+# Adam runs so many times as long; a loss it never reaches counts as this.
+LIMIT = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Speedup:
+    """One run against Adam.
+
+    Attributes:
+        value: steps of Adam over steps of the optimizer.
+        never: whether Adam never reached the loss: `value` is a lower bound.
+    """
+
+    value: float
+    never: bool
+
+
+def window_means(losses, window=WINDOW):
+    """Means of `window` successive losses; the first is that of step `window`.
+
+    Means of what is not finite are infinite; fewer losses than a window make
+    one mean.
+    """
+    losses = np.asarray(losses, float)
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    window = min(window, len(losses))
+    return np.lib.stride_tricks.sliding_window_view(losses, window).mean(-1)
+
+
+def running_minimum(losses):
+    """The least 20-step mean so far, from step 20 on."""
+    return np.minimum.accumulate(window_means(losses))
+
+
+def reached(losses):
+    """The loss that a run counts as having reached."""
+    return float(running_minimum(losses)[-1])
+
+
+def steps_to(losses, target):
+    """The first step at which a run has reached `target`, or None."""
+    minima = running_minimum(losses)
+    hits = np.flatnonzero(minima <= target)
+    return int(hits[0]) + min(WINDOW, len(losses)) if len(hits) else None
+
+
+def speedup(losses, adam):
+    """How many times faster than Adam a run was, at its last step.
+
+    Args:
+        losses: of the optimizer, T of them.
+        adam: losses of tuned Adam on the same start and data, `LIMIT` T.
+    """
+    steps = steps_to(adam, reached(losses))
+    if steps is None:
+        return Speedup(len(adam) / len(losses), True)
+    return Speedup(steps / len(losses), False)
+
+
+def combined(groups):
+    """Columns about many runs: mean, interval, shares.
+
+    Args:
+        groups: for each problem the list of its runs' `Speedup`.
+    """
+    values = [[s.value for s in group] for group in groups]
+    low, high = bootstrap.interval(values)
+    never = [s.never for group in groups for s in group]
+    return {
+        "speedup": bootstrap.geometric_mean(values),
+        "speedup_low": low,
+        "speedup_high": high,
+        "never_reached": float(np.mean(never)),
+    }

@@ -1,0 +1,131 @@
+"""A folder that remembers finished work, so that nothing is done twice."""
+
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+
+from lopt_tf import checkpointing
+
+_KIND = "lopt_tf.evaluation"
+_SETTINGS = "settings.json"
+
+
+class Store:
+    """Finished pieces of work in a folder, each in a file of its own.
+
+    Args:
+        folder: the folder; made if it is not there. One process at a time
+            may work in it.
+        settings: JSON-ready dictionary of all that the results depend on.
+
+    Raises:
+        CheckpointError: if the folder holds results of other settings, or is
+            damaged.
+        ValueError: if another process works in it.
+    """
+
+    def __init__(self, folder, settings):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
+        self.settings = json.loads(json.dumps(settings))
+        self._digest = _digest(self.settings)
+        path = self.folder / _SETTINGS
+        if path.exists():
+            _check_same(path, self.settings)
+        else:
+            write_text(path, json.dumps(self.settings, indent=1) + "\n")
+
+    def has(self, name):
+        """Whether that piece is finished."""
+        return self._path(name).exists()
+
+    def get(self, name, make):
+        """What `make` returned, now or before: (arrays, metadata).
+
+        Args:
+            name: the piece's name, a relative path.
+            make: function without arguments that does the work and returns
+                ({name: array}, JSON-ready metadata).
+
+        Raises:
+            CheckpointError: if the piece's file is damaged, or was made with
+                other settings.
+        """
+        path = self._path(name)
+        if not path.exists():
+            arrays, metadata = make()
+            checkpointing.save(
+                path, _KIND, arrays, {**metadata, "settings": self._digest}
+            )
+        try:
+            arrays, metadata = checkpointing.load(path, _KIND)
+        except checkpointing.CheckpointError as error:
+            raise checkpointing.CheckpointError(
+                f"{error} Delete it to have it made again."
+            ) from error
+        if metadata.pop("settings") != self._digest:
+            raise checkpointing.CheckpointError(
+                f"{path} was made with other settings than those of "
+                f"{self.folder / _SETTINGS}. Delete it to have it made again."
+            )
+        return arrays, metadata
+
+    def path(self, name):
+        """A file or folder of a piece that keeps its own state."""
+        return self.folder / "parts" / name
+
+    def _path(self, name):
+        return self.folder / "parts" / f"{name}.npz"
+
+    def close(self):
+        """Lets others work in the folder."""
+        self._lock.close()
+
+
+def write_text(path, text):
+    """Writes a text file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _locked(folder):
+    file = open(folder / ".lock", "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ValueError(
+            f"Another process is working in {folder}. Wait for it, or name "
+            "another folder."
+        ) from None
+    return file
+
+
+def _digest(settings):
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_same(path, settings):
+    try:
+        saved = json.loads(path.read_text())
+        names = sorted({*saved, *settings})
+    except (OSError, ValueError, TypeError) as error:
+        raise checkpointing.CheckpointError(
+            f"{path} is damaged ({error}). Name another folder."
+        ) from error
+    different = [
+        f"{name}: saved {saved.get(name)!r}, given {settings.get(name)!r}"
+        for name in names
+        if saved.get(name) != settings.get(name)
+    ]
+    if different:
+        raise checkpointing.CheckpointError(
+            f"{path.parent} holds results of other settings "
+            f"({'; '.join(different)}). Name another folder, or give the "
+            "saved settings to go on."
+        )

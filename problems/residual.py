@@ -1,0 +1,88 @@
+"""A small residual network on images, with filters for every instance."""
+
+import tensorflow as tf
+
+from problems.classifiers import Classifier
+from problems.convnet import convolve
+from problems.problem import fold
+
+
+class ResidualNet(Classifier):
+    """A convolution, halved resolution, residual blocks, a linear layer.
+
+    A block adds to its input two 3x3 convolutions of it, each after a relu.
+    The mean over all places goes to the linear layer. Filters start from
+    N(0, 2 / fan in), the linear layer and the biases as in `Classifier`.
+
+    Args:
+        image_shape: (height, width, channels), height and width even; rows of
+            data are flat images.
+        num_classes, dataset, batch_size, noise_stdev, num_scored: as in
+            `Classifier`.
+        channels: of every convolution.
+        blocks: how many residual blocks.
+    """
+
+    def __init__(
+        self,
+        image_shape,
+        num_classes,
+        dataset,
+        batch_size,
+        channels=8,
+        blocks=2,
+        noise_stdev=0.0,
+        num_scored=None,
+    ):
+        super().__init__(
+            num_classes,
+            dataset,
+            batch_size,
+            noise_stdev,
+            use_softmax=True,
+            num_scored=num_scored,
+        )
+        self.image_shape = tuple(image_shape)
+        self.channels = channels
+        self.blocks = blocks
+
+    @property
+    def shapes(self):
+        size = self.channels
+        first = (3, 3, self.image_shape[2], size)
+        filters = [first] + [(3, 3, size, size)] * (2 * self.blocks)
+        return [*filters, (size, self.num_classes), (self.num_classes,)]
+
+    def init(self, seed, instances):
+        drawn = super().init(seed, instances)
+        for i, shape in enumerate(self.shapes[:-2]):
+            fan_in = shape[0] * shape[1] * shape[2]
+            drawn[i] = (2 / fan_in) ** 0.5 * tf.random.stateless_normal(
+                (instances, *shape), fold(seed, i)
+            )
+        return drawn
+
+    def logits(self, params, data):
+        *filters, weights, bias = params
+        images = tf.reshape(data, (*data.shape[:2], *self.image_shape))
+        values = _halved(convolve(images, filters[0]))
+        for first, second in zip(filters[1::2], filters[2::2]):
+            branch = convolve(tf.nn.relu(values), first)
+            values = values + convolve(tf.nn.relu(branch), second)
+        hidden = tf.reduce_mean(tf.nn.relu(values), axis=(2, 3))
+        return tf.matmul(hidden, weights) + bias[:, None]
+
+    def __repr__(self):
+        noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
+        return (
+            f"ResidualNet({'x'.join(map(str, self.image_shape))}, "
+            f"{self.blocks} blocks of {self.channels} channels, "
+            f"batch={self.batch_size}{noise})"
+        )
+
+
+def _halved(images):
+    """Means over 2x2 pixels of images [K, rows, height, width, channels]."""
+    *outer, height, width, channels = images.shape
+    shape = (*outer, height // 2, 2, width // 2, 2, channels)
+    return tf.reduce_mean(tf.reshape(images, shape), axis=(3, 5))

@@ -1,0 +1,615 @@
+"""Every experiment, end to end on tiny settings; stops, mistakes, reports."""
+
+import csv
+import html.parser
+import json
+import re
+import signal
+
+import numpy as np
+import pytest
+
+import lopt_tf
+from lopt_tf.evaluation import (
+    comparison,
+    curves,
+    experiments,
+    networks,
+    report,
+    results,
+    runs,
+    store,
+    study,
+    text,
+    training,
+)
+from lopt_tf.evaluation.experiments import ablation, wall_clock
+from lopt_tf.metatraining import compiled_programs, trainer
+from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from problems.quadratic import Quadratic
+from train_scripts import command_line, evaluate
+
+TINY = ["--steps=40", "--seeds=2", "--tuning_seeds=1"]
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """A program's handler of SIGTERM must not outlive its test."""
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("optimizer") / "optimizer.npz"
+    lopt_tf.HierarchicalRNN(level_sizes=(3,), seed=1).save_pretrained(path)
+    return path
+
+
+def _rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _evaluate(experiment, folder, trained, *more):
+    arguments = [f"--experiment={experiment}", f"--output_dir={folder}"]
+    if trained:
+        arguments.append(f"--optimizer={trained}")
+    return evaluate.main(["evaluate", *arguments, *more])
+
+
+class _Images(html.parser.HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.sources, self.links = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "img":
+            self.sources.append(attributes["src"])
+        if tag in ("link", "script", "a"):
+            self.links.append(tag)
+
+
+def _check_report(folder, plots):
+    page = (folder / "report.html").read_text()
+    images = _Images(page)
+    # Self-contained: nothing is fetched from anywhere.
+    assert not images.links and "http" not in re.sub('base64,[^"]*', "", page)
+    assert len(images.sources) == plots
+    for source in images.sources:
+        assert source.startswith("data:image/png;base64,iVBOR")
+    for word in ("tensorflow 2", "python 3", "seed", "evaluate --experiment"):
+        assert word in page
+    return page
+
+
+def test_training_set_twice(tmp_path, trained, capsys):
+    """Tables, files and report; and the same command gives the same CSV."""
+    problems = "--problems=bowl_problems.1,softmax_2_class_problems.0"
+    for name in ("one", "two"):
+        arguments = (*TINY, problems)
+        folder = tmp_path / name
+        assert _evaluate("training_set", folder, trained, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "runs done" in printed and "steps/s" in printed
+    assert "min left" in printed
+    one, two = tmp_path / "one", tmp_path / "two"
+    files = sorted(file.name for file in one.glob("*.csv"))
+    assert files == [
+        "curves.csv",
+        "overall.csv",
+        "runs.csv",
+        "summary.csv",
+        "timings.csv",
+        "tuning.csv",
+    ]
+    for name in files:
+        if name != "timings.csv":
+            assert (one / name).read_bytes() == (two / name).read_bytes()
+    overall = _rows(one / "overall.csv")
+    assert [row["optimizer"] for row in overall] == [
+        "learned",
+        "adam",
+        "rmsprop",
+        "momentum",
+    ]
+    for row in overall:
+        assert row["problems"] == "2" and row["runs"] == "4"
+        assert 0 < float(row["speedup_low"]) <= float(row["speedup"]) <= 4
+        assert 0 <= float(row["diverged"]) <= 1
+    assert len(_rows(one / "summary.csv")) == 8
+    # Adam runs four times as long.
+    assert len(_rows(one / "curves.csv")) == 2 * 2 * 40 * (1 + 4 + 1 + 1)
+    tuning = _rows(one / "tuning.csv")
+    chosen = [row for row in tuning if row["chosen"] == "True"]
+    assert len(chosen) == 6
+    for row in chosen:
+        rates = [
+            float(r["learning_rate"])
+            for r in tuning
+            if (r["problem"], r["optimizer"])
+            == (row["problem"], row["optimizer"])
+        ]
+        inside = min(rates) < float(row["learning_rate"]) < max(rates)
+        assert inside == (row["at_edge"] == "False")
+    page = _check_report(one, plots=2)
+    assert "--experiment=training_set" in page
+
+
+def test_stopped_anywhere_and_started_again(tmp_path, trained, monkeypatch):
+    """Interrupts before random runs: the same CSV, and nothing twice."""
+    arguments = (*TINY, "--problems=bowl_problems.1,quadratic_problems.0")
+    whole = tmp_path / "whole"
+    calls = []
+    run = runs.Lanes.run
+
+    def counted(self, *args, **kwargs):
+        calls.append(None)
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(runs.Lanes, "run", counted)
+    assert _evaluate("training_set", whole, trained, *arguments) == 0
+    needed = len(calls)
+    calls.clear()
+    rng = np.random.default_rng()
+    stops = sorted({int(n) for n in rng.integers(1, needed, 3)})
+
+    def interrupted(self, *args, **kwargs):
+        if stops and len(calls) == stops[0]:
+            stops.pop(0)
+            raise KeyboardInterrupt
+        return counted(self, *args, **kwargs)
+
+    monkeypatch.setattr(runs.Lanes, "run", interrupted)
+    folder = tmp_path / "stopped"
+    while stops:
+        assert _evaluate("training_set", folder, trained, *arguments) == 130
+        assert not (folder / "report.html").exists()
+    assert _evaluate("training_set", folder, trained, *arguments) == 0
+    assert len(calls) == needed
+    for file in whole.glob("*.csv"):
+        if file.name != "timings.csv":
+            assert file.read_bytes() == (folder / file.name).read_bytes()
+    # What is done is done.
+    assert _evaluate("training_set", folder, trained, *arguments) == 0
+    assert len(calls) == needed
+
+
+def test_generalization(tmp_path, trained):
+    problems = "--problems=batch_norm.0,wider.0"
+    assert _evaluate("generalization", tmp_path, trained, *TINY, problems) == 0
+    summary = _rows(tmp_path / "summary.csv")
+    assert {row["problem"] for row in summary} == {"batch_norm.0", "wider.0"}
+    by_optimizer = {
+        row["optimizer"]: row
+        for row in summary
+        if row["problem"] == "batch_norm.0"
+    }
+    # 40 steps at a tuned rate are enough to learn something.
+    assert float(by_optimizer["adam"]["final_loss"]) < np.log(10)
+    _check_report(tmp_path, plots=2)
+
+
+def test_learning_rates(tmp_path, trained):
+    arguments = ("--steps=40", "--seeds=2", "--problems=bowl_problems.1")
+    assert _evaluate("learning_rates", tmp_path, trained, *arguments) == 0
+    rows = _rows(tmp_path / "summary.csv")
+    for optimizer in ("learned", "adam", "rmsprop"):
+        own = [row for row in rows if row["optimizer"] == optimizer]
+        rates = [float(row["learning_rate"]) for row in own]
+        assert rates[0] == 1e-6 and rates[-1] == 1.0 and len(rates) == 13
+        # The rate makes a difference, also where the learned one begins.
+        assert len({row["final_loss"] for row in own}) > 6
+    table = _rows(tmp_path / "robustness.csv")
+    assert len(table) == 3
+    assert all(0 <= float(row["good_decades"]) <= 6 for row in table)
+    _check_report(tmp_path, plots=1)
+
+
+@pytest.mark.slow
+def test_ablation(tmp_path, monkeypatch):
+    """All variants; stopped in the middle of a meta-training."""
+    preset = experiments.settings("ablation", "quick")
+    fields = {"train_problems": ("bowl_problems.0",), "tuning_seeds": 1}
+    fields["variants"] = (*list(ablation.VARIANTS)[:4], "short_unrolls")
+    presets = {"quick": type(preset)(**{**vars(preset), **fields})}
+    monkeypatch.setattr(ablation, "PRESETS", presets)
+    arguments = (
+        "--meta_updates=3",
+        "--steps=20",
+        "--seeds=1",
+        "--problems=bowl_problems.1",
+    )
+    assert _evaluate("ablation", tmp_path / "whole", None, *arguments) == 0
+    step, calls = trainer.Trainer.step, []
+
+    def interrupted(self):
+        calls.append(None)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(trainer.Trainer, "step", interrupted)
+    folder = tmp_path / "stopped"
+    assert _evaluate("ablation", folder, None, *arguments) == 130
+    assert _evaluate("ablation", folder, None, *arguments) == 0
+    assert len(calls) == 5 * 3 + 1
+    for name in ("overall.csv", "curves.csv"):
+        whole = (tmp_path / "whole" / name).read_bytes()
+        assert whole == (folder / name).read_bytes()
+    rows = _rows(folder / "overall.csv")
+    assert [row["optimizer"] for row in rows] == [*fields["variants"], "adam"]
+    _check_report(folder, plots=2)
+
+
+def test_training_that_blows_up(tmp_path, monkeypatch):
+    """It is given up, once, and tested with the weights it had."""
+    calls = []
+
+    def step(self):
+        calls.append(None)
+        raise FloatingPointError("not finite at all")
+
+    monkeypatch.setattr(trainer.Trainer, "step", step)
+    rule = HierarchicalRNNRule(level_sizes=(3,))
+    said = []
+    for _ in range(2):
+        work = study.Study(tmp_path, {}, report=said.append)
+        contender = training.train(
+            work, "mine", rule, training.options(5), ["bowl_problems.0"]
+        )
+        work.close()
+    assert len(calls) == 1
+    assert any("given up (not finite at all)" in line for line in said)
+    for name, array in rule.init_weights(0).items():
+        np.testing.assert_array_equal(contender.weights[name], array)
+
+
+def test_ablated_variants_differ():
+    """Each variant leaves out what its name says, and only that."""
+    complete = ablation.VARIANTS["complete"][0]().get_config()
+    differences = {
+        name: {
+            key
+            for key, value in make().get_config().items()
+            if value != complete[key]
+        }
+        | set(changes)
+        for name, (make, changes) in ablation.VARIANTS.items()
+    }
+    assert differences == {
+        "complete": set(),
+        "no_attention": {"use_attention"},
+        "one_time_scale": {"num_gradient_scales"},
+        "no_input_scaling": set(),
+        "no_relative_rate": {"use_relative_lr"},
+        "no_log_objective": {"use_log_objective"},
+        "short_unrolls": {"curriculum"},
+        "two_levels": {"level_sizes"},
+        "one_level": {"level_sizes"},
+    }
+    # Without input scaling, gradients a thousand times as large matter.
+    params, grads = [np.zeros((3,), "float32")], [np.ones((3,), "float32")]
+    for name, expected in (("no_attention", True), ("no_input_scaling", False)):
+        rule = ablation.VARIANTS[name][0]()
+        weights = rule.init_weights(0)
+        moved = [
+            rule.step(
+                weights,
+                rule.init_state(weights, params, params),
+                params,
+                [scale * g for g in grads],
+            )[1]["parameter_hidden"]
+            for scale in (1.0, 1000.0)
+        ]
+        assert np.allclose(*moved, rtol=1e-4) == expected
+
+
+def test_wall_clock(tmp_path, trained, monkeypatch):
+    presets = {"quick": wall_clock.Settings(((2,),), (2, 4), 1)}
+    monkeypatch.setattr(wall_clock, "PRESETS", presets)
+    assert _evaluate("wall_clock", tmp_path, None) == 0
+    rows = _rows(tmp_path / "timings.csv")
+    assert [row["batch"] for row in rows] == ["2", "4"]
+    for row in rows:
+        assert float(row["ratio"]) > 0
+        # H0 = 10; the upper levels add little.
+        formula = float(row["formula"])
+        assert formula == pytest.approx(1 + 100 / int(row["batch"]), rel=0.1)
+    memory = _rows(tmp_path / "memory.csv")
+    learned, adam = memory[:2]
+    assert float(adam["bytes_per_parameter"]) == 8
+    held = float(learned["bytes_per_parameter"])
+    assert held == pytest.approx(float(learned["formula"]), rel=1e-6)
+    assert 84 < held < 85
+    _check_report(tmp_path, plots=1)
+
+
+def test_long_runs(tmp_path, trained):
+    arguments = ("--steps=1100", "--seeds=1", "--problems=bowl_problems.1")
+    assert _evaluate("long_runs", tmp_path, trained, *arguments) == 0
+    rows = _rows(tmp_path / "summary.csv")
+    adam = rows[1]
+    assert adam["optimizer"] == "adam" and float(adam["ever_diverged"]) == 0
+    losses = [float(adam[f"loss_at_{n}"]) for n in (100, 1000, 1100)]
+    assert losses == sorted(losses, reverse=True)
+    assert len(_rows(tmp_path / "curves.csv")) == 4 * 1100
+    _check_report(tmp_path, plots=1)
+
+
+@pytest.mark.slow
+def test_failures(tmp_path, trained):
+    arguments = ("--meta_updates=2", *TINY, "--problems=bowl_problems.3")
+    assert _evaluate("failures", tmp_path, trained, *arguments) == 0
+    names = [row["optimizer"] for row in _rows(tmp_path / "overall.csv")]
+    assert names[:3] == ["coordinatewise_rnn", "hierarchical_rnn", "learned"]
+    rows = _rows(tmp_path / "beyond_horizon.csv")
+    assert len(rows) == 6
+    assert float(rows[0]["loss_at_end"]) <= float(rows[0]["loss_at_horizon"])
+    _check_report(tmp_path, plots=2)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--experiment=guess"], "training_set|generalization"),
+        (["--experiment="], "should be one of"),
+        (["--preset=guess"], "quick|full"),
+        (["--optimizer=nowhere.npz"], "no file nowhere.npz"),
+        (["--optimizer=nothing"], "no pretrained weights"),
+        (["--output_dir="], "--output_dir must be given"),
+        (["--problems=widr"], "Did you mean 'wider'"),
+        (["--problems=nothing"], "Known sets of the corpus: default"),
+        (["--problems=wider.7"], "wider.0 to wider.1"),
+        (["--epochs=3"], "has no setting 'epochs'"),
+        (["--steps=0"], "--steps"),
+        (["--experiment=ablation"], "takes no --optimizer"),
+        (
+            ["--experiment=ablation", "--optimizer=", "--variants=guess"],
+            "Known: complete",
+        ),
+        (["--problems=mnist_convnet"], "tfds build mnist"),
+    ],
+)
+def test_mistakes(arguments, message, tmp_path, trained, capsys):
+    status = _evaluate(
+        "generalization",
+        tmp_path / "out",
+        trained,
+        f"--data_dir={tmp_path}",
+        *arguments,
+    )
+    assert status == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_without_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lopt_tf.optimizers.pretrained.names", lambda *_: [])
+    assert _evaluate("training_set", tmp_path / "out", None) == 2
+    assert "train_scripts.metatrain" in capsys.readouterr().err
+
+
+def test_learning_rates_need_learning_rates(tmp_path, capsys):
+    path = tmp_path / "adam.npz"
+    lopt_tf.LearnedAdam(seed=1).save_pretrained(path)
+    assert _evaluate("learning_rates", tmp_path / "out", path) == 2
+    assert "nothing to vary" in capsys.readouterr().err
+
+
+def test_folder_of_other_settings(tmp_path, trained, capsys):
+    arguments = (*TINY, "--problems=bowl_problems.1")
+    assert _evaluate("training_set", tmp_path, trained, *arguments) == 0
+    for more in ("--seeds=3", "--problems=bowl_problems.2", "--steps=41"):
+        assert (
+            _evaluate("training_set", tmp_path, trained, *arguments, more) == 2
+        )
+        assert "results of other settings" in capsys.readouterr().err
+    other = tmp_path / "other.npz"
+    lopt_tf.HierarchicalRNN(level_sizes=(3,), seed=2).save_pretrained(other)
+    assert _evaluate("training_set", tmp_path, other, *arguments) == 2
+    assert "optimizer: saved" in capsys.readouterr().err
+
+
+def test_damaged_results(tmp_path, trained, capsys):
+    arguments = (*TINY, "--problems=bowl_problems.1")
+    assert _evaluate("training_set", tmp_path, trained, *arguments) == 0
+    before = (tmp_path / "curves.csv").read_bytes()
+    part = tmp_path / "parts" / "bowl_problems.1" / "learned.npz"
+    part.write_bytes(part.read_bytes()[:-30])
+    assert _evaluate("training_set", tmp_path, trained, *arguments) == 2
+    error = capsys.readouterr().err
+    assert "is damaged" in error and "Delete it" in error
+    part.unlink()
+    assert _evaluate("training_set", tmp_path, trained, *arguments) == 0
+    assert (tmp_path / "curves.csv").read_bytes() == before
+    (tmp_path / "settings.json").write_text("{")
+    assert _evaluate("training_set", tmp_path, trained, *arguments) == 2
+    assert "settings.json is damaged" in capsys.readouterr().err
+
+
+def test_one_process_at_a_time(tmp_path):
+    first = store.Store(tmp_path, {"a": 1})
+    with pytest.raises(ValueError, match="Another process"):
+        store.Store(tmp_path, {"a": 1})
+    first.close()
+    store.Store(tmp_path, {"a": 1}).close()
+
+
+def test_store_knows_its_settings(tmp_path):
+    kept = store.Store(tmp_path, {"a": 1})
+    arrays, _ = kept.get("x/y", lambda: ({"n": np.arange(3)}, {}))
+    assert arrays["n"].tolist() == [0, 1, 2]
+    again, _ = kept.get("x/y", lambda: pytest.fail("done twice"))
+    assert again["n"].tolist() == [0, 1, 2]
+    kept.close()
+    (tmp_path / "settings.json").unlink()
+    other = store.Store(tmp_path, {"a": 2})
+    with pytest.raises(ValueError, match="made with other settings"):
+        other.get("x/y", lambda: pytest.fail("not this one"))
+    other.close()
+
+
+def test_no_room_for_programs(tmp_path, trained, monkeypatch):
+    """The command goes on in a new process, with the same arguments."""
+    monkeypatch.setattr(compiled_programs, "maps_left", lambda: 100)
+    started = []
+    monkeypatch.setattr("os.execv", lambda *args: started.append(args))
+    arguments = ["--experiment=training_set", f"--output_dir={tmp_path}"]
+    arguments.append(f"--optimizer={trained}")
+    evaluate.main(["evaluate", *arguments])
+    ((_, command),) = started
+    assert command[3:] == arguments
+    assert command_line.Restart("why").arguments == ("--resume",)
+
+
+def test_every_experiment_is_known():
+    assert evaluate.EXPERIMENTS == experiments.NAMES
+    for name in experiments.NAMES:
+        module = experiments.find(name)
+        assert set(module.PRESETS) == {"quick", "full"}
+        assert module.TITLE and module.QUESTION and module.run
+        assert module.LEARNED in ("required", "optional", "never")
+        assert name in evaluate.__doc__
+    with pytest.raises(ValueError, match="Known: training_set"):
+        experiments.find("guess")
+    with pytest.raises(ValueError, match="Known: quick, full"):
+        experiments.settings("digits", "guess")
+
+
+def test_quick_presets_take_one_problem_of_each_set():
+    names = experiments.settings("training_set", "quick").problems
+    sets = [name.partition(".")[0] for name in names]
+    assert len(sets) == len(set(sets)) == 18
+    assert experiments.settings("generalization", "quick").one_of_each
+
+
+# Networks.
+
+
+@pytest.mark.parametrize("name", ["residual.0", "recurrent.0", "transformer.0"])
+def test_networks_learn(name):
+    """Together and alone, runs are the same; and they learn."""
+    ((_, problem),) = networks.select([name]).items()
+    from lopt_tf.evaluation import baselines
+
+    rule = baselines.AdamRule()
+    lanes = runs.Lanes(problem, rule, 2)
+    weights = runs.repeated({"learning_rate": [[0.003]]}, 2)
+    losses = lanes.run(weights, [0, 1], (5,), 50)
+    assert losses.shape == (50, 2)
+    assert np.all(losses[-10:].mean(0) < losses[:5].mean(0))
+    assert losses[0, 0] != losses[0, 1]
+    same = lanes.run(weights, [1, 1], (5,), 50)
+    np.testing.assert_allclose(same[:, 0], losses[:, 1], rtol=1e-3)
+
+
+def test_networks_by_name(tmp_path):
+    known = networks.sets(tmp_path)
+    assert "mnist_convnet" not in known and "transformer" in known
+    assert list(networks.select(["deeper", "bowl_problems.1"])) == [
+        "deeper.0",
+        "deeper.1",
+        "bowl_problems.1",
+    ]
+    with pytest.raises(ValueError, match="No problem was named"):
+        networks.select([])
+
+
+def test_text():
+    inputs, following = text.windows(8)
+    assert inputs.shape == following.shape
+    np.testing.assert_array_equal(inputs[:, 1:], following[:, :-1])
+    assert following.max() < len(text.VOCABULARY)
+    first = "".join(text.VOCABULARY[i] for i in text.standard_library()[:200])
+    assert "Command-line parsing library" in first
+
+
+def test_no_text(monkeypatch, tmp_path):
+    text.standard_library.cache_clear()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(ValueError, match="Leave the text problems out"):
+        text.windows(8)
+
+
+# Runs side by side.
+
+
+def test_losses_of_attending_rules_are_those_of_true_parameters():
+    """The first loss is the start's; the attended point's would not be."""
+    problem = Quadratic(5)
+    rule = HierarchicalRNNRule(level_sizes=(3,), use_attention=True)
+    weights = rule.init_weights(0)
+    plain = HierarchicalRNNRule(level_sizes=(3,))
+    ours = runs.Lanes(problem, rule, 2).run(
+        runs.repeated(weights, 2), [0, 1], (1,), 30
+    )
+    start = runs.Lanes(problem, plain, 2).run(
+        runs.repeated(plain.init_weights(0), 2), [0, 1], (1,), 1
+    )
+    np.testing.assert_allclose(ours[0], start[0], rtol=1e-5)
+    assert np.all(np.isfinite(ours))
+
+
+# The report.
+
+
+def test_report_escapes_and_marks(tmp_path):
+    rows = [
+        {
+            "problem": "<script>",
+            "optimizer": "learned",
+            "loss": float("inf"),
+            "at_edge": True,
+        },
+        {"problem": "p", "optimizer": "adam", "loss": 1.0, "at_edge": False},
+    ]
+    outcome = results.Outcome([results.Table("t", "T & T", rows)], [])
+    about = report.About("title", "why?", {"seed": 3, "list": [1, (2, 3)]})
+    report.write(tmp_path / "report.html", tmp_path, outcome, about)
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "∞" in page and "T &amp; T" in page
+    assert page.count('class="marked"') == 1
+    assert page.count('<tr class="learned">') == 1
+    assert "1, 2, 3" in page
+
+
+def test_blown_up_runs_are_counted_and_drawn(tmp_path):
+    good = np.linspace(2, 1, 160)
+    bad = np.where(np.arange(40) < 30, good[:40], np.inf)
+    found = [
+        curves.Curve("p", "adam", 0.1, 0, good[:40], extension=good[40:]),
+        curves.Curve("p", "learned", 1.0, 0, bad),
+    ]
+    outcome = results.comparison_outcome(found, [], "title")
+    adam, learned = outcome.tables[0].rows
+    assert adam["speedup"] == 1 and adam["diverged"] == 0
+    assert learned["diverged"] == 1
+    # It had reached the mean of steps 11 .. 30 before.
+    assert learned["speedup"] == pytest.approx(30 / 40)
+    about = report.About("t", "q", {})
+    results.write(tmp_path, outcome, about)
+    assert _rows(tmp_path / "curves.csv")[-1]["loss"] == "inf"
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_fingerprints():
+    rule = HierarchicalRNNRule(level_sizes=(3,))
+    one, two = (
+        study.fingerprint(comparison.Contender(rule, rule.init_weights(seed)))
+        for seed in (0, 1)
+    )
+    assert one.startswith("hierarchical_rnn ") and one != two
+
+
+def test_settings_are_readable(tmp_path, trained):
+    arguments = (*TINY, "--problems=bowl_problems.1")
+    assert _evaluate("problems", tmp_path, trained, *arguments) == 0
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["experiment"] == "problems" and settings["seeds"] == 2
+    assert settings["versions"]["lopt_tf"] == lopt_tf.__version__
+    rows = _rows(tmp_path / "overall.csv")
+    assert [row["optimizer"] for row in rows[:2]] == ["learned", "untrained"]
