@@ -2,6 +2,7 @@
 
 import importlib
 
+from lopt_tf.optimizers import pretrained
 from lopt_tf.optimizers.keras_optimizers import (
     CoordinatewiseRNN,
     GlobalLearningRate,
@@ -28,8 +29,14 @@ __all__ = [
     "LearnedAdam",
     "LearnedOptimizer",
     "LearningRateSchedule",
+    "list_pretrained",
     *_LAZY,
 ]
+
+
+def list_pretrained():
+    """Names of the weights that ship with the package, best first."""
+    return pretrained.names()
 
 
 def __getattr__(name):

@@ -160,6 +160,19 @@ flags.DEFINE_bool(
     "With hierarchical_rnn: take gradients at a learned point.",
     flag_values=FLAGS,
 )
+flags.DEFINE_bool(
+    "use_lr_shortcut",
+    False,
+    "With hierarchical_rnn: the learning rate itself as an input.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "max_log_lr",
+    None,
+    "With hierarchical_rnn: upper bound of the log learning rate, for instance "
+    "-4; as published (33), or that of --start_from, if not given.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "start_from",
     None,
@@ -314,11 +327,20 @@ def _rule():
     if FLAGS.start_from:
         load = learned_optimizer.LearnedOptimizer.from_pretrained
         optimizer = load(FLAGS.start_from)
-        return optimizer.rule, optimizer.rule_weights()
+        rule = optimizer.rule
+        if rule.name != "hierarchical_rnn" and FLAGS.max_log_lr is not None:
+            raise flags.Error(f"{rule.name} has no --max_log_lr.")
+        config = {**rule.get_config(), **_given(["max_log_lr"])}
+        return registry.rule(rule.name, **config), optimizer.rule_weights()
     config = {}
     if FLAGS.optimizer == "hierarchical_rnn":
         sizes = _integers("level_sizes", FLAGS.level_sizes)
-        config = {"level_sizes": sizes, "use_attention": FLAGS.use_attention}
+        config = {
+            "level_sizes": sizes,
+            "use_attention": FLAGS.use_attention,
+            "use_lr_shortcut": FLAGS.use_lr_shortcut,
+            **_given(["max_log_lr"]),
+        }
     return registry.rule(FLAGS.optimizer, **config), None
 
 
