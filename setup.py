@@ -46,6 +46,12 @@ setuptools.setup(
     extras_require={
         "plots": _PLOTS,
         "jax": _JAX,
-        "dev": [*_PLOTS, *_JAX, "pytest>=8", "ruff>=0.9"],
+        "dev": [
+            *_PLOTS,
+            *_JAX,
+            "pytest>=8",
+            "pytest-xdist>=3.5,<4",
+            "ruff>=0.9",
+        ],
     },
 )
