@@ -6,8 +6,6 @@ from lopt_tf import checkpointing
 
 _KIND = "lopt_tf.optimizer"
 _FOLDER = pathlib.Path(__file__).parent
-# What `from_pretrained()` takes; the others follow by name.
-_BEST = "hierarchical_rnn_corpus"
 
 
 def save(path, rule, weights):
@@ -48,21 +46,10 @@ def names(rule_name=None):
     Args:
         rule_name: the kind of optimizer; None for all.
     """
-    files = sorted(
-        _FOLDER.glob("*.npz"), key=lambda file: (file.stem != _BEST, file)
-    )
+    files = sorted(_FOLDER.glob("*.npz"))
     if rule_name is not None:
         files = [file for file in files if load(file)[0] == rule_name]
     return [file.stem for file in files]
-
-
-def card(name):
-    """The model card of shipped weights: recipe, cost, results, weaknesses.
-
-    Raises:
-        ValueError: if there are none of that name.
-    """
-    return path(name).with_suffix(".md").read_text()
 
 
 def path(name):
