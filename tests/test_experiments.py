@@ -23,7 +23,7 @@ from lopt_tf.evaluation import (
     text,
     training,
 )
-from lopt_tf.evaluation.experiments import ablation, wall_clock
+from lopt_tf.evaluation.experiments import ablation, long_runs, wall_clock
 from lopt_tf.metatraining import compiled_programs, trainer
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems.quadratic import Quadratic
@@ -337,6 +337,21 @@ def test_long_runs(tmp_path, trained):
     assert losses == sorted(losses, reverse=True)
     assert len(_rows(tmp_path / "curves.csv")) == 4 * 1100
     _check_report(tmp_path, plots=1)
+
+
+def test_ever_diverged():
+    falling = np.linspace(2, 1, 100)
+    assert not long_runs._ever_diverged(falling)
+    assert not long_runs._ever_diverged(-falling[::-1])
+    blown_up = falling.copy()
+    blown_up[3:] = np.inf
+    assert long_runs._ever_diverged(blown_up)
+    # It came back; one value does not count, many do.
+    assert not long_runs._ever_diverged([2.0] * 50 + [5.0] + [2.0] * 50)
+    assert long_runs._ever_diverged([2.0] + [5.0] * 30 + [1.0] * 70)
+    assert long_runs._ever_diverged([2.0] * 50 + [np.nan] + [2.0] * 50)
+    huge = np.full(100, 3e38, "float32")
+    assert not long_runs._ever_diverged(huge)
 
 
 @pytest.mark.slow
