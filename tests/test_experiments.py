@@ -428,6 +428,36 @@ def test_folder_of_other_settings(tmp_path, trained, capsys):
     assert "optimizer: saved" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "experiment, wrong, right",
+    [
+        ("training_set", "bowl_problem.1", "bowl_problems.1"),
+        ("learning_rates", "fully_conected.0", "bowl_problems.1"),
+    ],
+)
+def test_a_mistake_can_be_corrected(
+    experiment, wrong, right, tmp_path, trained, capsys
+):
+    arguments = ["--steps=3", "--seeds=1"]
+    for problems, status in ((wrong, 2), (right, 0)):
+        more = (*arguments, f"--problems={problems}")
+        assert _evaluate(experiment, tmp_path, trained, *more) == status
+        assert (tmp_path / "settings.json").exists() == (status == 0)
+    assert _evaluate(experiment, tmp_path, trained, *more, "--steps=4") == 2
+    assert "results of other settings" in capsys.readouterr().err
+
+
+def test_a_refused_folder_is_free_again(tmp_path):
+    kept = store.Store(tmp_path, {"a": 1})
+    kept.get("x", lambda: ({}, {}))
+    kept.close()
+    with pytest.raises(ValueError, match="other settings") as refused:
+        store.Store(tmp_path, {"a": 2})
+    # Its frame is still there, as where a caller looks at the error.
+    assert refused.value.__traceback__
+    store.Store(tmp_path, {"a": 1}).close()
+
+
 def test_damaged_results(tmp_path, trained, capsys):
     arguments = (*TINY, "--problems=bowl_problems.1")
     assert _evaluate("training_set", tmp_path, trained, *arguments) == 0

@@ -169,6 +169,7 @@ def evaluate(
     try:
         outcome = module.run(work, settings)
         outcome.timings = work.seconds
+        work.store.write_settings()
         about = report.About(
             module.TITLE,
             module.QUESTION,

@@ -85,7 +85,7 @@ def run(study, settings):
                 "improves_in_last_half: the share of runs whose running "
                 "minimum fell by at least 1 % in the last half of all steps. "
                 "ever_diverged: the share of runs that at any time were "
-                "not finite, or with a 20-step mean above twice the first loss.",
+                "not finite, or with a 20-step mean of twice the first loss.",
             ),
             results.Table(
                 "tuning",
