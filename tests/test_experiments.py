@@ -16,6 +16,7 @@ from lopt_tf.evaluation import (
     curves,
     experiments,
     networks,
+    plots,
     report,
     results,
     runs,
@@ -676,6 +677,21 @@ def test_blown_up_runs_are_counted_and_drawn(tmp_path):
     results.write(tmp_path, outcome, about)
     assert _rows(tmp_path / "curves.csv")[-1]["loss"] == "inf"
     assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_one_run_that_blows_up_leaves_the_median(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, _: drawn.append(figure))
+    rows = [np.full(60, level) for level in (1.0, 2.0, 3.0)]
+    rows[2][30:] = np.inf
+    found = [
+        curves.Curve("p", "learned", 1.0, seed, losses)
+        for seed, losses in enumerate(rows)
+    ]
+    plots.plot_curves(tmp_path / "curves.png", found, "title")
+    (figure,) = drawn
+    (line,) = figure.axes[0].lines
+    np.testing.assert_allclose(line.get_ydata(), 2)
 
 
 def test_fingerprints():
