@@ -149,6 +149,9 @@ def test_speedup_by_hand():
     # Nothing reached at all.
     lost = np.full(100, np.nan)
     assert speedup.speedup(lost, adam) == speedup.Speedup(0.2, False)
+    # Runs shorter than the 20 steps of a mean.
+    assert speedup.speedup(adam[:8], adam[:32]) == speedup.Speedup(1, False)
+    assert speedup.speedup(fast[:8], adam[:32]).value == pytest.approx(12 / 8)
 
 
 def test_running_minimum():
