@@ -145,9 +145,23 @@ def test_training_set_twice(tmp_path, trained, capsys):
     assert "--experiment=training_set" in page
 
 
-def test_stopped_anywhere_and_started_again(tmp_path, trained, monkeypatch):
+@pytest.mark.parametrize(
+    "experiment, arguments",
+    [
+        (
+            "training_set",
+            [*TINY, "--problems=bowl_problems.1,quadratic_problems.0"],
+        ),
+        (
+            "learning_rates",
+            ["--steps=10", "--seeds=2", "--problems=bowl_problems.1"],
+        ),
+    ],
+)
+def test_stopped_anywhere_and_started_again(
+    experiment, arguments, tmp_path, trained, monkeypatch
+):
     """Interrupts before random runs: the same CSV, and nothing twice."""
-    arguments = (*TINY, "--problems=bowl_problems.1,quadratic_problems.0")
     whole = tmp_path / "whole"
     calls = []
     run = runs.Lanes.run
@@ -157,7 +171,7 @@ def test_stopped_anywhere_and_started_again(tmp_path, trained, monkeypatch):
         return run(self, *args, **kwargs)
 
     monkeypatch.setattr(runs.Lanes, "run", counted)
-    assert _evaluate("training_set", whole, trained, *arguments) == 0
+    assert _evaluate(experiment, whole, trained, *arguments) == 0
     needed = len(calls)
     calls.clear()
     rng = np.random.default_rng()
@@ -172,15 +186,15 @@ def test_stopped_anywhere_and_started_again(tmp_path, trained, monkeypatch):
     monkeypatch.setattr(runs.Lanes, "run", interrupted)
     folder = tmp_path / "stopped"
     while stops:
-        assert _evaluate("training_set", folder, trained, *arguments) == 130
+        assert _evaluate(experiment, folder, trained, *arguments) == 130
         assert not (folder / "report.html").exists()
-    assert _evaluate("training_set", folder, trained, *arguments) == 0
+    assert _evaluate(experiment, folder, trained, *arguments) == 0
     assert len(calls) == needed
     for file in whole.glob("*.csv"):
         if file.name != "timings.csv":
             assert file.read_bytes() == (folder / file.name).read_bytes()
     # What is done is done.
-    assert _evaluate("training_set", folder, trained, *arguments) == 0
+    assert _evaluate(experiment, folder, trained, *arguments) == 0
     assert len(calls) == needed
 
 

@@ -1,6 +1,7 @@
 """Initial learning rates over six orders of magnitude."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -116,23 +117,14 @@ def run(study, settings):
 
 def _learned(study, name, problem, settings):
     contender, seeds = study.learned, settings.seeds
+    weights = runs.repeated(contender.weights, seeds)
 
-    def make():
-        lanes = runs.Lanes(problem, contender.rule, seeds)
-        weights = runs.repeated(contender.weights, seeds)
-        losses = [
-            lanes.run(
-                weights,
-                list(range(seeds)),
-                (_SEED,),
-                settings.steps,
-                start_rule=_starting_at(contender.rule, rate),
-            )
-            for rate in settings.rates
-        ]
-        return {"losses": np.stack(losses)}
+    def arguments(rate):
+        return weights, _starting_at(contender.rule, rate)
 
-    return _curves(study, name, "learned", make, settings)
+    return _Rates(study, name, problem, settings, contender.rule).curves(
+        "learned", arguments
+    )
 
 
 def _starting_at(rule, rate):
@@ -142,43 +134,63 @@ def _starting_at(rule, rate):
 
 
 def _baselines(study, name, problem, settings):
+    rule = baselines.SideBySide()
+    rates = _Rates(study, name, problem, settings, rule)
     found = []
-    lanes = None
     for baseline in _BASELINES:
 
-        def make(baseline=baseline):
-            nonlocal lanes
-            rule = baselines.SideBySide()
-            lanes = lanes or runs.Lanes(problem, rule, settings.seeds)
-            losses = [
-                lanes.run(
-                    rule.weights([(baseline, rate)] * settings.seeds),
-                    list(range(settings.seeds)),
-                    (_SEED,),
-                    settings.steps,
-                )
-                for rate in settings.rates
-            ]
-            return {"losses": np.stack(losses)}
+        def arguments(rate, baseline=baseline):
+            return rule.weights([(baseline, rate)] * settings.seeds), None
 
-        found += _curves(study, name, baseline, make, settings)
+        found += rates.curves(baseline, arguments)
     return found
 
 
-def _curves(study, problem, optimizer, make, settings):
-    count = len(settings.rates) * settings.seeds
-    arrays = study.piece(
-        f"{problem}/{optimizer}",
-        f"{problem}, {optimizer}",
-        make,
-        count,
-        count * settings.steps,
-    )
-    return [
-        curves.Curve(problem, optimizer, rate, seed, column)
-        for rate, losses in zip(settings.rates, arrays["losses"])
-        for seed, column in enumerate(losses.T)
-    ]
+class _Rates:
+    """Runs of a rule on a problem: all its learning rates share a program."""
+
+    def __init__(self, study, name, problem, settings, rule):
+        self._study = study
+        self._name = name
+        self._settings = settings
+        # Made by the first run that is not there yet.
+        self._lanes = functools.cache(
+            lambda: runs.Lanes(problem, rule, settings.seeds)
+        )
+
+    def curves(self, optimizer, arguments):
+        """Curves from all learning rates.
+
+        Args:
+            optimizer: what to call it.
+            arguments: function of a rate that returns (weights of the runs,
+                the rule that draws the starting learning rates or None).
+        """
+        return [
+            curves.Curve(self._name, optimizer, rate, seed, column)
+            for rate in self._settings.rates
+            for seed, column in enumerate(
+                self._losses(optimizer, rate, *arguments(rate)).T
+            )
+        ]
+
+    def _losses(self, optimizer, rate, weights, start_rule):
+        """Losses [steps, seeds], a piece of work of their own."""
+        steps, seeds = self._settings.steps, self._settings.seeds
+
+        def make():
+            losses = self._lanes().run(
+                weights, list(range(seeds)), (_SEED,), steps, start_rule
+            )
+            return {"losses": losses}
+
+        return self._study.piece(
+            f"{self._name}/{optimizer}/{rate:g}",
+            f"{self._name}, {optimizer}",
+            make,
+            seeds,
+            seeds * steps,
+        )["losses"]
 
 
 def _rows(found):
