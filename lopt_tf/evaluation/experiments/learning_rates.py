@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 
@@ -89,9 +90,11 @@ def run(study, settings):
                 "robustness",
                 "How wide is the range of good learning rates?",
                 _robustness(rows),
-                "good_decades: orders of magnitude of learning rates that "
-                "get at least 90 % of the way from the first loss to the "
-                "problem's best loss of any optimizer here.",
+                "Good rates get at least 90 % of the way from the first loss "
+                "to the problem's best loss of any optimizer here. "
+                "good_decades: orders of magnitude that the longest range of "
+                "good rates covers, each rate standing for its step of the "
+                "grid.",
             ),
             results.Table(
                 "summary",
@@ -226,8 +229,7 @@ def _robustness(rows):
         best = min(own, key=lambda r: r["final_loss"])
         first = own[0]["first_loss"]
         level = first - _GOOD * (first - least)
-        good = [r["learning_rate"] for r in own if r["final_loss"] <= level]
-        width = np.log10(max(good) / min(good)) if good else 0.0
+        good = [r["final_loss"] <= level for r in own]
         summary.append(
             {
                 "problem": problem,
@@ -235,9 +237,21 @@ def _robustness(rows):
                 "best_rate": best["learning_rate"],
                 "best_loss": best["final_loss"],
                 "worst_loss": max(r["final_loss"] for r in own),
-                "good_rates": f"{len(good)} of {len(own)}",
-                "good_decades": float(width),
+                "good_rates": f"{sum(good)} of {len(own)}",
+                "good_decades": _decades(own, good),
                 "diverged": float(np.mean([r["diverged"] for r in own])),
             }
         )
     return summary
+
+
+def _decades(rows, good):
+    """The width of the longest range of good rates without a bad one."""
+    runs_of_good = [
+        len(list(group))
+        for is_good, group in itertools.groupby(good)
+        if is_good
+    ]
+    rates = [row["learning_rate"] for row in rows]
+    spacing = np.log10(rates[-1] / rates[0]) / max(len(rates) - 1, 1)
+    return float(max(runs_of_good, default=0) * spacing)
