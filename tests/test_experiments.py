@@ -99,7 +99,7 @@ def _check_report(folder, plots):
     assert len(images.sources) == plots
     for source in images.sources:
         assert source.startswith("data:image/png;base64,iVBOR")
-    for word in ("tensorflow 2", "python 3", "seed", "evaluate --experiment"):
+    for word in ("tensorflow 2", "python 3", "evaluate --experiment"):
         assert word in page
     return page
 
@@ -155,6 +155,16 @@ def test_training_set_twice(tmp_path, trained, capsys):
         assert inside == (row["at_edge"] == "False")
     page = _check_report(one, plots=2)
     assert "--experiment=training_set" in page
+    settings = {
+        "problems": "bowl_problems.1, softmax_2_class_problems.0",
+        "seed numbers of tuning": "(1, 0)",
+        "seed numbers of comparison": "(2, 0), (2, 1)",
+        "learning rates first": "half decades, 0.0001 to 0.3162",
+        "learning rates at most": "1e-08 to 1000",
+        "optimizer from": str(trained),
+    }
+    for name, value in settings.items():
+        assert f'<th>{name}</th><td class="text">{value}</td>' in page
 
 
 @pytest.mark.parametrize(
@@ -222,7 +232,8 @@ def test_generalization(tmp_path, trained):
     }
     # 40 steps at a tuned rate are enough to learn something.
     assert float(by_optimizer["adam"]["final_loss"]) < np.log(10)
-    _check_report(tmp_path, plots=2)
+    page = _check_report(tmp_path, plots=2)
+    assert '<td class="text">batch_norm.0, wider.0</td>' in page
 
 
 def test_learning_rates(tmp_path, trained):

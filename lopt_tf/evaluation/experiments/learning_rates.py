@@ -79,6 +79,8 @@ def run(study, settings):
     problems = networks.select(settings.problems, study.data_dir)
     count = len(settings.rates) * settings.seeds * (1 + len(_BASELINES))
     study.progress.plan(len(problems) * count)
+    numbers = ", ".join(f"({_SEED}, {run})" for run in range(settings.seeds))
+    study.facts.update(problems=list(problems), seed_numbers=numbers)
     found = []
     for name, problem in problems.items():
         found += _learned(study, name, problem, settings)
