@@ -317,7 +317,9 @@ def test_ablation(tmp_path, monkeypatch):
         assert whole == (folder / name).read_bytes()
     rows = _rows(folder / "overall.csv")
     assert [row["optimizer"] for row in rows] == [*fields["variants"], "adam"]
-    _check_report(folder, plots=2)
+    page = _check_report(folder, plots=2)
+    # Of both tables with intervals and the plot.
+    assert page.count("Each variant was meta-trained once") == 3
 
 
 def test_training_that_blows_up(tmp_path, monkeypatch):
