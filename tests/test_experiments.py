@@ -478,6 +478,11 @@ def test_progress_beyond_the_horizon():
     assert neither["still_improves"] == 0 and neither["diverged"] == 0
 
 
+def test_failures_show_a_problem_of_the_meta_training():
+    quick = experiments.settings("failures", "quick")
+    assert set(quick.problems) & set(quick.train_problems)
+
+
 def test_failures_need_steps_beyond_the_horizon(tmp_path, capsys):
     assert _evaluate("failures", tmp_path, None, "--steps=350") == 2
     assert "follows step 350" in capsys.readouterr().err

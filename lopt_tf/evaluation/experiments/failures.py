@@ -18,7 +18,9 @@ QUESTION = (
     "The paper: an RNN for each coordinate without its ideas fails on simple "
     "problems, or stops making progress after the horizon that it was "
     "trained for; the hierarchical RNN does not. Both are meta-trained here "
-    "in the same way, on the same problems."
+    "in the same way, on the same problems. Only if the RNN does well on a "
+    "problem of that meta-training has it been trained at all, and tells its "
+    "failure elsewhere something about what it has learned."
 )
 LEARNED = "optional"
 _RULES = ("coordinatewise_rnn", "hierarchical_rnn")
@@ -56,6 +58,8 @@ PRESETS = {
         (f"{_NETS}.1", "quadratic_problems_noisy.0", "bowl_problems.2"),
         meta_updates=1000,
         problems=(
+            # Of the meta-training: what does badly here was never trained.
+            "quadratic_problems_noisy.0",
             "bowl_problems.3",
             "quadratic_problems.0",
             "rescale_problems.6",
