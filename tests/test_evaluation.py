@@ -67,6 +67,28 @@ def test_what_curves_boil_down_to():
     assert _curve(np.linspace(1, 5, 100)).diverged
 
 
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [2.3] * 2 + [np.inf] * 98,
+        [np.nan] * 100,
+        # Within the steps that it would be measured by.
+        [2.45] + [5.49] * 99,
+        # Sums of which are more than float32 holds.
+        np.array([1.0] + [3e38] * 99, "float32"),
+        [-2.0] + [-1.0] * 99,
+    ],
+)
+def test_early_divergence(losses):
+    assert _curve(losses).diverged
+
+
+def test_what_is_no_divergence():
+    assert not _curve([2.3, 100.0] + [2.4] * 98).diverged
+    assert not _curve([-2.0] + [-2.1] * 99).diverged
+    assert not _curve(np.full(100, 3e38, "float32")).diverged
+
+
 def test_summary():
     runs = [
         _curve(np.linspace(100, 1, 100), seed=0, accuracy=0.5),
@@ -127,6 +149,9 @@ def test_speedup_by_hand():
     # Nothing reached at all.
     lost = np.full(100, np.nan)
     assert speedup.speedup(lost, adam) == speedup.Speedup(0.2, False)
+    # Runs shorter than the 20 steps of a mean.
+    assert speedup.speedup(adam[:8], adam[:32]) == speedup.Speedup(1, False)
+    assert speedup.speedup(fast[:8], adam[:32]).value == pytest.approx(12 / 8)
 
 
 def test_running_minimum():

@@ -169,10 +169,17 @@ def evaluate(
     try:
         outcome = module.run(work, settings)
         outcome.timings = work.seconds
+        work.store.write_settings()
         about = report.About(
             module.TITLE,
             module.QUESTION,
-            {"preset": preset, **everything, "data_dir": data_dir},
+            {
+                "preset": preset,
+                **everything,
+                "optimizer_from": learned and learned.source,
+                "data_dir": data_dir,
+                **work.facts,
+            },
             command,
         )
         results.write(work.store.folder, outcome, about)

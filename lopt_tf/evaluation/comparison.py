@@ -62,6 +62,7 @@ def compare(study, problems, learned, plan, names=tuple(baselines.BASELINES)):
     ]
     for pair in pairs:
         study.progress.plan(pair.expected(len(learned)))
+    study.facts.update(_facts(problems, plan))
     results, tuned = [], []
     for pair in pairs:
         choices = pair.tune()
@@ -70,6 +71,18 @@ def compare(study, problems, learned, plan, names=tuple(baselines.BASELINES)):
             results += pair.learned(label, contender)
         results += pair.baselines(choices)
     return results, tuned
+
+
+def _facts(problems, plan):
+    def numbers(seed, count):
+        return ", ".join(f"({seed}, {run})" for run in range(count))
+
+    return {
+        "problems": list(problems),
+        "seed_numbers_of_tuning": numbers(_TUNING_SEED, plan.tuning_seeds),
+        "seed_numbers_of_comparison": numbers(_COMPARISON_SEED, plan.seeds),
+        **tuning.facts(),
+    }
 
 
 class _Pair:

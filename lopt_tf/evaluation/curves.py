@@ -59,11 +59,11 @@ class Curve:
     def diverged(self):
         """Whether it ended not finite, or above its start.
 
-        That is: the last 20 steps' mean is more than a tenth above that of
-        the first 20, which the noise of minibatches does not bring about.
+        That is: the last 20 steps' mean is more than a tenth above the first
+        loss, which is the start's own. Any later loss may have blown up.
         """
-        start = float(np.mean(self.losses[:_WINDOW]))
-        return not self.final_loss <= start + 0.1 * abs(start)
+        start, final = float(self.losses[0]), self.final_loss
+        return not np.isfinite(final) or final > start + 0.1 * abs(start)
 
     def steps_to(self, loss):
         """The first step whose 20-step mean is at most `loss`, or None."""

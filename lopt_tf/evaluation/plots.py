@@ -113,17 +113,20 @@ def _curve_panel(axis, curves, window):
         members = [c for c in curves if c.optimizer == optimizer]
         losses = np.stack([_smooth(c.losses, window) for c in members])
         steps = np.arange(1, losses.shape[1] + 1)
-        # What has blown up leaves the picture.
-        losses = np.where(np.isfinite(losses), losses, np.nan)
         label = optimizer
         if optimizer in _TUNED:
             label = f"{optimizer}, rate {members[0].learning_rate:g}"
-        middle = np.median(losses, 0)
+        # What has blown up is worse than anything else, and leaves the
+        # picture: one run of many does not take the median with it.
+        middle, low, high = (
+            _finite(function(losses, 0))
+            for function in (np.median, np.min, np.max)
+        )
         axis.plot(steps, middle, color=color, label=label, lw=1.4)
         axis.fill_between(
             steps,
-            losses.min(0),
-            losses.max(0),
+            low,
+            high,
             color=color,
             alpha=0.13,
             linewidth=0,

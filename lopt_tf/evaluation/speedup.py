@@ -41,9 +41,9 @@ def window_means(losses, window=WINDOW):
     return np.lib.stride_tricks.sliding_window_view(losses, window).mean(-1)
 
 
-def running_minimum(losses):
+def running_minimum(losses, window=WINDOW):
     """The least 20-step mean so far, from step 20 on."""
-    return np.minimum.accumulate(window_means(losses))
+    return np.minimum.accumulate(window_means(losses, window))
 
 
 def reached(losses):
@@ -51,11 +51,11 @@ def reached(losses):
     return float(running_minimum(losses)[-1])
 
 
-def steps_to(losses, target):
+def steps_to(losses, target, window=WINDOW):
     """The first step at which a run has reached `target`, or None."""
-    minima = running_minimum(losses)
+    minima = running_minimum(losses, window)
     hits = np.flatnonzero(minima <= target)
-    return int(hits[0]) + min(WINDOW, len(losses)) if len(hits) else None
+    return int(hits[0]) + min(window, len(losses)) if len(hits) else None
 
 
 def speedup(losses, adam):
@@ -65,7 +65,9 @@ def speedup(losses, adam):
         losses: of the optimizer, T of them.
         adam: losses of tuned Adam on the same start and data, `LIMIT` T.
     """
-    steps = steps_to(adam, reached(losses))
+    # Also of a run shorter than a window, like is compared with like.
+    window = min(WINDOW, len(losses))
+    steps = steps_to(adam, reached(losses), window)
     if steps is None:
         return Speedup(len(adam) / len(losses), True)
     return Speedup(steps / len(losses), False)

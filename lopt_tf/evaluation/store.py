@@ -32,11 +32,26 @@ class Store:
         self._lock = _locked(self.folder)
         self.settings = json.loads(json.dumps(settings))
         self._digest = _digest(self.settings)
-        path = self.folder / _SETTINGS
-        if path.exists():
-            _check_same(path, self.settings)
-        else:
-            write_text(path, json.dumps(self.settings, indent=1) + "\n")
+        try:
+            if self._settings_path.exists():
+                _check_same(self._settings_path, self.settings)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _settings_path(self):
+        return self.folder / _SETTINGS
+
+    def write_settings(self):
+        """Binds the folder to these settings, if it is not yet.
+
+        That is when there are results, or soon will be: a mistake that is
+        found before may be corrected in the same folder.
+        """
+        if not self._settings_path.exists():
+            text = json.dumps(self.settings, indent=1) + "\n"
+            write_text(self._settings_path, text)
 
     def has(self, name):
         """Whether that piece is finished."""
@@ -56,6 +71,8 @@ class Store:
         """
         path = self._path(name)
         if not path.exists():
+            # Before: what was stopped midway may leave files, too.
+            self.write_settings()
             arrays, metadata = make()
             checkpointing.save(
                 path, _KIND, arrays, {**metadata, "settings": self._digest}

@@ -29,6 +29,8 @@ class Study:
         self.data_dir = data_dir
         # Rows about seconds, for a file of their own.
         self.seconds = []
+        # {name: value}, for the report: what settings come down to.
+        self.facts = {}
 
     def piece(self, name, what, make, runs, steps):
         """The arrays of a piece of work, done now or before.
@@ -72,7 +74,8 @@ def load(optimizer):
     import lopt_tf
 
     made = lopt_tf.LearnedOptimizer.from_pretrained(optimizer)
-    contender = comparison.Contender(made.rule, made.rule_weights(), optimizer)
+    source = made.pretrained_name or str(optimizer)
+    contender = comparison.Contender(made.rule, made.rule_weights(), source)
     return contender, fingerprint(contender)
 
 

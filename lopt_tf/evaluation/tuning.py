@@ -33,6 +33,15 @@ def rate(number):
     return float(f"{10 ** (number / 2):.4g}")
 
 
+def facts():
+    """{name: value} about the grid, for a report."""
+    begin, end = rate(START[0]), rate(START[-1])
+    return {
+        "learning_rates_first": f"half decades, {begin:g} to {end:g}",
+        "learning_rates_at_most": f"{rate(LOWEST):g} to {rate(HIGHEST):g}",
+    }
+
+
 def search(run, names, start=START, chunk=4, bounds=(LOWEST, HIGHEST)):
     """The best learning rate of each optimizer.
 

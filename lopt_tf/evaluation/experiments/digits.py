@@ -47,6 +47,7 @@ def run(study, settings):
     found, tuned = [], []
     grid = len(tuning.START) * len(networks.BASELINES) * settings.tuning_seeds
     study.progress.plan(grid * len(networks.NETWORKS))
+    study.facts.update(_facts(settings))
     for network in networks.NETWORKS:
         choices = comparison.tune(network)
         tuned += [
@@ -82,6 +83,17 @@ def run(study, settings):
         plots=results.curve_plots(found, "Digits: training loss"),
         curves=found,
     )
+
+
+def _facts(settings):
+    first = _TUNING_SEED
+    return {
+        "seed_numbers_of_tuning": list(
+            range(first, first + settings.tuning_seeds)
+        ),
+        "seed_numbers_of_comparison": list(range(settings.seeds)),
+        **tuning.facts(),
+    }
 
 
 class _Comparison:

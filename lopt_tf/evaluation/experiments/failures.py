@@ -18,7 +18,9 @@ QUESTION = (
     "The paper: an RNN for each coordinate without its ideas fails on simple "
     "problems, or stops making progress after the horizon that it was "
     "trained for; the hierarchical RNN does not. Both are meta-trained here "
-    "in the same way, on the same problems."
+    "in the same way, on the same problems. Only if the RNN does well on a "
+    "problem of that meta-training has it been trained at all, and tells its "
+    "failure elsewhere something about what it has learned."
 )
 LEARNED = "optional"
 _RULES = ("coordinatewise_rnn", "hierarchical_rnn")
@@ -56,6 +58,8 @@ PRESETS = {
         (f"{_NETS}.1", "quadratic_problems_noisy.0", "bowl_problems.2"),
         meta_updates=1000,
         problems=(
+            # Of the meta-training: what does badly here was never trained.
+            "quadratic_problems_noisy.0",
             "bowl_problems.3",
             "quadratic_problems.0",
             "rescale_problems.6",
@@ -90,6 +94,11 @@ PRESETS = {
 
 def run(study, settings):
     """Meta-trains and tests both; returns an `Outcome`."""
+    if settings.steps <= settings.horizon:
+        raise ValueError(
+            f"The experiment is about what follows step {settings.horizon}: "
+            f"{settings.steps} steps do not get there. Give more --steps."
+        )
     problems = networks.select(settings.problems, study.data_dir)
     options = training.options(
         settings.meta_updates, seed=settings.training_seed
@@ -117,10 +126,10 @@ def run(study, settings):
             "beyond_horizon",
             "Progress beyond the horizon",
             _beyond(found, settings.horizon),
-            f"Running minima of 20-step means after {settings.horizon} steps "
-            "(the mean length of a run in meta-training) and at the end, "
-            "means over seeds. still_improves: the share of runs that got "
-            "at least 1 % lower after the horizon.",
+            f"Means of 20 steps: the least one within {settings.horizon} "
+            "steps (the mean length of a run in meta-training) and the last "
+            "one, means over seeds. still_improves: the share of runs that "
+            "end at least 1 % below the former, and have not diverged.",
         ),
     )
     return outcome
@@ -130,19 +139,22 @@ def _beyond(found, horizon):
     rows = []
     for (problem, optimizer), members in results.grouped(found).items():
         before = [speedup.reached(c.losses[:horizon]) for c in members]
-        after = [speedup.reached(c.losses) for c in members]
         rows.append(
             {
                 "problem": problem,
                 "optimizer": optimizer,
                 "loss_at_horizon": float(np.mean(before)),
-                "loss_at_end": float(np.mean(after)),
+                "loss_at_end": float(np.mean([c.final_loss for c in members])),
                 "still_improves": float(
-                    np.mean(
-                        [a < b - 0.01 * abs(b) for a, b in zip(after, before)]
-                    )
+                    np.mean([_improves(c, b) for c, b in zip(members, before)])
                 ),
                 "diverged": float(np.mean([c.diverged for c in members])),
             }
         )
     return rows
+
+
+def _improves(curve, before):
+    """Whether a run ends at least 1 % below an earlier loss of its own."""
+    lower = curve.final_loss < before - 0.01 * abs(before)
+    return lower and not curve.diverged

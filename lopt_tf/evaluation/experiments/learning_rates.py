@@ -1,6 +1,8 @@
 """Initial learning rates over six orders of magnitude."""
 
 import dataclasses
+import functools
+import itertools
 
 import numpy as np
 
@@ -77,6 +79,8 @@ def run(study, settings):
     problems = networks.select(settings.problems, study.data_dir)
     count = len(settings.rates) * settings.seeds * (1 + len(_BASELINES))
     study.progress.plan(len(problems) * count)
+    numbers = ", ".join(f"({_SEED}, {run})" for run in range(settings.seeds))
+    study.facts.update(problems=list(problems), seed_numbers=numbers)
     found = []
     for name, problem in problems.items():
         found += _learned(study, name, problem, settings)
@@ -88,9 +92,11 @@ def run(study, settings):
                 "robustness",
                 "How wide is the range of good learning rates?",
                 _robustness(rows),
-                "good_decades: orders of magnitude of learning rates that "
-                "get at least 90 % of the way from the first loss to the "
-                "problem's best loss of any optimizer here.",
+                "Good rates get at least 90 % of the way from the first loss "
+                "to the problem's best loss of any optimizer here. "
+                "good_decades: orders of magnitude that the longest range of "
+                "good rates covers, each rate standing for its step of the "
+                "grid.",
             ),
             results.Table(
                 "summary",
@@ -116,23 +122,14 @@ def run(study, settings):
 
 def _learned(study, name, problem, settings):
     contender, seeds = study.learned, settings.seeds
+    weights = runs.repeated(contender.weights, seeds)
 
-    def make():
-        lanes = runs.Lanes(problem, contender.rule, seeds)
-        weights = runs.repeated(contender.weights, seeds)
-        losses = [
-            lanes.run(
-                weights,
-                list(range(seeds)),
-                (_SEED,),
-                settings.steps,
-                start_rule=_starting_at(contender.rule, rate),
-            )
-            for rate in settings.rates
-        ]
-        return {"losses": np.stack(losses)}
+    def arguments(rate):
+        return weights, _starting_at(contender.rule, rate)
 
-    return _curves(study, name, "learned", make, settings)
+    return _Rates(study, name, problem, settings, contender.rule).curves(
+        "learned", arguments
+    )
 
 
 def _starting_at(rule, rate):
@@ -142,43 +139,63 @@ def _starting_at(rule, rate):
 
 
 def _baselines(study, name, problem, settings):
+    rule = baselines.SideBySide()
+    rates = _Rates(study, name, problem, settings, rule)
     found = []
-    lanes = None
     for baseline in _BASELINES:
 
-        def make(baseline=baseline):
-            nonlocal lanes
-            rule = baselines.SideBySide()
-            lanes = lanes or runs.Lanes(problem, rule, settings.seeds)
-            losses = [
-                lanes.run(
-                    rule.weights([(baseline, rate)] * settings.seeds),
-                    list(range(settings.seeds)),
-                    (_SEED,),
-                    settings.steps,
-                )
-                for rate in settings.rates
-            ]
-            return {"losses": np.stack(losses)}
+        def arguments(rate, baseline=baseline):
+            return rule.weights([(baseline, rate)] * settings.seeds), None
 
-        found += _curves(study, name, baseline, make, settings)
+        found += rates.curves(baseline, arguments)
     return found
 
 
-def _curves(study, problem, optimizer, make, settings):
-    count = len(settings.rates) * settings.seeds
-    arrays = study.piece(
-        f"{problem}/{optimizer}",
-        f"{problem}, {optimizer}",
-        make,
-        count,
-        count * settings.steps,
-    )
-    return [
-        curves.Curve(problem, optimizer, rate, seed, column)
-        for rate, losses in zip(settings.rates, arrays["losses"])
-        for seed, column in enumerate(losses.T)
-    ]
+class _Rates:
+    """Runs of a rule on a problem: all its learning rates share a program."""
+
+    def __init__(self, study, name, problem, settings, rule):
+        self._study = study
+        self._name = name
+        self._settings = settings
+        # Made by the first run that is not there yet.
+        self._lanes = functools.cache(
+            lambda: runs.Lanes(problem, rule, settings.seeds)
+        )
+
+    def curves(self, optimizer, arguments):
+        """Curves from all learning rates.
+
+        Args:
+            optimizer: what to call it.
+            arguments: function of a rate that returns (weights of the runs,
+                the rule that draws the starting learning rates or None).
+        """
+        return [
+            curves.Curve(self._name, optimizer, rate, seed, column)
+            for rate in self._settings.rates
+            for seed, column in enumerate(
+                self._losses(optimizer, rate, *arguments(rate)).T
+            )
+        ]
+
+    def _losses(self, optimizer, rate, weights, start_rule):
+        """Losses [steps, seeds], a piece of work of their own."""
+        steps, seeds = self._settings.steps, self._settings.seeds
+
+        def make():
+            losses = self._lanes().run(
+                weights, list(range(seeds)), (_SEED,), steps, start_rule
+            )
+            return {"losses": losses}
+
+        return self._study.piece(
+            f"{self._name}/{optimizer}/{rate:g}",
+            f"{self._name}, {optimizer}",
+            make,
+            seeds,
+            seeds * steps,
+        )["losses"]
 
 
 def _rows(found):
@@ -214,8 +231,7 @@ def _robustness(rows):
         best = min(own, key=lambda r: r["final_loss"])
         first = own[0]["first_loss"]
         level = first - _GOOD * (first - least)
-        good = [r["learning_rate"] for r in own if r["final_loss"] <= level]
-        width = np.log10(max(good) / min(good)) if good else 0.0
+        good = [r["final_loss"] <= level for r in own]
         summary.append(
             {
                 "problem": problem,
@@ -223,9 +239,21 @@ def _robustness(rows):
                 "best_rate": best["learning_rate"],
                 "best_loss": best["final_loss"],
                 "worst_loss": max(r["final_loss"] for r in own),
-                "good_rates": f"{len(good)} of {len(own)}",
-                "good_decades": float(width),
+                "good_rates": f"{sum(good)} of {len(own)}",
+                "good_decades": _decades(own, good),
                 "diverged": float(np.mean([r["diverged"] for r in own])),
             }
         )
     return summary
+
+
+def _decades(rows, good):
+    """The width of the longest range of good rates without a bad one."""
+    runs_of_good = [
+        len(list(group))
+        for is_good, group in itertools.groupby(good)
+        if is_good
+    ]
+    rates = [row["learning_rate"] for row in rows]
+    spacing = np.log10(rates[-1] / rates[0]) / max(len(rates) - 1, 1)
+    return float(max(runs_of_good, default=0) * spacing)

@@ -85,7 +85,7 @@ def run(study, settings):
                 "improves_in_last_half: the share of runs whose running "
                 "minimum fell by at least 1 % in the last half of all steps. "
                 "ever_diverged: the share of runs that at any time were "
-                "not finite, or above twice the first 20-step mean.",
+                "not finite, or with a 20-step mean of twice the first loss.",
             ),
             results.Table(
                 "tuning",
@@ -147,6 +147,8 @@ def _improves(minimum):
 
 
 def _ever_diverged(losses):
-    """Whether any 20-step mean was not finite, or twice the first one."""
-    means = speedup.window_means(losses)
-    return bool(np.max(means) > means[0] + abs(means[0]))
+    """Whether any loss was not finite, or a 20-step mean twice the first."""
+    start = float(losses[0])
+    highest = np.max(speedup.window_means(losses))
+    # What is not finite is no matter of the start, which may be so itself.
+    return bool(not np.isfinite(highest) or highest > start + abs(start))
