@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import lopt_tf
+from lopt_tf import metatraining
 from lopt_tf.evaluation import (
     comparison,
     curves,
@@ -34,6 +35,7 @@ from lopt_tf.evaluation.experiments import (
 )
 from lopt_tf.metatraining import compiled_programs, trainer
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from problems import corpus
 from problems.quadratic import Quadratic
 from train_scripts import command_line, evaluate
 
@@ -345,6 +347,40 @@ def test_training_that_blows_up(tmp_path, monkeypatch):
         np.testing.assert_array_equal(contender.weights[name], array)
 
 
+def test_the_best_weights_are_taken(tmp_path):
+    """Not the last ones; and the row tells what became of them."""
+    rule = HierarchicalRNNRule(level_sizes=(3,))
+    seen = []
+
+    class Validation(metatraining.Validation):
+        def __call__(self, rule, weights):
+            seen.append(weights)
+            # Earlier is better.
+            return {"any": float(len(seen))}
+
+    validate = Validation(corpus.select(["bowl_problems.0"]))
+    settings, work = training.options(4), study.Study(tmp_path, {})
+    contender = training.train(
+        work, "mine", rule, settings, ["bowl_problems.0"], validate
+    )
+    assert len(seen) == 4
+    for name, array in seen[0].items():
+        np.testing.assert_array_equal(contender.weights[name], array)
+    assert any(np.any(seen[0][name] != seen[-1][name]) for name in seen[0])
+    row = training.progress_made(work, "mine", rule, settings, validate)
+    work.close()
+    assert row == {
+        "optimizer": "mine",
+        "meta_loss_before": 5,
+        "meta_loss_best": 6,
+        "meta_loss_after": 7,
+    }
+    drawn = rule.init_weights(settings.seed)
+    for weights, wanted in zip(seen[4:], (drawn, seen[0], seen[3])):
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(weights[name], array)
+
+
 def test_ablated_variants_differ():
     """Each variant leaves out what its name says, and only that."""
     complete = ablation.VARIANTS["complete"][0]().get_config()
@@ -499,6 +535,11 @@ def test_failures(tmp_path, trained, monkeypatch):
     assert names[:3] == ["coordinatewise_rnn", "hierarchical_rnn", "learned"]
     rows = _rows(tmp_path / "beyond_horizon.csv")
     assert len(rows) == 6
+    rows = _rows(tmp_path / "meta_training.csv")
+    assert [row["optimizer"] for row in rows] == names[:2]
+    for row in rows:
+        best, after = row["meta_loss_best"], row["meta_loss_after"]
+        assert float(best) <= float(after)
     _check_report(tmp_path, plots=2)
 
 

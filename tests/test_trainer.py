@@ -372,6 +372,19 @@ def test_validation_measures_the_meta_objective():
         _train(_options(), eval_every=2)
 
 
+def test_one_validation_serves_two_rules():
+    """Each is measured as by a validation of its own."""
+    problems = corpus.select(["bowl_problems.1"])
+    shared = metatraining.Validation(problems, instances=2, steps=20)
+    for rule in (
+        HierarchicalRNNRule(level_sizes=(3,)),
+        HierarchicalRNNRule(level_sizes=(3,), max_log_lr=-9.0),
+    ):
+        own = metatraining.Validation(problems, instances=2, steps=20)
+        weights = rule.init_weights(0)
+        assert shared(rule, weights) == own(rule, weights)
+
+
 def test_interrupted_validation_is_made_up_for(tmp_path):
     def train(validate, **kwargs):
         options = _options(meta_updates=4)

@@ -81,15 +81,18 @@ BASELINES = {rule.name: rule for rule in (AdamRule, RMSPropRule, MomentumRule)}
 
 
 class SideBySide(_TunedRule):
-    """Every baseline as one rule, which its weight "which" chooses from.
+    """Several baselines as one rule, which its weight "which" chooses from.
 
     Runs of different baselines thus share one compiled program.
+
+    Args:
+        names: keys of `BASELINES`.
     """
 
     name = "baselines"
 
-    def __init__(self):
-        self.rules = {name: rule() for name, rule in BASELINES.items()}
+    def __init__(self, names=tuple(BASELINES)):
+        self.rules = {name: BASELINES[name]() for name in names}
 
     def init_weights(self, seed):
         rate = super().init_weights(seed)

@@ -94,7 +94,7 @@ class _Pair:
         self._study = study
         self._problem = problem
         self._plan = plan
-        self._rule = baselines.SideBySide()
+        self._rule = baselines.SideBySide(names)
         self._lanes = None
 
     def expected(self, num_learned):

@@ -1,5 +1,7 @@
 """Optimizers that an experiment meta-trains itself."""
 
+import numpy as np
+
 from lopt_tf import metatraining
 from lopt_tf.evaluation import comparison
 from lopt_tf.optimizers import pretrained
@@ -21,7 +23,7 @@ def options(meta_updates, **changes):
     )
 
 
-def train(study, label, rule, settings, problems):
+def train(study, label, rule, settings, problems, validate=None):
     """Meta-trains a rule, or goes on where it was stopped: a `Contender`.
 
     Args:
@@ -30,6 +32,8 @@ def train(study, label, rule, settings, problems):
         rule: the `UpdateRule`.
         settings: `TrainingOptions`.
         problems: as for `problems.corpus.select`.
+        validate: a `metatraining.Validation`; the weights that did best at
+            one of 20 validations are taken. None takes the last ones.
     """
     folder = study.store.path(f"training/{label}")
 
@@ -38,21 +42,60 @@ def train(study, label, rule, settings, problems):
 
     def make():
         try:
-            return metatraining.train(
+            metatraining.train(
                 corpus.select(problems, study.data_dir),
                 rule,
                 settings,
                 output_dir=folder,
                 resume=any((folder / "checkpoints").glob("checkpoint-*.npz")),
                 report=say,
+                validate=validate,
+                eval_every=max(1, settings.meta_updates // 20)
+                if validate
+                else 0,
             )
         except FloatingPointError as error:
             # That a variant cannot be trained is a result, too: it is tested
             # with the weights from before it blew up.
             say(f"given up ({error})")
-            return pretrained.load(folder / "optimizer.npz")[2]
+        return _best(folder)
 
     weights = study.piece(
         f"training/{label}", f"meta-training {label}", make, 0, 0
     )
     return comparison.Contender(rule, weights)
+
+
+def progress_made(study, label, rule, settings, validate):
+    """Validation losses before, at the best of, and after a `train`: a row.
+
+    The arguments are those of `train`; the meta-losses are means over the
+    problems of `validate`.
+    """
+    folder = study.store.path(f"training/{label}")
+
+    def make():
+        moments = {
+            "before": rule.init_weights(settings.seed),
+            "best": _best(folder),
+            "after": pretrained.load(folder / "optimizer.npz")[2],
+        }
+        return {
+            moment: np.mean(list(validate(rule, weights).values()))
+            for moment, weights in moments.items()
+        }
+
+    losses = study.piece(
+        f"training/{label}-losses", f"validation of {label}", make, 0, 0
+    )
+    return {
+        "optimizer": label,
+        **{f"meta_loss_{m}": float(loss) for m, loss in losses.items()},
+    }
+
+
+def _best(folder):
+    """The weights that did best, or the last ones if none were validated."""
+    best = folder / "best.npz"
+    path = best if best.exists() else folder / "optimizer.npz"
+    return pretrained.load(path)[2]

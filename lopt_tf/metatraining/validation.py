@@ -69,7 +69,8 @@ class Validation:
         return float(tf.reduce_mean(losses))
 
     def _inputs(self, name, rule):
-        if name not in self._prepared:
+        # A compiled unroll belongs to one rule.
+        if (name, rule) not in self._prepared:
             unroller = unroll.Unroller(
                 self.problems[name],
                 rule,
@@ -83,13 +84,13 @@ class Validation:
                 unroller.segment_inputs(seed, i * self.segment_length)
                 for i in range(self.segments)
             ]
-            self._prepared[name] = (
+            self._prepared[name, rule] = (
                 unroller,
                 unroller.constants(seed),
                 unroller.draw_start(seed),
                 segments,
             )
-        return self._prepared[name]
+        return self._prepared[name, rule]
 
 
 class Best:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from lopt_tf import metatraining
 from lopt_tf.evaluation import (
     comparison,
     networks,
@@ -12,6 +13,7 @@ from lopt_tf.evaluation import (
     training,
 )
 from lopt_tf.optimizers import registry
+from problems import corpus
 
 TITLE = "Where earlier learned optimizers fail"
 QUESTION = (
@@ -22,6 +24,8 @@ QUESTION = (
     "problem of that meta-training has it been trained at all, and tells its "
     "failure elsewhere something about what it has learned."
 )
+# Of the validations, which draw the instances that weights are chosen on.
+_VALIDATION_SEED = 1
 LEARNED = "optional"
 _RULES = ("coordinatewise_rnn", "hierarchical_rnn")
 
@@ -32,6 +36,8 @@ class Settings:
 
     Attributes:
         train_problems: as for `problems.corpus.select`.
+        validation_problems: of each optimizer, the weights that did best on
+            them are taken; other instances than those of the training.
         meta_updates: of each optimizer.
         problems: to test on, as for `networks.select`.
         horizon: steps after which progress counts as beyond what was
@@ -43,6 +49,7 @@ class Settings:
     """
 
     train_problems: tuple
+    validation_problems: tuple
     meta_updates: int
     problems: tuple
     horizon: int
@@ -53,9 +60,11 @@ class Settings:
 
 
 _NETS = "fully_connected_random_2_class_problems"
+_SMALL = (f"{_NETS}.1", "quadratic_problems_noisy.0", "bowl_problems.2")
 PRESETS = {
     "quick": Settings(
-        (f"{_NETS}.1", "quadratic_problems_noisy.0", "bowl_problems.2"),
+        train_problems=_SMALL,
+        validation_problems=_SMALL,
         meta_updates=1000,
         problems=(
             # Of the meta-training: what does badly here was never trained.
@@ -72,7 +81,8 @@ PRESETS = {
         tuning_seeds=3,
     ),
     "full": Settings(
-        ("default",),
+        train_problems=("default",),
+        validation_problems=(*_SMALL, "rescale_problems.6", f"{_NETS}.6"),
         meta_updates=20_000,
         problems=(
             "bowl_problems",
@@ -103,12 +113,20 @@ def run(study, settings):
     options = training.options(
         settings.meta_updates, seed=settings.training_seed
     )
-    contenders = {
-        name: training.train(
-            study, name, registry.rule(name), options, settings.train_problems
+    validate = metatraining.Validation(
+        corpus.select(settings.validation_problems),
+        steps=settings.horizon,
+        seed=_VALIDATION_SEED,
+    )
+    contenders, trainings = {}, []
+    for name in _RULES:
+        rule = registry.rule(name)
+        contenders[name] = training.train(
+            study, name, rule, options, settings.train_problems, validate
         )
-        for name in _RULES
-    }
+        trainings.append(
+            training.progress_made(study, name, rule, options, validate)
+        )
     if study.learned is not None:
         contenders["learned"] = study.learned
     found, tuned = comparison.compare(
@@ -122,6 +140,18 @@ def run(study, settings):
     )
     outcome.tables.insert(
         1,
+        results.Table(
+            "meta_training",
+            "What meta-training achieved",
+            trainings,
+            "Mean logarithm of loss over starting loss, on fresh instances "
+            f"of {', '.join(settings.validation_problems)}, runs of "
+            f"{settings.horizon} steps: before, with the best weights of 20 "
+            "validations (which are tested below), and with the last ones.",
+        ),
+    )
+    outcome.tables.insert(
+        2,
         results.Table(
             "beyond_horizon",
             "Progress beyond the horizon",
