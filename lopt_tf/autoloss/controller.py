@@ -3,7 +3,7 @@
 import numpy as np
 
 from lopt_tf import checkpointing
-from lopt_tf.autoloss import metadata, policy, schedules
+from lopt_tf.autoloss import metadata, named_arrays, policy, schedules
 
 _KIND = "lopt_tf.schedule"
 
@@ -43,15 +43,11 @@ class ScheduleController:
 
     def weights(self):
         """The policy's weights as {name: NumPy array}."""
-        return {
-            f"policy/{i}": v.numpy()
-            for i, v in enumerate(self.policy.variables)
-        }
+        return named_arrays.read("policy", self.policy.variables)
 
     def set_weights(self, arrays):
         """Takes weights that `weights` returned."""
-        for i, variable in enumerate(self.policy.variables):
-            variable.assign(arrays[f"policy/{i}"])
+        named_arrays.assign("policy", self.policy.variables, arrays)
 
     def save(self, path, **more):
         """Writes one file of arrays and JSON.
