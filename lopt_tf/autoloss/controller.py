@@ -1,7 +1,5 @@
 """A trained schedule as a file: policy, features, actions."""
 
-import numpy as np
-
 from lopt_tf import checkpointing
 from lopt_tf.autoloss import metadata, named_arrays, policy, schedules
 
@@ -49,22 +47,25 @@ class ScheduleController:
         """Takes weights that `weights` returned."""
         named_arrays.assign("policy", self.policy.variables, arrays)
 
-    def save(self, path, **more):
+    def save(self, path, weights=None, **more):
         """Writes one file of arrays and JSON.
 
         Args:
             path: conventionally "*.npz".
+            weights: what `weights` returned, perhaps among other arrays; the
+                present ones if None.
             **more: JSON-ready facts to keep with it.
         """
+        arrays = self.weights()
+        if weights is not None:
+            arrays = {name: weights[name] for name in arrays}
         config = {
             "task": self.task,
             "actions": list(self.actions),
             "features": list(self.features),
             "policy_config": self.policy.get_config(),
         }
-        checkpointing.save(
-            path, _KIND, self.weights(), {"config": config, **more}
-        )
+        checkpointing.save(path, _KIND, arrays, {"config": config, **more})
 
     @classmethod
     def load(cls, path):
@@ -89,5 +90,5 @@ class ScheduleController:
         twin = ScheduleController(
             self.task, self.actions, self.features, self.policy.get_config()
         )
-        twin.set_weights({k: np.copy(v) for k, v in self.weights().items()})
+        twin.set_weights(self.weights())
         return twin

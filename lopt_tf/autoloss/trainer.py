@@ -288,13 +288,11 @@ class _Files:
             return
         arrays, metadata = snapshot
         self.checkpoints.save(metadata["round"], arrays, metadata)
-        controller = self.trainer.controller.copy()
-        controller.set_weights(arrays)
+        controller, best = self.trainer.controller, self.trainer.best_weights
         facts = {"training": self.trainer.settings()}
-        controller.save(self.folder / "controller.npz", **facts)
-        if self.trainer.best_weights is not None:
-            best = self.trainer.best_controller()
-            best.save(self.folder / "best.npz", **facts)
+        controller.save(self.folder / "controller.npz", arrays, **facts)
+        if best is not None:
+            controller.save(self.folder / "best.npz", best, **facts)
         self._scalars.flush()
 
     def log(self, row):
