@@ -39,7 +39,6 @@ class SupervisedTask(AlternatingTask):
         splits: {"train", "valid", "test": (inputs, targets)}.
     """
 
-    combines = True
     period = 10
 
     def __init__(
