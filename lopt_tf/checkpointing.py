@@ -86,26 +86,46 @@ class Checkpoints:
     """The numbered checkpoints of one long run, newest last.
 
     Args:
-        folder: where they are.
+        folder: where they are; None keeps none.
         kind: as for `save`.
         keep: how many to keep.
     """
 
     def __init__(self, folder, kind, keep=2):
-        self.folder = pathlib.Path(folder)
+        self.folder = None if folder is None else pathlib.Path(folder)
         self.kind = kind
         self.keep = keep
 
     def paths(self):
         """Existing checkpoint files, oldest first."""
+        if self.folder is None:
+            return []
         return sorted(self.folder.glob("checkpoint-*.npz"))
 
     def save(self, step, arrays, metadata):
         """Saves checkpoint number `step` and drops the oldest ones."""
+        if self.folder is None:
+            return
         path = self.folder / f"checkpoint-{step:08d}.npz"
         save(path, self.kind, arrays, metadata)
         for old in self.paths()[: -self.keep]:
             old.unlink()
+
+    def check_unused(self, output_dir, what):
+        """Makes sure that a new run overwrites no other.
+
+        Args:
+            output_dir: the run's folder, as it was named by the user.
+            what: the kind of run, such as "a training".
+
+        Raises:
+            CheckpointError: if there are checkpoints.
+        """
+        if self.paths():
+            raise CheckpointError(
+                f"{output_dir} already holds {what}. Resume it, or name "
+                "another folder."
+            )
 
     def load_latest(self):
         """(arrays, metadata) of the newest checkpoint.

@@ -76,3 +76,21 @@ def test_the_newest_few_are_kept(tmp_path):
         checkpoints.save(step, ARRAYS, {"step": step})
     assert len(checkpoints.paths()) == 2
     assert checkpoints.load_latest()[1] == {"step": 200}
+
+
+def test_a_folder_in_use_is_no_folder_for_another_run(tmp_path):
+    checkpoints = checkpointing.Checkpoints(tmp_path / "in", "kind")
+    checkpoints.check_unused(tmp_path, "a run")
+    checkpoints.save(1, ARRAYS, {})
+    match = f"{tmp_path} already holds a run"
+    with pytest.raises(checkpointing.CheckpointError, match=match):
+        checkpoints.check_unused(tmp_path, "a run")
+
+
+def test_without_a_folder_nothing_is_kept():
+    checkpoints = checkpointing.Checkpoints(None, "kind")
+    checkpoints.save(1, ARRAYS, {})
+    assert checkpoints.paths() == []
+    checkpoints.check_unused(None, "a run")
+    with pytest.raises(checkpointing.CheckpointError, match="to resume"):
+        checkpoints.load_latest()

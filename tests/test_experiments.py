@@ -820,7 +820,7 @@ def test_blown_up_runs_are_counted_and_drawn(tmp_path):
 
 def test_one_run_that_blows_up_leaves_the_median(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, _: drawn.append(figure))
     rows = [np.full(60, level) for level in (1.0, 2.0, 3.0)]
     rows[2][30:] = np.inf
     found = [

@@ -100,8 +100,9 @@ def train(folder):
     from lopt_tf import autoloss
     from lopt_tf.autoloss import plots
     from lopt_tf.evaluation import curves
+    from lopt_tf.evaluation.plots import check_available
 
-    plots.plots.check_available()
+    check_available()
     given = {
         name: FLAGS[name].value
         for name in _OPTIONS
@@ -134,8 +135,9 @@ def baseline(folder):
 def test(folder):
     """Runs a controller and fixed schedules on the test starts."""
     from lopt_tf.autoloss import comparison, plots
+    from lopt_tf.evaluation.plots import check_available
 
-    plots.plots.check_available()
+    check_available()
     controller = _controller(folder)
     task = _task()
     controller.check_fits(task)

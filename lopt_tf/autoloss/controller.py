@@ -1,9 +1,7 @@
 """A trained schedule as a file: policy, features, actions."""
 
-import numpy as np
-
 from lopt_tf import checkpointing
-from lopt_tf.autoloss import metadata, policy, schedules
+from lopt_tf.autoloss import metadata, named_arrays, policy, schedules
 
 _KIND = "lopt_tf.schedule"
 
@@ -43,32 +41,31 @@ class ScheduleController:
 
     def weights(self):
         """The policy's weights as {name: NumPy array}."""
-        return {
-            f"policy/{i}": v.numpy()
-            for i, v in enumerate(self.policy.variables)
-        }
+        return named_arrays.read("policy", self.policy.variables)
 
     def set_weights(self, arrays):
         """Takes weights that `weights` returned."""
-        for i, variable in enumerate(self.policy.variables):
-            variable.assign(arrays[f"policy/{i}"])
+        named_arrays.assign("policy", self.policy.variables, arrays)
 
-    def save(self, path, **more):
+    def save(self, path, weights=None, **more):
         """Writes one file of arrays and JSON.
 
         Args:
             path: conventionally "*.npz".
+            weights: what `weights` returned, perhaps among other arrays; the
+                present ones if None.
             **more: JSON-ready facts to keep with it.
         """
+        arrays = self.weights()
+        if weights is not None:
+            arrays = {name: weights[name] for name in arrays}
         config = {
             "task": self.task,
             "actions": list(self.actions),
             "features": list(self.features),
             "policy_config": self.policy.get_config(),
         }
-        checkpointing.save(
-            path, _KIND, self.weights(), {"config": config, **more}
-        )
+        checkpointing.save(path, _KIND, arrays, {"config": config, **more})
 
     @classmethod
     def load(cls, path):
@@ -93,5 +90,5 @@ class ScheduleController:
         twin = ScheduleController(
             self.task, self.actions, self.features, self.policy.get_config()
         )
-        twin.set_weights({k: np.copy(v) for k, v in self.weights().items()})
+        twin.set_weights(self.weights())
         return twin

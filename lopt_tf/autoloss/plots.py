@@ -5,16 +5,6 @@ import numpy as np
 from lopt_tf.evaluation import plots
 
 
-def _pyplot():
-    plots.check_available()
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def plot_schedule(path, shares, actions, segment_length):
     """The share of each action over the steps of an episode.
 
@@ -24,8 +14,7 @@ def plot_schedule(path, shares, actions, segment_length):
         actions: their names.
         segment_length: steps of a segment.
     """
-    pyplot = _pyplot()
-    figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure, axis = plots.pyplot().subplots(figsize=(7, 4), layout="constrained")
     steps = (np.arange(len(shares)) + 0.5) * segment_length
     for name, share in zip(actions, np.transpose(shares)):
         axis.plot(steps, share, label=name, marker="o", markersize=3)
@@ -37,14 +26,12 @@ def plot_schedule(path, shares, actions, segment_length):
     )
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    plots.save(figure, path)
 
 
 def plot_training(path, history, result_name):
     """Rewards and results over episodes."""
-    pyplot = _pyplot()
-    figure, (axis, below) = pyplot.subplots(
+    figure, (axis, below) = plots.pyplot().subplots(
         2, 1, figsize=(7, 6), sharex=True, layout="constrained"
     )
     episodes = [row["episodes"] for row in history]
@@ -70,8 +57,7 @@ def plot_training(path, history, result_name):
     below.set(xlabel="episodes", ylabel="final reward")
     for each in (axis, below):
         each.grid(alpha=0.25)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    plots.save(figure, path)
 
 
 def plot_results(path, results, result_name):
@@ -82,7 +68,6 @@ def plot_results(path, results, result_name):
         results: {name: (label, array [starts])}, the controller first.
         result_name: what they measure.
     """
-    pyplot = _pyplot()
     # A schedule that is far off would flatten all others.
     medians = {name: np.median(v) for name, (_, v) in results.items()}
     middle = np.median(list(medians.values()))
@@ -92,7 +77,9 @@ def plot_results(path, results, result_name):
         if abs(medians[name] - middle) < 0.3 * abs(middle)
     }
     height = 0.45 * len(shown) + 1.4
-    figure, axis = pyplot.subplots(figsize=(7, height), layout="constrained")
+    figure, axis = plots.pyplot().subplots(
+        figsize=(7, height), layout="constrained"
+    )
     names = list(shown)[::-1]
     for place, name in enumerate(names):
         values = shown[name][1]
@@ -106,5 +93,4 @@ def plot_results(path, results, result_name):
     note = f" (far off: {', '.join(left_out)})" if left_out else ""
     axis.set_xlabel(f"test {result_name}{note}")
     axis.grid(alpha=0.25, axis="x")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    plots.save(figure, path)

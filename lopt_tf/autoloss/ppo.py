@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lopt_tf.autoloss import named_arrays
 from lopt_tf.autoloss import policy as policy_lib
-from lopt_tf.autoloss.reinforce import _assign, _named
 
 _REPLAY_SEGMENTS = 4
 _BATCHES = 3
@@ -42,6 +42,9 @@ class PPO:
             *self.policy.trainable_variables,
             *self.value.trainable_variables,
         ]
+
+    def _state_variables(self):
+        return [*self.value.variables, *self.optimizer.variables]
 
     def epsilon(self, done):
         """The share of random actions falls from 0.5 to 0.1."""
@@ -134,12 +137,12 @@ class PPO:
 
     def state(self):
         """(arrays, metadata) to go on from."""
-        variables = [*self.value.variables, *self.optimizer.variables]
-        return _named(variables), {"updates": self.updates}
+        arrays = named_arrays.read("learner", self._state_variables())
+        return arrays, {"updates": self.updates}
 
     def restore(self, arrays, metadata):
         """Goes on from what `state` returned."""
-        _assign([*self.value.variables, *self.optimizer.variables], arrays)
+        named_arrays.assign("learner", self._state_variables(), arrays)
         self.updates = metadata["updates"]
 
 

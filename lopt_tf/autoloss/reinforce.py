@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf.autoloss import episodes
+from lopt_tf.autoloss import episodes, named_arrays
 from lopt_tf.autoloss import rewards as rewards_lib
 
 
@@ -95,11 +95,12 @@ class Reinforce:
 
     def state(self):
         """(arrays, metadata) to go on from."""
-        return _named(self.optimizer.variables), {"baseline": self.baseline}
+        arrays = named_arrays.read("learner", self.optimizer.variables)
+        return arrays, {"baseline": self.baseline}
 
     def restore(self, arrays, metadata):
         """Goes on from what `state` returned."""
-        _assign(self.optimizer.variables, arrays)
+        named_arrays.assign("learner", self.optimizer.variables, arrays)
         self.baseline = metadata["baseline"]
 
 
@@ -139,12 +140,3 @@ def relative(rewards, alive):
     total = (rewards * alive).sum(1, keepdims=True)
     others = (total - rewards) / np.maximum(count - 1, 1)
     return np.where(alive, rewards - np.where(count > 1, others, 0.0), 0.0)
-
-
-def _named(variables):
-    return {f"learner/{i}": v.numpy() for i, v in enumerate(variables)}
-
-
-def _assign(variables, arrays):
-    for i, variable in enumerate(variables):
-        variable.assign(arrays[f"learner/{i}"])

@@ -5,9 +5,8 @@ import pathlib
 import time
 
 import numpy as np
-import tensorflow as tf
 
-from lopt_tf import checkpointing
+from lopt_tf import checkpointing, scalars
 from lopt_tf.autoloss import episodes as episodes_lib
 from lopt_tf.autoloss import ppo, reinforce, rewards
 from lopt_tf.autoloss.controller import ScheduleController
@@ -270,19 +269,16 @@ class _Files:
 
     def __init__(self, trainer, output_dir):
         self.trainer = trainer
-        self.folder = output_dir and pathlib.Path(output_dir)
+        self.folder = pathlib.Path(output_dir) if output_dir else None
         self.checkpoints = checkpointing.Checkpoints(
-            self.folder / "checkpoints" if self.folder else "/nonexistent",
-            _KIND,
+            self.folder and self.folder / "checkpoints", _KIND
         )
-        self._writer = None
+        self._scalars = scalars.Scalars(
+            self.folder and self.folder / "tensorboard"
+        )
 
     def check_unused(self):
-        if self.folder and self.checkpoints.paths():
-            raise checkpointing.CheckpointError(
-                f"{self.folder} already holds a training. Resume it, or name "
-                "another folder."
-            )
+        self.checkpoints.check_unused(self.folder, "a training")
 
     def restore(self):
         self.trainer.restore(*self.checkpoints.load_latest())
@@ -292,26 +288,16 @@ class _Files:
             return
         arrays, metadata = snapshot
         self.checkpoints.save(metadata["round"], arrays, metadata)
-        controller = self.trainer.controller.copy()
-        controller.set_weights(arrays)
+        controller, best = self.trainer.controller, self.trainer.best_weights
         facts = {"training": self.trainer.settings()}
-        controller.save(self.folder / "controller.npz", **facts)
-        if self.trainer.best_weights is not None:
-            best = self.trainer.best_controller()
-            best.save(self.folder / "best.npz", **facts)
-        if self._writer:
-            self._writer.flush()
+        controller.save(self.folder / "controller.npz", arrays, **facts)
+        if best is not None:
+            controller.save(self.folder / "best.npz", best, **facts)
+        self._scalars.flush()
 
     def log(self, row):
-        if not self.folder:
-            return
-        if self._writer is None:
-            folder = str(self.folder / "tensorboard")
-            self._writer = tf.summary.create_file_writer(folder)
-        with self._writer.as_default(step=row["episodes"]):
-            for name, value in row.items():
-                if value is not None:
-                    tf.summary.scalar(name, value)
+        known = {name: x for name, x in row.items() if x is not None}
+        self._scalars.write(row["episodes"], known)
 
 
 class _Progress:

@@ -66,7 +66,7 @@ def compare(study, problems, learned, plan, names=tuple(baselines.BASELINES)):
     results, tuned = [], []
     for pair in pairs:
         choices = pair.tune()
-        tuned += _tuning_rows(pair.name, choices)
+        tuned += tuning.rows(pair.name, choices)
         for label, contender in learned.items():
             results += pair.learned(label, contender)
         results += pair.baselines(choices)
@@ -244,18 +244,3 @@ class _Pair:
             )
             for seed, column in enumerate(losses.T)
         ]
-
-
-def _tuning_rows(problem, choices):
-    return [
-        {
-            "problem": problem,
-            "optimizer": name,
-            "learning_rate": rate,
-            "mean_final_loss": score,
-            "chosen": rate == choice.learning_rate,
-            "at_edge": rate == choice.learning_rate and choice.at_edge,
-        }
-        for name, choice in choices.items()
-        for rate, score in choice.scores.items()
-    ]

@@ -51,24 +51,30 @@ def _colors(names):
     return {name: _COLORS.get(name) or free[name] for name in names}
 
 
-def _pyplot():
+def pyplot():
+    """Matplotlib's `pyplot`, drawing into files.
+
+    Raises:
+        ImportError: without matplotlib; the message says how to install it.
+    """
     _matplotlib().use("Agg")
-    from matplotlib import pyplot
+    import matplotlib.pyplot
 
-    return pyplot
+    return matplotlib.pyplot
 
 
-def _save(figure, path):
+def save(figure, path):
+    """Writes a figure as a PNG file, and closes it."""
     # Without the version of the program the same plot is the same file.
     figure.savefig(path, dpi=120, metadata={"Software": None})
-    _pyplot().close(figure)
+    pyplot().close(figure)
 
 
 def _panels(count, width=5.2, height=3.8, columns=3):
     """(figure, axes) with that many panels."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure, axes = _pyplot().subplots(
+    figure, axes = pyplot().subplots(
         rows,
         columns,
         figsize=(max(6, width * columns), height * rows),
@@ -103,7 +109,7 @@ def plot_curves(path, results, title, log_steps=False, window=_WINDOW):
             axis.set_xscale("log")
         axis.legend(fontsize=7.5, frameon=False)
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _curve_panel(axis, curves, window):
@@ -189,7 +195,7 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
     optimizers = list(colors)
     spread = 0.7 / len(optimizers)
     height = 1.4 + len(problems) * max(0.3, 0.16 * len(optimizers))
-    figure, axis = _pyplot().subplots(figsize=(9, height), layout="constrained")
+    figure, axis = pyplot().subplots(figsize=(9, height), layout="constrained")
     for number, optimizer in enumerate(optimizers):
         own = [row for row in rows if row["optimizer"] == optimizer]
         x = np.array([row["speedup"] for row in own])
@@ -229,7 +235,7 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
         bbox_to_anchor=(0, 1),
     )
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_rates(path, rows, title):
@@ -266,7 +272,7 @@ def plot_rates(path, rows, title):
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8, frameon=False)
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _finite(values):
@@ -284,7 +290,7 @@ def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
         dashed: lines to draw dashed and grey.
         ticks: where the axes have their ticks, (on x, on y).
     """
-    figure, axis = _pyplot().subplots(figsize=(8, 5), layout="constrained")
+    figure, axis = pyplot().subplots(figsize=(8, 5), layout="constrained")
     for label, points in lines.items():
         axis.loglog(*zip(*points), marker="o", markersize=4, label=label)
     for label, points in (dashed or {}).items():
@@ -298,4 +304,4 @@ def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)

@@ -78,6 +78,27 @@ def search(run, names, start=START, chunk=4, bounds=(LOWEST, HIGHEST)):
     return {name: _choice(scores[name]) for name in names}
 
 
+def rows(problem, choices):
+    """A dictionary for each learning rate tried, for a table.
+
+    Args:
+        problem: the name of what was tuned on.
+        choices: {optimizer: Choice}, as `search` returns them.
+    """
+    return [
+        {
+            "problem": problem,
+            "optimizer": name,
+            "learning_rate": tried,
+            "mean_final_loss": score,
+            "chosen": tried == choice.learning_rate,
+            "at_edge": tried == choice.learning_rate and choice.at_edge,
+        }
+        for name, choice in choices.items()
+        for tried, score in choice.scores.items()
+    ]
+
+
 def _mean(losses):
     return float(losses.mean()) if np.all(np.isfinite(losses)) else np.inf
 

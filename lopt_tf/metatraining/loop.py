@@ -6,7 +6,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import checkpointing, distribution
+from lopt_tf import checkpointing, distribution, scalars
 from lopt_tf.metatraining import options as options_lib
 from lopt_tf.metatraining import parameter_server, validation
 from lopt_tf.optimizers import pretrained
@@ -137,24 +137,18 @@ class _Files:
 
     def __init__(self, trainer, output_dir):
         self.trainer = trainer
-        self.folder = output_dir and pathlib.Path(output_dir)
+        self.folder = pathlib.Path(output_dir) if output_dir else None
         self.checkpoints = checkpointing.Checkpoints(
-            self.folder / "checkpoints" if self.folder else "/nonexistent",
-            _KIND,
+            self.folder and self.folder / "checkpoints", _KIND
         )
         self.best = validation.Best()
-        self._writer = None
-
-    @property
-    def _writes(self):
-        return self.folder and self.trainer.replicas.is_chief
+        writes = self.folder and trainer.replicas.is_chief
+        self._scalars = scalars.Scalars(
+            self.folder / "tensorboard" if writes else None
+        )
 
     def check_unused(self):
-        if self.folder and self.checkpoints.paths():
-            raise checkpointing.CheckpointError(
-                f"{self.folder} already holds a meta-training. Resume it, or "
-                "name another folder."
-            )
+        self.checkpoints.check_unused(self.folder, "a meta-training")
 
     def restore(self):
         arrays, metadata = self.checkpoints.load_latest()
@@ -168,12 +162,11 @@ class _Files:
         # All workers take part in the snapshot, one of them writes.
         arrays, metadata = self.trainer.snapshot()
         metadata["best"] = self.best.state()
-        if not self._writes:
+        if not self.trainer.replicas.is_chief:
             return
         self.checkpoints.save(self.trainer.update, arrays, metadata)
         self._save_optimizer("optimizer.npz")
-        if self._writer:
-            self._writer.flush()
+        self._scalars.flush()
 
     def _save_optimizer(self, name):
         pretrained.save(
@@ -201,14 +194,15 @@ class _Files:
             if self.folder:
                 self._save_optimizer("best.npz")
             self.best.loss = mean
-        scalars = {f"validation/{name}": x for name, x in losses.items()}
-        self._scalars({**scalars, "validation/all": mean})
+        values = {f"validation/{name}": x for name, x in losses.items()}
+        self._scalars.write(trainer.update, {**values, "validation/all": mean})
         progress.say_validation(mean, is_best)
 
     def log(self, name, estimate):
         trainer, set_name = self.trainer, name.partition(".")[0]
         norm = tf.linalg.global_norm([estimate.gradient])
-        self._scalars(
+        self._scalars.write(
+            trainer.update,
             {
                 "meta_loss/all": estimate.meta_loss,
                 f"meta_loss/{set_name}": estimate.meta_loss,
@@ -217,18 +211,8 @@ class _Files:
                 "meta_gradient/skipped_instances": estimate.skipped,
                 "inner/lost_instances": estimate.lost,
                 "inner/steps": trainer.inner_steps,
-            }
+            },
         )
-
-    def _scalars(self, scalars):
-        if not self._writes:
-            return
-        if self._writer is None:
-            folder = str(self.folder / "tensorboard")
-            self._writer = tf.summary.create_file_writer(folder)
-        with self._writer.as_default(step=self.trainer.update):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
 
 
 class _Progress:

@@ -4,7 +4,6 @@ import numpy as np
 import sklearn.datasets
 import tensorflow as tf
 
-from problems.alternating.regression import role_places
 from problems.alternating.supervised import SupervisedTask, check_positive
 
 _ROWS = (200, 1000, 200, 1000, 1000)
@@ -26,15 +25,13 @@ class Classification(SupervisedTask):
     with the highest accuracy.
 
     Args:
-        role: see `Regression`.
-        data_seed: of the data.
+        role, data_seed: see `SupervisedTask`.
         features: number of inputs.
         hidden: widths of the hidden layers.
         activation: of the hidden layers: "relu", "tanh", "sigmoid",
             "leaky_relu" or "elu".
         label_noise: share of the rows whose class is drawn at random.
-        penalty: weight of the L1 loss.
-        learning_rate, max_steps, patience: see `SupervisedTask`.
+        penalty, learning_rate, max_steps, patience: see `SupervisedTask`.
     """
 
     name = "classification"
@@ -56,9 +53,10 @@ class Classification(SupervisedTask):
         max_steps=2000,
         patience=20,
     ):
-        super().__init__(learning_rate, max_steps, patience)
-        check_positive(int, features=features, data_seed=data_seed)
-        check_positive(float, penalty=penalty)
+        super().__init__(
+            role, data_seed, penalty, learning_rate, max_steps, patience
+        )
+        check_positive(int, features=features)
         for width in hidden:
             check_positive(int, hidden=width)
         if features < 4 or not 0 <= label_noise <= 1:
@@ -71,33 +69,18 @@ class Classification(SupervisedTask):
                 f"Unknown activation {activation!r}. Known: "
                 f"{', '.join(_ACTIVATIONS)}."
             )
-        self.role = role
-        self.data_seed = data_seed
         self.features = features
         self.hidden = tuple(hidden)
         self.activation = activation
         self.label_noise = label_noise
-        self.penalty = penalty
-        splits = draw_data(data_seed, features, label_noise)
-        train, valid = (splits[i] for i in role_places(role))
-        named = {"train": train, "valid": valid, "test": splits[-1]}
-        self.splits = {
-            name: (tf.constant(x), tf.constant(y))
-            for name, (x, y) in named.items()
-        }
+        self.take_data(draw_data(data_seed, features, label_noise))
 
-    def get_config(self):
+    def own_config(self):
         return {
-            "role": self.role,
-            "data_seed": self.data_seed,
             "features": self.features,
             "hidden": list(self.hidden),
             "activation": self.activation,
             "label_noise": self.label_noise,
-            "penalty": self.penalty,
-            "learning_rate": self.learning_rate,
-            "max_steps": self.max_steps,
-            "patience": self.patience,
         }
 
     def initial_params(self, seeds):

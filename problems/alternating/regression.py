@@ -6,7 +6,6 @@ import tensorflow as tf
 from problems.alternating.supervised import SupervisedTask, check_positive
 
 _ROWS = 200
-_ROLES = {"controller": (0, 1), "task": (2, 3)}
 
 
 class Regression(SupervisedTask):
@@ -16,14 +15,10 @@ class Regression(SupervisedTask):
     more parameters than they need, so that the penalty matters.
 
     Args:
-        role: "controller" for the splits that schedules are trained on,
-            "task" for those on which baselines and trained schedules are
-            compared. The test split is the same.
-        data_seed: of the data.
+        role, data_seed: see `SupervisedTask`.
         dimensions: number of inputs, d.
         noise: standard deviation of the targets' noise.
-        penalty: weight of the L1 loss.
-        learning_rate, max_steps, patience: see `SupervisedTask`.
+        penalty, learning_rate, max_steps, patience: see `SupervisedTask`.
     """
 
     name = "regression"
@@ -42,33 +37,18 @@ class Regression(SupervisedTask):
         max_steps=20_000,
         patience=100,
     ):
-        super().__init__(learning_rate, max_steps, patience)
-        check_positive(int, dimensions=dimensions, data_seed=data_seed)
-        check_positive(float, noise=noise, penalty=penalty)
-        self.role = role
-        self.data_seed = data_seed
+        super().__init__(
+            role, data_seed, penalty, learning_rate, max_steps, patience
+        )
+        check_positive(int, dimensions=dimensions)
+        check_positive(float, noise=noise)
         self.dimensions = dimensions
         self.noise = noise
-        self.penalty = penalty
-        splits = draw_data(data_seed, dimensions, noise)
-        train, valid = (splits[i] for i in role_places(role))
-        named = {"train": train, "valid": valid, "test": splits[-1]}
-        self.splits = {
-            name: (tf.constant(_terms(x)), tf.constant(y))
-            for name, (x, y) in named.items()
-        }
+        parts = draw_data(data_seed, dimensions, noise)
+        self.take_data([(_terms(x), y) for x, y in parts])
 
-    def get_config(self):
-        return {
-            "role": self.role,
-            "data_seed": self.data_seed,
-            "dimensions": self.dimensions,
-            "noise": self.noise,
-            "penalty": self.penalty,
-            "learning_rate": self.learning_rate,
-            "max_steps": self.max_steps,
-            "patience": self.patience,
-        }
+    def own_config(self):
+        return {"dimensions": self.dimensions, "noise": self.noise}
 
     def initial_params(self, seeds):
         """One array [E, d + d * d]: w1, then W2 row by row."""
@@ -91,15 +71,6 @@ class Regression(SupervisedTask):
         # The model is linear in its weights.
         predictions = tf.matmul(weights, terms, transpose_b=True)
         return tf.reduce_mean(tf.square(predictions - targets), axis=1)
-
-
-def role_places(role):
-    """Which of the five splits are for training and validation."""
-    if role not in _ROLES:
-        raise ValueError(
-            f"Unknown role {role!r}. Known: {', '.join(sorted(_ROLES))}."
-        )
-    return _ROLES[role]
 
 
 def draw_data(seed, dimensions, noise):

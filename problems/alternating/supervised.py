@@ -7,6 +7,8 @@ from problems.alternating.task import AlternatingTask
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 # The moving mean of improvements of the validation loss.
 _DECAY = 0.9
+# Places of training and validation among the five parts of the data.
+_ROLES = {"controller": (0, 1), "task": (2, 3)}
 
 
 class SupervisedTask(AlternatingTask):
@@ -20,10 +22,15 @@ class SupervisedTask(AlternatingTask):
     validation instead ends schedules with noise in them, such as coins, long
     before they have converged: the release's figures were not reached so.)
 
-    A subclass gives the data and the functions `initial_params`, `losses` and
-    `measure`.
+    A subclass calls `take_data` in its constructor, and gives the functions
+    `own_config`, `initial_params`, `losses` and `measure`.
 
     Args:
+        role: "controller" for the splits that schedules are trained on,
+            "task" for those on which baselines and trained schedules are
+            compared. The test split is the same.
+        data_seed: of the data.
+        penalty: weight of the L1 loss.
         learning_rate: of Adam.
         max_steps: of an episode.
         patience: validations without improvement that end an episode.
@@ -32,15 +39,54 @@ class SupervisedTask(AlternatingTask):
         splits: {"train", "valid", "test": (inputs, targets)}.
     """
 
-    combines = True
     period = 10
 
-    def __init__(self, learning_rate, max_steps, patience):
-        check_positive(float, learning_rate=learning_rate)
-        check_positive(int, max_steps=max_steps, patience=patience)
+    def __init__(
+        self, role, data_seed, penalty, learning_rate, max_steps, patience
+    ):
+        if role not in _ROLES:
+            raise ValueError(
+                f"Unknown role {role!r}. Known: {', '.join(sorted(_ROLES))}."
+            )
+        check_positive(float, penalty=penalty, learning_rate=learning_rate)
+        check_positive(
+            int, data_seed=data_seed, max_steps=max_steps, patience=patience
+        )
+        self.role = role
+        self.data_seed = data_seed
+        self.penalty = penalty
         self.learning_rate = learning_rate
         self.max_steps = max_steps
         self.patience = patience
+
+    def take_data(self, parts):
+        """Sets `splits`.
+
+        Args:
+            parts: (inputs, targets) five times: the controller's training
+                and validation, the task's training and validation, test.
+        """
+        train, valid = _ROLES[self.role]
+        places = {"train": train, "valid": valid, "test": -1}
+        self.splits = {
+            name: tuple(tf.constant(array) for array in parts[place])
+            for name, place in places.items()
+        }
+
+    def get_config(self):
+        return {
+            "role": self.role,
+            "data_seed": self.data_seed,
+            **self.own_config(),
+            "penalty": self.penalty,
+            "learning_rate": self.learning_rate,
+            "max_steps": self.max_steps,
+            "patience": self.patience,
+        }
+
+    def own_config(self):
+        """The arguments that this task has and others do not, for JSON."""
+        raise NotImplementedError
 
     def initial_params(self, seeds):
         """Initial parameters: a list of NumPy arrays [E, ...]."""

@@ -11,12 +11,12 @@ class AlternatingTask:
 
     An action is a loss and the variables that it updates. A choice is given as
     weights [E, number of actions]: a row of zeros and a one takes that action;
-    where `combines` is true, any row takes the weighted sum of the losses.
+    where actions can be taken together, any row takes the weighted sum of the
+    losses.
 
     Attributes:
         name: what the task is called in commands and files.
         actions: the names of the actions.
-        combines: whether several actions can be taken at once.
         max_steps: steps after which an episode has finished.
         period: steps between two validations.
         result_name: what `result` measures.
@@ -25,7 +25,6 @@ class AlternatingTask:
 
     name = None
     actions = ()
-    combines = False
     max_steps = None
     period = 1
     result_name = None

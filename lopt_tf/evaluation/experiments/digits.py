@@ -50,18 +50,7 @@ def run(study, settings):
     study.facts.update(_facts(settings))
     for network in networks.NETWORKS:
         choices = comparison.tune(network)
-        tuned += [
-            {
-                "problem": network,
-                "optimizer": name,
-                "learning_rate": rate,
-                "mean_final_loss": score,
-                "chosen": rate == choice.learning_rate,
-                "at_edge": rate == choice.learning_rate and choice.at_edge,
-            }
-            for name, choice in choices.items()
-            for rate, score in choice.scores.items()
-        ]
+        tuned += tuning.rows(network, choices)
         found += comparison.curves(network, choices)
     return results.Outcome(
         tables=[

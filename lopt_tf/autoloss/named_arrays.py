@@ -1,0 +1,18 @@
+"""Variables as named arrays, as checkpoints hold them, and back."""
+
+
+def read(prefix, variables):
+    """{"prefix/number": NumPy array} of a list of variables."""
+    return {f"{prefix}/{i}": v.numpy() for i, v in enumerate(variables)}
+
+
+def assign(prefix, variables, arrays):
+    """Gives variables the values that `read` returned.
+
+    Args:
+        prefix: as for `read`.
+        variables: as for `read`, in the same order.
+        arrays: what `read` returned, perhaps among others.
+    """
+    for i, variable in enumerate(variables):
+        variable.assign(arrays[f"{prefix}/{i}"])
