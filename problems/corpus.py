@@ -80,6 +80,25 @@ _REGRESSIONS = (
     (200, 20, 1.5, 0.1),
     (256, 100, 1.5, 0.5),
 )
+# Beyond the release: classifiers of the size and shape of everyday ones, as
+# (features, hidden sizes, classes, activation, batch size, separation).
+_WIDE_NETS = (
+    (20, (32,), 10, "relu", 32, 1.5),
+    (32, (64, 32), 10, "relu", 32, 2.0),
+    (48, (32,), 10, "tanh", 64, 1.0),
+    (16, (32, 32, 32), 5, "relu", 16, 1.5),
+    (40, (48, 24), 10, "sigmoid", 32, 2.0),
+    (64, (64,), 8, "relu", 128, 1.0),
+    (24, (24, 24, 24, 24), 6, "tanh", 32, 1.5),
+    (12, (100,), 10, "sigmoid", 20, 2.0),
+)
+# The same for validation: other sizes, other data.
+_WIDE_NETS_HELD_OUT = (
+    (56, (40,), 10, "relu", 32, 1.5),
+    (28, (56, 56), 10, "relu", 64, 1.5),
+    (36, (30, 20), 7, "sigmoid", 24, 1.5),
+    (18, (80,), 12, "tanh", 16, 2.0),
+)
 _MATMULS = (*((2, k) for k in range(5, 9)), *((3, k) for k in range(19, 25)))
 # (size, rows of binary data, rows of symmetric data, batch size).
 _VECTORS = (
@@ -100,6 +119,15 @@ _BOWLS = ((0.1, 0.0), (1.0, 0.0), (5.0, 0.0), (5.0, math.pi / 4))
 def _net(features, hidden, batch):
     data = datasets.Dataset(datasets.random_mlp, features, 1000)
     return FullyConnected(features, 2, data, batch, hidden)
+
+
+def _wide_net(features, hidden, classes, activation, batch, sep):
+    data = datasets.Dataset(
+        datasets.random, features, 1000, n_classes=classes, sep=sep
+    )
+    return FullyConnected(
+        features, classes, data, batch, hidden, activation, num_scored=200
+    )
 
 
 def _regression(features, batch, sep, noise):
@@ -218,6 +246,13 @@ _SETS = {
     "outward_snake_problems": lambda: _on_binary(OutwardSnake),
     "dependency_chain_problems": lambda: _on_binary(DependencyChain),
 }
+# Sets that the release does not have.
+_ADDED_SETS = {
+    "wide_classifier_problems": lambda: [_wide_net(*row) for row in _WIDE_NETS],
+    "wide_classifier_validation_problems": lambda: [
+        _wide_net(*row) for row in _WIDE_NETS_HELD_OUT
+    ],
+}
 _OFF_BY_DEFAULT = (
     "sparse_softmax_2_class_sparse_problems",
     "one_hot_sparse_softmax_2_class_sparse_problems",
@@ -278,13 +313,18 @@ _TEST_SETS = {
 
 
 def sets():
-    """Returns every set of the corpus: {set name: list of problems}."""
+    """Returns every set of the release: {set name: list of problems}."""
     return {name: make() for name, make in _SETS.items()}
 
 
 def set_names():
-    """Names of all sets of the corpus."""
+    """Names of all sets of the release."""
     return tuple(_SETS)
+
+
+def added_sets():
+    """Names of the sets for meta-training that the release does not have."""
+    return tuple(_ADDED_SETS)
 
 
 def default_sets():
@@ -305,8 +345,8 @@ def select(names, data_dir=None):
 
     Args:
         names: an iterable of set names ("bowl_problems"), single problems
-            ("bowl_problems.2"), or "default". The names of `test_sets` will
-            do as well.
+            ("bowl_problems.2"), or "default". The names of `added_sets` and
+            `test_sets` will do as well.
         data_dir: where TensorFlow Datasets are prepared, for the test
             problems on MNIST; None means its default folder.
 
@@ -334,11 +374,12 @@ def select(names, data_dir=None):
 
 def _members(set_name, data_dir):
     """The problems of one set; an unknown name lists the known ones."""
-    if set_name in _SETS:
-        return _SETS[set_name]()
+    drawn = {**_SETS, **_ADDED_SETS}
+    if set_name in drawn:
+        return drawn[set_name]()
     if set_name in _TEST_SETS:
         return _TEST_SETS[set_name](data_dir)
-    close = difflib.get_close_matches(set_name, [*_SETS, *_TEST_SETS], 1)
+    close = difflib.get_close_matches(set_name, [*drawn, *_TEST_SETS], 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
         f"Unknown problem set {set_name!r}.{hint} {_known()} One problem of "
@@ -348,6 +389,6 @@ def _members(set_name, data_dir):
 
 def _known():
     return (
-        f"Known sets: default, {', '.join(_SETS)}. "
+        f"Known sets: default, {', '.join([*_SETS, *_ADDED_SETS])}. "
         f"Test sets: {', '.join(_TEST_SETS)}."
     )

@@ -220,6 +220,18 @@ def test_an_instance_without_a_finite_meta_gradient_is_skipped():
     np.testing.assert_allclose(found, [4 / 3, 2, 3, 1, 1], rtol=1e-6)
 
 
+def test_no_instance_outvotes_the_others():
+    """Meta-gradients are clipped one by one; the short ones stay."""
+    _, unroller, _, _ = _setting(Quadratic(2), {}, instances=3)
+    estimator = estimators.TruncatedBackpropagation(
+        unroller, objective.MetaObjective(), instance_clip=2.0
+    )
+    gradients = tf.constant([[3e6, 4e6], [0.0, 0.0], [0.6, -0.8]])
+    alive = tf.ones(3, "bool")
+    found = estimator._summary(gradients, tf.ones(3), alive)
+    np.testing.assert_allclose(found[:2], [1.8 / 3, 0.8 / 3], rtol=1e-5)
+
+
 @pytest.mark.parametrize("truncations", [1, 3])
 def test_persistent_evolution_is_unbiased(truncations):
     """Many pairs point where backpropagation through the whole run does."""

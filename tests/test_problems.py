@@ -31,7 +31,7 @@ from problems.vector_functions import (
 )
 from problems.wrappers import LogObjective, Rescale, SparseProblem, SumTask
 
-ALL = corpus.select(corpus.sets())
+ALL = corpus.select([*corpus.sets(), *corpus.added_sets()])
 
 
 def _one(constants, k):
@@ -572,6 +572,23 @@ def test_test_problems_are_apart():
     assert set(np.unique(labels)) == set(range(10))
 
 
+def test_wide_classifiers_are_no_part_of_the_release():
+    names = corpus.added_sets()
+    assert names == (
+        "wide_classifier_problems",
+        "wide_classifier_validation_problems",
+    )
+    assert not set(names) & {*corpus.set_names(), *corpus.test_sets()}
+    trained, held_out = (corpus.select([name]).values() for name in names)
+    # Validation sees no shape that was trained on.
+    shapes = {problem.layer_sizes for problem in trained}
+    assert not shapes & {problem.layer_sizes for problem in held_out}
+    for problem in (*trained, *held_out):
+        classes = problem.layer_sizes[-1]
+        labels = problem.constants(stateless_seed(1), 1)["labels"]
+        assert set(np.unique(labels)) == set(range(classes))
+
+
 def test_imports_are_light():
     code = (
         "import sys, problems, problems.corpus; "
@@ -681,7 +698,7 @@ def test_selection():
         "bowl_problems.3",
         "quadratic_problems.2",
     ]
-    assert len(ALL) == 152
+    assert len(corpus.select(corpus.sets())) == 152
     default = corpus.select(["default"])
     assert len(default) == 101
     assert "quadratic_problems.0" not in default

@@ -113,6 +113,10 @@ _OPTIONS = {
     "gradient_clip": (float, "Bound of each meta-gradient element."),
     "l2_reg": (float, "Weight of half the squared norm."),
     "perturbation": (float, "Standard deviation of perturbations (es, pes)."),
+    "instance_clip": (
+        float,
+        "Bound of the norm of each instance's meta-gradient; 0: none.",
+    ),
     "obj_train_max_multiplier": (
         float,
         "An objective beyond this multiple of its start ends the run (with es "

@@ -88,14 +88,20 @@ class Estimator:
         objective: a `MetaObjective`.
         max_multiplier: an instance whose objective exceeds this multiple of
             its start is out (`obj_train_max_multiplier`); 0 for no limit.
+        instance_clip: the meta-gradient of an instance (a pair) is clipped
+            to this norm, so that one that is about to blow up does not
+            outvote all others; 0 for no limit.
     """
 
     copies = 1
 
-    def __init__(self, unroller, objective, max_multiplier=0.0):
+    def __init__(
+        self, unroller, objective, max_multiplier=0.0, instance_clip=0.0
+    ):
         self.unroller = unroller
         self.objective = objective
         self.max_multiplier = max_multiplier
+        self.instance_clip = instance_clip
         self.replicas = unroller.replicas
 
     def step(self, vector, weights, constants, run, num_segments):
@@ -176,6 +182,8 @@ class Estimator:
         """
         fine = tf.reduce_all(tf.math.is_finite(gradients), axis=1)
         gradients = tf.where(fine[:, None], gradients, 0.0)
+        if self.instance_clip:
+            gradients = tf.clip_by_norm(gradients, self.instance_clip, axes=[1])
         numbers = [
             tf.reduce_mean(losses),
             tf.reduce_sum(tf.cast(~alive, "float32")),
@@ -300,9 +308,16 @@ class _Evolution(Estimator):
             that is not finite, counts as this multiple. 0 stands for 1e6.
     """
 
-    def __init__(self, unroller, objective, stdev=0.02, max_multiplier=0.0):
+    def __init__(
+        self,
+        unroller,
+        objective,
+        max_multiplier=0.0,
+        instance_clip=0.0,
+        stdev=0.02,
+    ):
         limit = max_multiplier if max_multiplier > 0 else 1e6
-        super().__init__(unroller, objective, limit)
+        super().__init__(unroller, objective, limit, instance_clip)
         self.stdev = stdev
 
     def inputs(self, vector, run, num_segments):

@@ -29,6 +29,8 @@ class TrainingOptions:
         meta_learning_rate_decay: the learning rate falls linearly to this
             share of itself over `meta_updates`.
         gradient_clip: each element of a meta-gradient is clipped to this.
+        instance_clip: the meta-gradient of each instance (each pair) is
+            clipped to this norm before they are averaged; 0 for no limit.
         l2_reg: weight of half the squared norm of the weights.
         perturbation: standard deviation of the weights' perturbations (es,
             pes).
@@ -53,6 +55,7 @@ class TrainingOptions:
     meta_learning_rate: float = 3e-3
     meta_learning_rate_decay: float = 1.0
     gradient_clip: float = 1e4
+    instance_clip: float = 0.0
     l2_reg: float = 0.0
     perturbation: float = 0.02
     use_second_derivatives: bool = True
@@ -77,11 +80,16 @@ class TrainingOptions:
                     f"`{name}` must be at least 1. "
                     f"Received: {name}={getattr(self, name)}"
                 )
-        if self.truncation < 0 or self.perturbation <= 0:
+        if min(self.truncation, self.instance_clip) < 0:
             raise ValueError(
-                "`truncation` must not be negative, `perturbation` must be "
-                f"positive. Received: truncation={self.truncation}, "
-                f"perturbation={self.perturbation}"
+                "`truncation` and `instance_clip` must not be negative. "
+                f"Received: truncation={self.truncation}, "
+                f"instance_clip={self.instance_clip}"
+            )
+        if self.perturbation <= 0:
+            raise ValueError(
+                "`perturbation` must be positive. "
+                f"Received: perturbation={self.perturbation}"
             )
         if self.estimator == "full" and self.truncation:
             raise ValueError(
@@ -114,10 +122,15 @@ class TrainingOptions:
             keeps_trail=not evolves,
         )
         objective = self.objective()
-        limit = self.obj_train_max_multiplier
+        settings = (
+            unroller,
+            objective,
+            self.obj_train_max_multiplier,
+            self.instance_clip,
+        )
         if evolves:
-            return kind(unroller, objective, self.perturbation, limit)
-        return kind(unroller, objective, limit)
+            return kind(*settings, self.perturbation)
+        return kind(*settings)
 
     def objective(self):
         """The meta-objective."""
