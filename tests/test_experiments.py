@@ -520,8 +520,8 @@ def test_failures_show_a_problem_of_the_meta_training():
 
 
 def test_failures_need_steps_beyond_the_horizon(tmp_path, capsys):
-    assert _evaluate("failures", tmp_path, None, "--steps=350") == 2
-    assert "follows step 350" in capsys.readouterr().err
+    assert _evaluate("failures", tmp_path, None, "--steps=500") == 2
+    assert "follows step 500" in capsys.readouterr().err
 
 
 @pytest.mark.slow
