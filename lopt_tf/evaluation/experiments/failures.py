@@ -31,7 +31,7 @@ _TRAINING = {
     "estimator": "bptt",
     "instances": 8,
     "instance_clip": 1.0,
-    "meta_learning_rate": 5e-4,
+    "meta_learning_rate": 3e-4,
     "curriculum": metatraining.Curriculum(
         starts=1, mean_partials=4, min_length=40, mean_length=60
     ),
