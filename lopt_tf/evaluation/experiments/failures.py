@@ -21,9 +21,10 @@ QUESTION = (
     "problems, or stops making progress after the horizon that it was "
     "trained for; the hierarchical RNN does not. Both are meta-trained here "
     "in the same way, on the same problems, the latter as published and with "
-    "an upper bound of its learning rates (and these as an input). Only if the RNN does well on a "
-    "problem of that meta-training has it been trained at all, and tells its "
-    "failure elsewhere something about what it has learned."
+    "an upper bound of its learning rates (and these as an input). Only if the "
+    "RNN does well on a problem of that meta-training has it been trained at "
+    "all, and tells its failure elsewhere something about what it has "
+    "learned."
 )
 # Of the validations, which draw the instances that weights are chosen on.
 _VALIDATION_SEED = 1
