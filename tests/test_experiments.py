@@ -532,11 +532,11 @@ def test_failures(tmp_path, trained, monkeypatch):
     arguments = ("--meta_updates=2", *TINY, "--problems=bowl_problems.3")
     assert _evaluate("failures", tmp_path, trained, *arguments) == 0
     names = [row["optimizer"] for row in _rows(tmp_path / "overall.csv")]
-    assert names[:3] == ["coordinatewise_rnn", "hierarchical_rnn", "learned"]
+    assert names[:4] == [*failures._RULES, "learned"]
     rows = _rows(tmp_path / "beyond_horizon.csv")
-    assert len(rows) == 6
+    assert len(rows) == 7
     rows = _rows(tmp_path / "meta_training.csv")
-    assert [row["optimizer"] for row in rows] == names[:2]
+    assert [row["optimizer"] for row in rows] == names[:3]
     for row in rows:
         best, after = row["meta_loss_best"], row["meta_loss_after"]
         assert float(best) <= float(after)

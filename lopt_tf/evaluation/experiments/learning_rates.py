@@ -139,7 +139,7 @@ def _starting_at(rule, rate):
 
 
 def _baselines(study, name, problem, settings):
-    rule = baselines.SideBySide()
+    rule = baselines.SideBySide(_BASELINES)
     rates = _Rates(study, name, problem, settings, rule)
     found = []
     for baseline in _BASELINES:
