@@ -1,0 +1,89 @@
+"""The weights that ship with the package."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import lopt_tf
+from lopt_tf.optimizers import pretrained
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_shipped_weights_have_cards():
+    names = lopt_tf.list_pretrained()
+    assert names
+    for name in names:
+        card = pretrained.path(name).with_suffix(".md").read_text()
+        for heading in ("Recipe", "Cost", "Results", "Known weaknesses"):
+            assert f"## {heading}" in card, (name, heading)
+        assert f'from_pretrained("{name}")' in card
+
+
+@pytest.mark.parametrize("name", [None, *lopt_tf.list_pretrained()])
+def test_shipped_weights_train_a_network(name):
+    """In `compile` and `fit`, without a warning about missing weights."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 12)).astype("float32")
+    y = (x @ rng.normal(size=(12, 4))).argmax(1)
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [keras.layers.Dense(24, activation="relu"), keras.layers.Dense(4)]
+    )
+    optimizer = lopt_tf.LearnedOptimizer.from_pretrained(name, seed=2)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    history = model.fit(x, y, batch_size=32, epochs=25, verbose=0).history
+    assert history["accuracy"][-1] > 0.95
+    shipped = name or lopt_tf.list_pretrained()[0]
+    assert optimizer.get_config()["pretrained_name"] == shipped
+    for array in optimizer.rule_weights().values():
+        assert np.all(np.isfinite(array))
+
+
+@pytest.mark.slow
+def test_weights_are_in_what_is_installed(tmp_path):
+    """A build outside of the checkout finds them, and their cards."""
+    built = tmp_path / "built"
+    subprocess.run(
+        [
+            sys.executable,
+            "setup.py",
+            "--quiet",
+            "egg_info",
+            f"--egg-base={tmp_path}",
+            "build_py",
+            f"--build-lib={built}",
+        ],
+        cwd=ROOT,
+        check=True,
+    )
+    code = (
+        "import json, lopt_tf;"
+        "optimizer = lopt_tf.HierarchicalRNN.from_pretrained();"
+        "print(json.dumps([lopt_tf.__file__, lopt_tf.list_pretrained(),"
+        " optimizer.get_config()['pretrained_name']]))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(built)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    where, names, name = json.loads(printed.splitlines()[-1])
+    assert pathlib.Path(where).is_relative_to(built)
+    assert names == list(lopt_tf.list_pretrained()) and name == names[0]
+    folder = built / "lopt_tf" / "optimizers" / "pretrained"
+    for name in names:
+        assert (folder / f"{name}.md").is_file()
