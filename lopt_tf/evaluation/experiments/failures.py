@@ -28,17 +28,6 @@ QUESTION = (
 )
 # Of the validations, which draw the instances that weights are chosen on.
 _VALIDATION_SEED = 1
-# Steadier, in as many minutes, than `training.options` by themselves.
-_TRAINING = {
-    "estimator": "bptt",
-    "instances": 8,
-    "instance_clip": 1.0,
-    "meta_learning_rate": 3e-4,
-    "curriculum": metatraining.Curriculum(
-        starts=1, mean_partials=4, min_length=40, mean_length=60
-    ),
-}
-LEARNED = "optional"
 # What is meta-trained: (name of the rule, its arguments).
 _RULES = {
     "coordinatewise_rnn": ("coordinatewise_rnn", {}),
@@ -132,7 +121,7 @@ def run(study, settings):
         )
     problems = networks.select(settings.problems, study.data_dir)
     options = training.options(
-        settings.meta_updates, seed=settings.training_seed, **_TRAINING
+        settings.meta_updates, seed=settings.training_seed
     )
     validate = metatraining.Validation(
         corpus.select(settings.validation_problems),
