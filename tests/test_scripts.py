@@ -22,6 +22,7 @@ from lopt_tf.metatraining import (
     meta_optimizers,
 )
 from lopt_tf.optimizers import registry
+from problems import corpus
 from train_scripts import autoloss, benchmark, evaluate, metatrain, quickstart
 from train_scripts.suites import autoloss as autoloss_suite
 from train_scripts.suites import scaling, update
@@ -262,7 +263,7 @@ def test_metatrain_mirrored_with_validation(estimator, tmp_path, capsys):
         (["--problems=sum_of_quadratics_problems.1"], "use_log_objective"),
         (["--problems=mnist_convnet"], "tfds build mnist"),
         (["--estimator=full", "--truncation=5"], "cuts nothing"),
-        (["--preset=guess"], "quick|paper"),
+        (["--preset=guess"], "quick|recommended|paper"),
         (["--level_sizes=3,x"], "--level_sizes takes integers"),
         (["--level_sizes=1,2,3,4"], "must hold 1, 2 or 3"),
         (["--instances=0"], "at least 1"),
@@ -367,6 +368,16 @@ def test_evaluate_digits(tmp_path, trained, small_digits, capsys):
     assert mean == pytest.approx(float(rows[0]["accuracy_1"]))
     assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["quick", "recommended", "paper"])
+def test_presets_train_on_no_held_out_problem(name):
+    names, options = metatrain.preset(name)
+    chosen = {problem.partition(".")[0] for problem in corpus.select(names)}
+    held_out = {"wide_classifier_validation_problems", *corpus.test_sets()}
+    assert chosen and not chosen & held_out
+    plan = options.plan(np.random.default_rng(0))
+    assert plan and min(plan) > 0
 
 
 def test_quickstart(tmp_path, small_digits):

@@ -25,8 +25,10 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "preset",
     "quick",
-    ["quick", "paper"],
-    "quick: minutes, persistent evolution on small problems. paper: the "
+    ["quick", "recommended", "paper"],
+    "quick: minutes, persistent evolution on small problems. recommended: an "
+    "hour or two, backpropagation on networks above all, as for the weights "
+    "that ship (with --use_lr_shortcut --max_log_lr=-2.3). paper: the "
     "published procedure and budget (days on a small machine).",
     flag_values=FLAGS,
 )
@@ -207,6 +209,25 @@ _QUICK_PROBLEMS = (
     "optimization_test_problems.4",
     "bowl_problems.2",
 )
+# Networks of everyday shapes, and a few of whatever else there is.
+_RECOMMENDED_PROBLEMS = (
+    "wide_classifier_problems",
+    *(f"{_NETS}.{i}" for i in (0, 1, 3, 6, 7, 10)),
+    "softmax_2_class_problems.0",
+    "softmax_2_class_problems_noisy.1",
+    "softmax_2_class_problems_noisy.2",
+    "sparse_gradient_problems_mlp.0",
+    "quadratic_problems_noisy.0",
+    "quadratic_problems_noisy.2",
+    "bowl_problems.3",
+    "optimization_test_problems.2",
+    "optimization_test_problems.4",
+    "matmul_problems.3",
+    "log_objective_problems.1",
+    "norm_problems.0",
+    "sum_problems.3",
+    "sparse_gradient_problems.1",
+)
 
 
 def preset(name):
@@ -222,6 +243,20 @@ def preset(name):
             ),
         )
         return _QUICK_PROBLEMS, options
+    if name == "recommended":
+        options = metatraining.TrainingOptions(
+            meta_updates=4500,
+            estimator="bptt",
+            instances=8,
+            instance_clip=1.0,
+            meta_learning_rate=5e-4,
+            meta_learning_rate_decay=0.05,
+            obj_train_max_multiplier=1e4,
+            curriculum=metatraining.Curriculum(
+                starts=1, mean_partials=10, min_length=40, mean_length=60
+            ),
+        )
+        return _RECOMMENDED_PROBLEMS, options
     # 1000 problems, 5 starts, 41 partial unrolls on average.
     options = metatraining.TrainingOptions(
         meta_updates=205_000,
