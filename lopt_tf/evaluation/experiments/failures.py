@@ -26,6 +26,7 @@ QUESTION = (
     "all, and tells its failure elsewhere something about what it has "
     "learned."
 )
+LEARNED = "optional"
 # Of the validations, which draw the instances that weights are chosen on.
 _VALIDATION_SEED = 1
 # What is meta-trained: (name of the rule, its arguments).
