@@ -222,14 +222,16 @@ def test_an_instance_without_a_finite_meta_gradient_is_skipped():
 
 def test_no_instance_outvotes_the_others():
     """Meta-gradients are clipped one by one; the short ones stay."""
-    _, unroller, _, _ = _setting(Quadratic(2), {}, instances=3)
+    _, unroller, _, _ = _setting(Quadratic(2), {}, instances=4)
     estimator = estimators.TruncatedBackpropagation(
         unroller, objective.MetaObjective(), instance_clip=2.0
     )
-    gradients = tf.constant([[3e6, 4e6], [0.0, 0.0], [0.6, -0.8]])
-    alive = tf.ones(3, "bool")
-    found = estimator._summary(gradients, tf.ones(3), alive)
-    np.testing.assert_allclose(found[:2], [1.8 / 3, 0.8 / 3], rtol=1e-5)
+    alive = tf.ones(4, "bool")
+    for large in (1.0, 1e6, 1e30):
+        rows = [[3 * large, 4 * large], [0, 0], [0.6, -0.8], [1e-30, 0]]
+        found = estimator._summary(tf.constant(rows), tf.ones(4), alive)
+        expected = [1.8 / 4, 0.8 / 4]
+        np.testing.assert_allclose(found[:2], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("truncations", [1, 3])

@@ -21,8 +21,10 @@ def test_shipped_weights_have_cards():
     assert names
     for name in names:
         card = pretrained.path(name).with_suffix(".md").read_text()
+        _, *parts = card.split("\n## ")
+        sections = dict(part.split("\n", 1) for part in parts)
         for heading in ("Recipe", "Cost", "Results", "Known weaknesses"):
-            assert f"## {heading}" in card, (name, heading)
+            assert len(sections[heading].split()) > 20, (name, heading)
         assert f'from_pretrained("{name}")' in card
 
 

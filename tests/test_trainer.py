@@ -169,6 +169,20 @@ def test_folder_in_use(tmp_path):
     assert sorted(tmp_path.rglob("*.npz")) == before
 
 
+def test_options_newer_than_the_checkpoint(tmp_path):
+    """They count as their defaults, which is what the run was made with."""
+    _train(_options(meta_updates=1), tmp_path)
+    store = checkpointing.Checkpoints(
+        tmp_path / "checkpoints", "lopt_tf.metatraining"
+    )
+    arrays, metadata = store.load_latest()
+    del metadata["settings"]["options"]["instance_clip"]
+    store.save(metadata["update"], arrays, metadata)
+    _train(_options(), tmp_path, resume=True)
+    with pytest.raises(ValueError, match="other settings: options.instance"):
+        _train(_options(instance_clip=1.0), tmp_path, resume=True)
+
+
 def test_other_settings(tmp_path):
     _train(_options(meta_updates=1), tmp_path)
     with pytest.raises(ValueError, match="instances: saved 2, given 3"):

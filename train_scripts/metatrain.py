@@ -27,8 +27,8 @@ flags.DEFINE_enum(
     "quick",
     ["quick", "recommended", "paper"],
     "quick: minutes, persistent evolution on small problems. recommended: an "
-    "hour or two, backpropagation on networks above all, as for the weights "
-    "that ship (with --use_lr_shortcut --max_log_lr=-2.3). paper: the "
+    "hour or two, backpropagation on networks above all, bounded learning "
+    "rates; add --eval_every to keep the best weights. paper: the "
     "published procedure and budget (days on a small machine).",
     flag_values=FLAGS,
 )
@@ -168,15 +168,17 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool(
     "use_lr_shortcut",
-    False,
-    "With hierarchical_rnn: the learning rate itself as an input.",
+    None,
+    "With hierarchical_rnn: the learning rate itself as an input. The "
+    "preset's (true with recommended) if not given.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
     "max_log_lr",
     None,
     "With hierarchical_rnn: upper bound of the log learning rate, for instance "
-    "-4; as published (33), or that of --start_from, if not given.",
+    "-4. If not given: that of --start_from, -2.3 with --preset=recommended, "
+    "or as published (33).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -209,6 +211,8 @@ _QUICK_PROBLEMS = (
     "optimization_test_problems.4",
     "bowl_problems.2",
 )
+# With the recommended preset: settings of the hierarchical RNN.
+_BOUNDED = {"use_lr_shortcut": True, "max_log_lr": -2.3}
 # Networks of everyday shapes, and a few of whatever else there is.
 _RECOMMENDED_PROBLEMS = (
     "wide_classifier_problems",
@@ -377,8 +381,8 @@ def _rule():
         config = {
             "level_sizes": sizes,
             "use_attention": FLAGS.use_attention,
-            "use_lr_shortcut": FLAGS.use_lr_shortcut,
-            **_given(["max_log_lr"]),
+            **(_BOUNDED if FLAGS.preset == "recommended" else {}),
+            **_given(["use_lr_shortcut", "max_log_lr"]),
         }
     return registry.rule(FLAGS.optimizer, **config), None
 

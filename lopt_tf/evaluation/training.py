@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from lopt_tf import metatraining
+from lopt_tf import checkpointing, metatraining
 from lopt_tf.evaluation import comparison
+from lopt_tf.metatraining import loop
 from lopt_tf.optimizers import pretrained
 from problems import corpus
 
@@ -40,7 +41,7 @@ def train(study, label, rule, settings, problems, validate=None):
         settings: `TrainingOptions`.
         problems: as for `problems.corpus.select`.
         validate: a `metatraining.Validation`; the weights that did best at
-            one of 20 validations are taken. None takes the last ones.
+            one of about 20 validations are taken. None takes the last ones.
     """
     folder = study.store.path(f"training/{label}")
 
@@ -73,13 +74,16 @@ def train(study, label, rule, settings, problems, validate=None):
     return comparison.Contender(rule, weights)
 
 
-def progress_made(study, label, rule, settings, validate):
-    """Validation losses before, at the best of, and after a `train`: a row.
+def progress_made(study, label, rule, settings, measure=None):
+    """What a `train` came to: a row.
 
-    The arguments are those of `train`; the meta-losses are means over the
-    problems of `validate`.
+    Args:
+        study, label, rule, settings: those of `train`.
+        measure: a `metatraining.Validation` for the mean meta-losses before,
+            at the best weights and after; None for none of them.
     """
     folder = study.store.path(f"training/{label}")
+    checkpoints = checkpointing.Checkpoints(folder / "checkpoints", loop.KIND)
 
     def make():
         moments = {
@@ -87,18 +91,20 @@ def progress_made(study, label, rule, settings, validate):
             "best": _best(folder),
             "after": pretrained.load(folder / "optimizer.npz")[2],
         }
-        return {
-            moment: np.mean(list(validate(rule, weights).values()))
+        losses = {
+            f"meta_loss_{moment}": np.mean(
+                list(measure(rule, weights).values())
+            )
             for moment, weights in moments.items()
+            if measure
         }
+        _, metadata = checkpoints.load_latest()
+        return {"meta_updates": metadata["update"], **losses}
 
-    losses = study.piece(
-        f"training/{label}-losses", f"validation of {label}", make, 0, 0
+    row = study.piece(
+        f"training/{label}-progress", f"validation of {label}", make, 0, 0
     )
-    return {
-        "optimizer": label,
-        **{f"meta_loss_{m}": float(loss) for m, loss in losses.items()},
-    }
+    return {"optimizer": label, **{n: x.item() for n, x in row.items()}}
 
 
 def _best(folder):

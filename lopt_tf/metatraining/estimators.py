@@ -183,7 +183,7 @@ class Estimator:
         fine = tf.reduce_all(tf.math.is_finite(gradients), axis=1)
         gradients = tf.where(fine[:, None], gradients, 0.0)
         if self.instance_clip:
-            gradients = tf.clip_by_norm(gradients, self.instance_clip, axes=[1])
+            gradients = _clipped(gradients, self.instance_clip)
         numbers = [
             tf.reduce_mean(losses),
             tf.reduce_sum(tf.cast(~alive, "float32")),
@@ -465,6 +465,18 @@ class TruncatedEvolution(_Evolution):
             "initial": last_copy(carry["initial"]),
             "alive": last_copy(alive),
         }
+
+
+def _clipped(gradients, most):
+    """Rows [K, P] with norms of at most `most`, however large they were."""
+    # The squares of large numbers are infinite.
+    largest = tf.reduce_max(tf.abs(gradients), axis=1, keepdims=True)
+    rows = tf.math.divide_no_nan(gradients, largest)
+    norms = tf.norm(rows, axis=1, keepdims=True)
+    # norms * largest > most, without its overflow.
+    is_long = norms > tf.math.divide_no_nan(most, largest)
+    short = tf.math.divide_no_nan(most * rows, norms)
+    return tf.where(is_long & (largest > 0), short, gradients)
 
 
 ESTIMATORS = {

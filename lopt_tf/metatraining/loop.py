@@ -11,7 +11,7 @@ from lopt_tf.metatraining import options as options_lib
 from lopt_tf.metatraining import parameter_server, validation
 from lopt_tf.optimizers import pretrained
 
-_KIND = "lopt_tf.metatraining"
+KIND = "lopt_tf.metatraining"
 
 
 def train(
@@ -139,7 +139,7 @@ class _Files:
         self.trainer = trainer
         self.folder = pathlib.Path(output_dir) if output_dir else None
         self.checkpoints = checkpointing.Checkpoints(
-            self.folder and self.folder / "checkpoints", _KIND
+            self.folder and self.folder / "checkpoints", KIND
         )
         self.best = validation.Best()
         writes = self.folder and trainer.replicas.is_chief

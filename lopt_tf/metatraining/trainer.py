@@ -277,7 +277,12 @@ class Trainer:
         Raises:
             CheckpointError: if the settings differ; the message names them.
         """
-        _check_same_settings(metadata["settings"], self.settings())
+        saved = metadata["settings"]
+        # An option that is newer than the checkpoint was at its default.
+        defaults = dataclasses.asdict(type(self.options)())
+        del defaults["meta_updates"]
+        saved = {**saved, "options": {**defaults, **saved["options"]}}
+        _check_same_settings(saved, self.settings())
         self.weights = tf.constant(arrays["weights"])
         self.slots = {
             name: tf.constant(arrays[f"slots/{name}"]) for name in self.slots

@@ -96,7 +96,7 @@ def run(study, settings):
                 "to the problem's best loss of any optimizer here. "
                 "good_decades: orders of magnitude that the longest range of "
                 "good rates covers, each rate standing for its step of the "
-                "grid.",
+                f"grid. {_bound(rule)}",
             ),
             results.Table(
                 "summary",
@@ -117,6 +117,17 @@ def run(study, settings):
             )
         ],
         curves=found,
+    )
+
+
+def _bound(rule):
+    """What an upper bound of learning rates means for the question."""
+    most = float(np.exp(rule.get_config().get("max_log_lr", np.inf)))
+    if most >= 1e6:
+        return ""
+    return (
+        f"This optimizer steps with learning rates of at most {most:.2g} "
+        "whatever it begins with: above, its robustness is that bound's."
     )
 
 
