@@ -313,8 +313,11 @@ def test_ablation(tmp_path, monkeypatch):
     folder = tmp_path / "stopped"
     assert _evaluate("ablation", folder, None, *arguments) == 130
     assert _evaluate("ablation", folder, None, *arguments) == 0
-    assert len(calls) == 5 * 3 + 1
-    for name in ("overall.csv", "curves.csv"):
+    made = [3, 3, 3, 3, 15]
+    assert len(calls) == sum(made) + 1
+    rows = _rows(folder / "meta_training.csv")
+    assert [int(row["meta_updates"]) for row in rows] == made
+    for name in ("overall.csv", "curves.csv", "meta_training.csv"):
         whole = (tmp_path / "whole" / name).read_bytes()
         assert whole == (folder / name).read_bytes()
     rows = _rows(folder / "overall.csv")
