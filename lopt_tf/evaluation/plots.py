@@ -230,7 +230,7 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
     axis.legend(
         fontsize=8,
         frameon=False,
-        ncols=len(optimizers),
+        ncols=min(3, len(optimizers)),
         loc="lower left",
         bbox_to_anchor=(0, 1),
     )
