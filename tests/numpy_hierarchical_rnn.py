@@ -52,7 +52,11 @@ class Reference:
                 "g": np.zeros((n, scales)),
                 "m": np.zeros((n, scales)),
                 "lr": np.array(log_lr, "float64").reshape(n, 1),
+                "scale": 1.0,
             }
+            if rule.use_parameter_scale:
+                root = np.sqrt(np.mean(np.square(p, dtype="float64")))
+                tensor["scale"] = max(1.0, root)
             if self.levels > 1:
                 tensor["t"] = start(1, "tensor_rnn")
             self.tensors.append(tensor)
@@ -141,8 +145,8 @@ class Reference:
             new = np.clip(new, -33, rule.max_log_lr)
             p = sigmoid(w["learning_rate_momentum"])
             s["lr"] = p * s["lr"] + (1 - p) * new
-            size = np.exp(new + w["step_offset"])
-            attended_size = np.exp(new)
+            size = s["scale"] * np.exp(new + w["step_offset"])
+            attended_size = s["scale"] * np.exp(new)
         update = size * direction("update", "gradient_shortcut")
         if not rule.use_attention:
             return update, None

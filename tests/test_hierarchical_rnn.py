@@ -23,6 +23,7 @@ CONFIGS = {
         "use_problem_lr_mean": False,
         "init_lr_range": (1e-9, 1e2),
     },
+    "parameter_scale": {"use_parameter_scale": True, "use_attention": True},
     "fixed_starts": {"learnable_rnn_init": False},
     "fixed_input_decay": {"learnable_inp_decay": False},
     "fixed_decays": {"learnable_decay": False},

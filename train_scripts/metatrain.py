@@ -127,6 +127,10 @@ _OPTIONS = {
     "use_second_derivatives": (bool, "Through the problems' gradients."),
     "use_log_objective": (bool, "Average logarithms of objectives."),
     "use_numerator_epsilon": (bool, "Epsilon inside the numerator."),
+    "objective_epsilon": (
+        float,
+        "Where an objective's logarithm levels off, as a share of its start.",
+    ),
     "seed": (int, "Of everything that is drawn."),
 }
 _CURRICULUM = {

@@ -8,7 +8,7 @@ _EPSILON = 1e-6
 class MetaObjective:
     """Scores the objectives of a partial unroll (paper, section 4.2).
 
-    The mean over the recorded values l of log(l / (l0 + 1e-6) + 1e-6), or
+    The mean over the recorded values l of log(l / (l0 + 1e-6) + epsilon), or
     without `use_log` the sum of weights * l / (l0 + 1e-6). A pure function
     of (objectives, starting objective).
 
@@ -17,12 +17,21 @@ class MetaObjective:
         use_numerator_epsilon: log((l + 1e-6) / (l0 + 1e-6)) instead.
         weights: without `use_log`, one weight for each of the last recorded
             values; 1 / number of values if None.
+        epsilon: where the logarithm levels off, as a share of the start (of
+            1, with `use_numerator_epsilon`); 1e-6 in the paper.
     """
 
-    def __init__(self, use_log=True, use_numerator_epsilon=False, weights=None):
+    def __init__(
+        self,
+        use_log=True,
+        use_numerator_epsilon=False,
+        weights=None,
+        epsilon=_EPSILON,
+    ):
         self.use_log = use_log
         self.use_numerator_epsilon = use_numerator_epsilon
         self.weights = weights
+        self.epsilon = epsilon
 
     def terms(self, objectives, initial):
         """The value of each recorded objective [..., K] on its own."""
@@ -30,8 +39,8 @@ class MetaObjective:
         if not self.use_log:
             return objectives / scale
         if self.use_numerator_epsilon:
-            return tf.math.log((objectives + _EPSILON) / scale)
-        return tf.math.log(objectives / scale + _EPSILON)
+            return tf.math.log((objectives + self.epsilon) / scale)
+        return tf.math.log(objectives / scale + self.epsilon)
 
     def __call__(self, objectives, initial, alive=None):
         """The meta-objective of each instance, [K].

@@ -38,6 +38,9 @@ class TrainingOptions:
             full).
         use_log_objective: average logarithms of the objectives.
         use_numerator_epsilon: see `MetaObjective`.
+        objective_epsilon: where the logarithm of an objective levels off, as
+            a share of its start; with less than the paper's 1e-6, converging
+            further pays.
         obj_train_max_multiplier: an objective beyond this multiple of its
             start ends an inner run; 0 for no limit. With "es" and "pes" it
             counts as this multiple, and 0 stands for 1e6.
@@ -61,6 +64,7 @@ class TrainingOptions:
     use_second_derivatives: bool = True
     use_log_objective: bool = True
     use_numerator_epsilon: bool = False
+    objective_epsilon: float = 1e-6
     obj_train_max_multiplier: float = 0.0
     curriculum: curriculum_lib.Curriculum = curriculum_lib.Curriculum()
     seed: int = 0
@@ -86,11 +90,12 @@ class TrainingOptions:
                 f"Received: truncation={self.truncation}, "
                 f"instance_clip={self.instance_clip}"
             )
-        if self.perturbation <= 0:
-            raise ValueError(
-                "`perturbation` must be positive. "
-                f"Received: perturbation={self.perturbation}"
-            )
+        for name in ("perturbation", "objective_epsilon"):
+            if getattr(self, name) <= 0:
+                raise ValueError(
+                    f"`{name}` must be positive. "
+                    f"Received: {name}={getattr(self, name)}"
+                )
         if self.estimator == "full" and self.truncation:
             raise ValueError(
                 'The estimator "full" cuts nothing. Received: '
@@ -135,7 +140,9 @@ class TrainingOptions:
     def objective(self):
         """The meta-objective."""
         return objective_lib.MetaObjective(
-            self.use_log_objective, self.use_numerator_epsilon
+            self.use_log_objective,
+            self.use_numerator_epsilon,
+            epsilon=self.objective_epsilon,
         )
 
     def learning_rate_factor(self, update):

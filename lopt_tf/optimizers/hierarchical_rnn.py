@@ -49,6 +49,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         zero_init_lr_weights=True,
         init_lr_range=(1e-6, 1e-2),
         max_log_lr=33.0,
+        use_parameter_scale=False,
     ):
         self.level_sizes = tuple(int(size) for size in level_sizes)
         self.use_attention = use_attention
@@ -68,6 +69,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         self.zero_init_lr_weights = zero_init_lr_weights
         self.init_lr_range = update_rule.checked_range(init_lr_range)
         self.max_log_lr = max_log_lr
+        self.use_parameter_scale = use_parameter_scale
         self._check_arguments()
 
     def _check_arguments(self):
@@ -88,10 +90,11 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
                 "use_relative_lr",
                 "use_extreme_indicator",
                 "use_lr_shortcut",
+                "use_parameter_scale",
             ):
                 if getattr(self, name):
                     raise ValueError(
-                        f"`{name}=True` reads the learning rate of each "
+                        f"`{name}=True` needs the learning rate of each "
                         "element, which exists only with "
                         "`dynamic_output_scale=True`."
                     )
@@ -116,6 +119,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             "zero_init_lr_weights": self.zero_init_lr_weights,
             "init_lr_range": list(self.init_lr_range),
             "max_log_lr": self.max_log_lr,
+            "use_parameter_scale": self.use_parameter_scale,
         }
 
     @property
@@ -126,6 +130,10 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             and self.learnable_inp_decay
             and self.num_gradient_scales > 1
         )
+
+    @property
+    def reads_parameters(self):
+        return self.use_attention or self.use_parameter_scale
 
     @property
     def num_extra_inputs(self):
@@ -243,6 +251,9 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             state["log_learning_rate"] = layout.pack(log_learning_rates)
         if self.use_attention:
             state["true_parameters"] = layout.pack(params)
+        if self.use_parameter_scale:
+            mean_squares = layout.mean(ops.square(layout.pack(params)))
+            state["parameter_scale"] = ops.sqrt(ops.maximum(mean_squares, 1))
         return state
 
     # One step.
@@ -264,7 +275,9 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             {**elements, "gradient": gradients},
             self._from_tensors(weights, state, layout, gradients),
         )
-        steps = self._scaled_steps(weights, layout, new, means)
+        steps = self._scaled_steps(
+            weights, layout, new, means, state.get("parameter_scale", 1.0)
+        )
         upper = self._upper_levels(weights, state, means)
         kept = {name: new[name] for name in elements}
         return *steps, {**state, **kept, **upper}
@@ -398,7 +411,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             )
         return new
 
-    def _scaled_steps(self, weights, layout, new, means):
+    def _scaled_steps(self, weights, layout, new, means, parameter_scale):
         """Direction and length put together: (steps, attended steps)."""
         first = -2 if self.use_attention else -1
 
@@ -407,6 +420,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
                 return direction
             mean_square = means[..., row : row + 1 or None, :]
             length = ops.rsqrt(mean_square + scaling.SCALE_EPSILON)
+            length = parameter_scale * length
             size = ops.exp(new["step_log_lr"] + offset)
             return size * direction * layout.spread(length)
 

@@ -52,6 +52,10 @@ class HierarchicalRNN(LearnedOptimizer):
         zero_init_lr_weights: before meta-training the learning rates stay.
         init_lr_range: (min, max) of the starting learning rates.
         max_log_lr: upper bound of the log learning rate.
+        use_parameter_scale: learning rates are in units of the root mean
+            square of each tensor's starting values, where that is above 1
+            (not in the paper): with `max_log_lr`, large parameters can move
+            as far as small ones.
         learning_rate: float or Keras schedule that multiplies the learned
             step; 1.0 is as learned.
         seed: see `LearnedOptimizer`.
@@ -86,6 +90,7 @@ class HierarchicalRNN(LearnedOptimizer):
         zero_init_lr_weights=True,
         init_lr_range=(1e-6, 1e-2),
         max_log_lr=33.0,
+        use_parameter_scale=False,
         learning_rate=1.0,
         seed=None,
         pretrained_name=None,
@@ -111,6 +116,7 @@ class HierarchicalRNN(LearnedOptimizer):
             zero_init_lr_weights=zero_init_lr_weights,
             init_lr_range=init_lr_range,
             max_log_lr=max_log_lr,
+            use_parameter_scale=use_parameter_scale,
         )
         super().__init__(
             rule,

@@ -195,7 +195,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             tensor_uniforms.append(rng.random((1,) * len(shape), "float32"))
             params.append(
                 ops.convert_to_numpy(variable).astype("float32")
-                if self._attends
+                if self._rule.reads_parameters
                 else np.zeros(shape, "float32")
             )
         state = self._rule.init_state(
