@@ -408,6 +408,7 @@ def test_ablated_variants_differ():
         "two_levels": {"level_sizes"},
         "one_level": {"level_sizes"},
         "no_bound": {"max_log_lr"},
+        "no_parameter_scale": {"use_parameter_scale"},
     }
     # Without input scaling, gradients a thousand times as large matter.
     params, grads = [np.zeros((3,), "float32")], [np.ones((3,), "float32")]

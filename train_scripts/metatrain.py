@@ -177,12 +177,19 @@ flags.DEFINE_bool(
     "preset's (true with recommended) if not given.",
     flag_values=FLAGS,
 )
+_NEWER = "If not given: that of --start_from, the preset's, or as published"
 flags.DEFINE_float(
     "max_log_lr",
     None,
     "With hierarchical_rnn: upper bound of the log learning rate, for instance "
-    "-4. If not given: that of --start_from, -2.3 with --preset=recommended, "
-    "or as published (33).",
+    f"-4. {_NEWER} (33).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "use_parameter_scale",
+    None,
+    "With hierarchical_rnn: learning rates in units of the root mean square of "
+    f"a tensor's starting values, where that is above 1. {_NEWER} (false).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -215,8 +222,6 @@ _QUICK_PROBLEMS = (
     "optimization_test_problems.4",
     "bowl_problems.2",
 )
-# With the recommended preset: settings of the hierarchical RNN.
-_BOUNDED = {"use_lr_shortcut": True, "max_log_lr": -2.3}
 # Networks of everyday shapes, and a few of whatever else there is.
 _RECOMMENDED_PROBLEMS = (
     "wide_classifier_problems",
@@ -369,15 +374,21 @@ def _given(names):
 
 def _rule():
     """(the update rule, weights to begin with or None)."""
-    from lopt_tf.optimizers import learned_optimizer, registry
+    from lopt_tf.optimizers import (
+        hierarchical_rnn,
+        learned_optimizer,
+        registry,
+    )
 
     if FLAGS.start_from:
         load = learned_optimizer.LearnedOptimizer.from_pretrained
         optimizer = load(FLAGS.start_from)
         rule = optimizer.rule
-        if rule.name != "hierarchical_rnn" and FLAGS.max_log_lr is not None:
-            raise flags.Error(f"{rule.name} has no --max_log_lr.")
-        config = {**rule.get_config(), **_given(["max_log_lr"])}
+        # Those that suit the same weights.
+        given = _given(["max_log_lr", "use_parameter_scale"])
+        if rule.name != "hierarchical_rnn" and given:
+            raise flags.Error(f"{rule.name} has no --{next(iter(given))}.")
+        config = {**rule.get_config(), **given}
         return registry.rule(rule.name, **config), optimizer.rule_weights()
     config = {}
     if FLAGS.optimizer == "hierarchical_rnn":
@@ -385,8 +396,12 @@ def _rule():
         config = {
             "level_sizes": sizes,
             "use_attention": FLAGS.use_attention,
-            **(_BOUNDED if FLAGS.preset == "recommended" else {}),
-            **_given(["use_lr_shortcut", "max_log_lr"]),
+            **(
+                hierarchical_rnn.BOUNDED
+                if FLAGS.preset == "recommended"
+                else {}
+            ),
+            **_given(["use_lr_shortcut", "max_log_lr", "use_parameter_scale"]),
         }
     return registry.rule(FLAGS.optimizer, **config), None
 

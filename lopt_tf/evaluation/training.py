@@ -85,24 +85,26 @@ def progress_made(study, label, rule, settings, measure=None):
     folder = study.store.path(f"training/{label}")
     checkpoints = checkpointing.Checkpoints(folder / "checkpoints", loop.KIND)
 
-    def make():
+    def losses():
         moments = {
             "before": rule.init_weights(settings.seed),
             "best": _best(folder),
             "after": pretrained.load(folder / "optimizer.npz")[2],
         }
-        losses = {
+        return {
             f"meta_loss_{moment}": np.mean(
                 list(measure(rule, weights).values())
             )
             for moment, weights in moments.items()
-            if measure
         }
+
+    def make():
         _, metadata = checkpoints.load_latest()
-        return {"meta_updates": metadata["update"], **losses}
+        achieved = losses() if measure else {}
+        return {"meta_updates": metadata["update"], **achieved}
 
     row = study.piece(
-        f"training/{label}-progress", f"validation of {label}", make, 0, 0
+        f"training/{label}-progress", f"progress of {label}", make, 0, 0
     )
     return {"optimizer": label, **{n: x.item() for n, x in row.items()}}
 

@@ -17,6 +17,13 @@ _FIXED_INPUT_DECAY = 0.89
 _SMALLEST_LOG_LR = -33.0
 _EXTREME_LOG_LR = float(np.log(1e-6))
 _TYPICAL_LOG_LR = float(np.log(1e-3))
+# What differs from the paper where optimizers are to be robust: learning rates
+# that cannot run away, are seen, and suit parameters of any size.
+BOUNDED = {
+    "use_lr_shortcut": True,
+    "max_log_lr": -2.3,
+    "use_parameter_scale": True,
+}
 
 
 class HierarchicalRNNRule(update_rule.UpdateRule):

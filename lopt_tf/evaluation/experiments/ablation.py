@@ -6,7 +6,7 @@ from keras import ops
 
 from lopt_tf import metatraining
 from lopt_tf.evaluation import comparison, networks, plots, results, training
-from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from lopt_tf.optimizers.hierarchical_rnn import BOUNDED, HierarchicalRNNRule
 
 TITLE = "Which of its parts matter?"
 QUESTION = (
@@ -15,7 +15,8 @@ QUESTION = (
     "heavy-tailed unrolls, or with 1 or 2 levels only, the optimizer is "
     "worse. Each variant is meta-trained here in the same way, then tested "
     "on problems outside of that training. Beyond the paper: an upper bound "
-    "of the learning rates, which all variants but one have."
+    "of the learning rates, and their unit, the size of the parameters; all "
+    "variants but one have each of them."
 )
 LEARNED = "never"
 
@@ -33,7 +34,11 @@ class UnscaledInputsRule(HierarchicalRNNRule):
         return ops.ones_like(averages)
 
 
-_COMPLETE = {"use_attention": True, "max_log_lr": -2.3}
+_COMPLETE = {
+    "use_attention": True,
+    "max_log_lr": BOUNDED["max_log_lr"],
+    "use_parameter_scale": BOUNDED["use_parameter_scale"],
+}
 
 
 def _rule(**config):
@@ -55,6 +60,7 @@ VARIANTS = {
     "two_levels": (lambda: _rule(level_sizes=(10, 20)), {}),
     "one_level": (lambda: _rule(level_sizes=(10,)), {}),
     "no_bound": (lambda: _rule(max_log_lr=33.0), {}),
+    "no_parameter_scale": (lambda: _rule(use_parameter_scale=False), {}),
 }
 
 
@@ -97,7 +103,7 @@ PRESETS = {
         tuple(VARIANTS),
         (f"{_NETS}.0", "quadratic_problems_noisy.0"),
         meta_updates=200,
-        problems=("mlp_test.0", "fully_connected.0"),
+        problems=("mlp_test.0", "fully_connected.0", "rescale_problems.6"),
         steps=300,
         seeds=4,
         tuning_seeds=2,
@@ -106,7 +112,13 @@ PRESETS = {
         tuple(VARIANTS),
         ("default",),
         meta_updates=20_000,
-        problems=("mlp_test", "fully_connected", "convolutional", "residual"),
+        problems=(
+            "mlp_test",
+            "fully_connected",
+            "convolutional",
+            "residual",
+            "rescale_problems",
+        ),
         steps=1000,
         seeds=10,
         tuning_seeds=5,

@@ -13,6 +13,7 @@ from lopt_tf.evaluation import (
     training,
 )
 from lopt_tf.optimizers import registry
+from lopt_tf.optimizers.hierarchical_rnn import BOUNDED
 from problems import corpus
 
 TITLE = "Where earlier learned optimizers fail"
@@ -21,7 +22,8 @@ QUESTION = (
     "problems, or stops making progress after the horizon that it was "
     "trained for; the hierarchical RNN does not. Both are meta-trained here "
     "in the same way, on the same problems, the latter as published and with "
-    "an upper bound of its learning rates (and these as an input). Only if the "
+    "an upper bound of its learning rates (these an input, and in units of the "
+    "parameters' size). Only if the "
     "RNN does well on a problem of that meta-training has it been trained at "
     "all, and tells its failure elsewhere something about what it has "
     "learned."
@@ -34,11 +36,7 @@ _VALIDATION_SEED, _REPORT_SEED = 1, 2
 _RULES = {
     "coordinatewise_rnn": ("coordinatewise_rnn", {}),
     "hierarchical_rnn": ("hierarchical_rnn", {}),
-    # Not published: learning rates that cannot run away, and are seen.
-    "hierarchical_rnn_bounded": (
-        "hierarchical_rnn",
-        {"max_log_lr": -2.3, "use_lr_shortcut": True},
-    ),
+    "hierarchical_rnn_bounded": ("hierarchical_rnn", BOUNDED),
 }
 
 
