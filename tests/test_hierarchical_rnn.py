@@ -208,6 +208,46 @@ def test_huge_gradients_do_not_poison_the_state():
         assert np.all(np.isfinite(value))
 
 
+@pytest.mark.parametrize("scale", [1.0, 8.0, 1000.0])
+def test_parameters_of_any_size_move_as_far(scale):
+    """With `use_parameter_scale`; without it, a step is a step."""
+    moved = {}
+    for use in (True, False):
+        rule, weights, params, log_lrs, grads = _setting(
+            {"use_parameter_scale": use, "init_lr_range": (0.1, 1.0)}
+        )
+        params = [2 * p / np.sqrt(np.mean(p**2)) for p in params]
+        # Far from the epsilons, at every scale.
+        grads = [[1e3 * g for g in gradient] for gradient in grads]
+        start = [scale * p for p in params]
+        state, now = rule.init_state(weights, start, log_lrs), start
+        for gradient in grads:
+            gradient = [np.float32(g / scale) for g in gradient]
+            now, state = rule.step(weights, state, now, gradient)
+        moved[scale, use] = [(a - b) / scale for a, b in zip(now, start)]
+        state, now = rule.init_state(weights, params, log_lrs), params
+        for gradient in grads:
+            now, state = rule.step(weights, state, now, gradient)
+        moved[use] = [a - b for a, b in zip(now, params)]
+    for ours, expected in zip(moved[scale, True], moved[True]):
+        np.testing.assert_allclose(ours, expected, rtol=2e-2, atol=1e-3)
+    for ours, expected in zip(moved[scale, False], moved[False]):
+        far = np.abs(expected).max()
+        assert np.abs(ours).max() == pytest.approx(far / scale, rel=0.2)
+    # Two is the unit of theirs.
+    for ours, plain in zip(moved[True], moved[False]):
+        np.testing.assert_allclose(ours, 2 * plain, rtol=1e-4, atol=1e-6)
+
+
+def test_small_parameters_have_no_unit_of_their_own():
+    rule, weights, params, log_lrs, _ = _setting({"use_parameter_scale": True})
+    small = [0.3 * p / np.sqrt(np.mean(p**2)) for p in params]
+    state = rule.init_state(weights, [small[0], *params[1:]], log_lrs)
+    roots = [np.sqrt(np.mean(p**2)) for p in params]
+    expected = [1.0, *(max(1.0, root) for root in roots[1:])]
+    np.testing.assert_allclose(state["parameter_scale"][0], expected, rtol=1e-6)
+
+
 def test_starting_learning_rates():
     rule = HierarchicalRNNRule(init_lr_range=(1e-6, 1e-2))
     rng = np.random.default_rng(0)
@@ -242,6 +282,14 @@ def test_number_of_meta_parameters():
         ({"num_gradient_scales": 0}, "num_gradient_scales"),
         ({"init_lr_range": (1e-2, 1e-6)}, "init_lr_range"),
         ({"dynamic_output_scale": False}, "use_relative_lr"),
+        (
+            {
+                "dynamic_output_scale": False,
+                "use_relative_lr": False,
+                "use_parameter_scale": True,
+            },
+            "use_parameter_scale",
+        ),
     ],
 )
 def test_bad_arguments(config, message):

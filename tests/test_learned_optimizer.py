@@ -96,10 +96,12 @@ def _expected(optimizer, params, gradients, learning_rate=1.0):
 # The update.
 
 
-def test_steps_are_the_rule():
+@pytest.mark.parametrize("use_parameter_scale", [False, True])
+def test_steps_are_the_rule(use_parameter_scale):
     variables = _variables()
+    variables[0].assign(10 * variables[0])
     before = _values(variables)
-    optimizer = _optimizer()
+    optimizer = _optimizer(use_parameter_scale=use_parameter_scale)
     gradients = [_gradients(variables, seed) for seed in range(3)]
     for gradient in gradients:
         optimizer.apply(gradient, variables)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lopt_tf import distribution
+from lopt_tf import distribution, metatraining
 from lopt_tf.metatraining import (
     curriculum,
     estimators,
@@ -80,6 +80,29 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
         losses = objective.MetaObjective()(values, initial)
         total = tf.reduce_mean(losses)
     return total, tape.gradient(total, flat), values
+
+
+@pytest.mark.parametrize("use_numerator_epsilon", [False, True])
+def test_epsilon_is_where_the_logarithm_levels_off(use_numerator_epsilon):
+    values, initial = np.array([[1e-3], [1e-8], [0.0]]), np.array([2.0])
+    values, initial = values.astype("float32"), initial.astype("float32")
+    for epsilon in (1e-6, 1e-12):
+        score = objective.MetaObjective(
+            use_numerator_epsilon=use_numerator_epsilon, epsilon=epsilon
+        )
+        before, after = (
+            (epsilon, 0.0) if use_numerator_epsilon else (0.0, epsilon)
+        )
+        logs = np.log((values + before) / (initial + 1e-6) + after)
+        expected = np.mean(logs, axis=0)
+        np.testing.assert_allclose(score(values, initial), expected, rtol=1e-5)
+
+
+def test_epsilon_of_the_options():
+    options = metatraining.TrainingOptions(objective_epsilon=1e-9)
+    assert options.objective().epsilon == 1e-9
+    with pytest.raises(ValueError, match="objective_epsilon"):
+        metatraining.TrainingOptions(objective_epsilon=0.0)
 
 
 @pytest.mark.parametrize(

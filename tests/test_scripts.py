@@ -601,14 +601,16 @@ def test_benchmark_of_autoloss(tmp_path, monkeypatch):
 
 def test_metatrain_goes_on_from_weights_with_a_bound(tmp_path, trained, capsys):
     arguments = [*TINY, "--compile_cache=", f"--start_from={trained}"]
-    arguments += ["--max_log_lr=-4", f"--output_dir={tmp_path / 'run'}"]
+    arguments += ["--max_log_lr=-4", "--use_parameter_scale"]
+    arguments += [f"--output_dir={tmp_path / 'run'}"]
     assert metatrain.main(["metatrain", *arguments]) == 0
     load = lopt_tf.HierarchicalRNN.from_pretrained
     before, after = load(trained).rule, load(tmp_path / "run").rule
     assert (before.max_log_lr, after.max_log_lr) == (33.0, -4.0)
+    assert not before.use_parameter_scale and after.use_parameter_scale
     assert after.level_sizes == before.level_sizes
     adam = tmp_path / "adam.npz"
     lopt_tf.LearnedAdam(seed=0).save_pretrained(adam)
-    arguments[-3] = f"--start_from={adam}"
+    arguments[-4] = f"--start_from={adam}"
     assert metatrain.main(["metatrain", *arguments]) == 2
     assert "no --max_log_lr" in capsys.readouterr().err
