@@ -218,7 +218,7 @@ def test_parameters_of_any_size_move_as_far(scale):
         )
         params = [2 * p / np.sqrt(np.mean(p**2)) for p in params]
         # Far from the epsilons, at every scale.
-        grads = [[1e3 * g for g in gradient] for gradient in grads]
+        grads = [[1e6 * g for g in gradient] for gradient in grads]
         start = [scale * p for p in params]
         state, now = rule.init_state(weights, start, log_lrs), start
         for gradient in grads:
