@@ -824,6 +824,31 @@ def test_blown_up_runs_are_counted_and_drawn(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
+def test_shares_of_problems_at_or_below_a_baseline():
+    # Final losses of two seeds, all from a start of 10: on the first problem
+    # better in the mean only, on the second worse by a rounding error, on the
+    # third by more, on the last blown up.
+    finals = {
+        "p1": {"learned": (1.0, 2.0), "adam": (1.9, 1.9), "rmsprop": (1, 1)},
+        "p2": {"learned": (5e-6, 0), "adam": (0, 0), "rmsprop": (1, 1)},
+        "p3": {"learned": (5e-5, 0), "adam": (0, 0), "rmsprop": (0, 0)},
+        "p4": {"learned": (np.inf, 0), "adam": (9, 9), "rmsprop": (9, 9)},
+    }
+    found = [
+        curves.Curve(problem, name, 1.0, seed, np.array([10.0, *[final] * 20]))
+        for problem, optimizers in finals.items()
+        for name, pair in optimizers.items()
+        for seed, final in enumerate(pair)
+    ]
+    learned, adam, _ = results.overall(found)
+    assert learned["at_or_below_adam"] == 2 / 4
+    assert learned["at_or_below_adam_exactly"] == 1 / 4
+    assert learned["at_or_below_rmsprop"] == 1 / 4
+    assert adam["at_or_below_adam"] == adam["at_or_below_adam_exactly"] == 1
+    alone = [c for c in found if c.optimizer != "rmsprop"]
+    assert "at_or_below_rmsprop" not in results.overall(alone)[0]
+
+
 def test_one_run_that_blows_up_leaves_the_median(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "save", lambda figure, _: drawn.append(figure))

@@ -66,8 +66,13 @@ SUMMARY_NOTE = (
     "Adam itself gets less than 1 where it has stopped improving before the "
     "last step. "
     "speedup_low and speedup_high: 95 % bootstrap interval over seeds. "
-    "diverged: the share of runs that ended above their start or not finite."
+    "diverged: the share of runs that ended above their start or not finite. "
+    "at_or_below_adam, at_or_below_rmsprop: the share of problems whose final "
+    "loss, mean over seeds, is at most that baseline's; differences below a "
+    "millionth of the starting loss count as none, in the columns that end "
+    "in _exactly nothing does."
 )
+_LEVEL = 1e-6
 
 
 def by_problem(results):
@@ -109,6 +114,7 @@ def overall(results):
             "runs": sum(map(len, groups)),
             **_against_adam(groups, results),
             "diverged": _mean([c.diverged for g in groups for c in g]),
+            **_shares(groups, results),
             "rates_at_edge": sum(g[0].at_edge for g in groups),
         }
         for optimizer, groups in by_optimizer.items()
@@ -138,6 +144,33 @@ def _against_adam(groups, results):
             for group in groups
         ]
     )
+
+
+def _shares(groups, results):
+    """Shares of problems on which an optimizer is at or below a baseline."""
+    found = grouped(results)
+    shares = {}
+    for baseline in ("adam", "rmsprop"):
+        pairs = [
+            (group, found[group[0].problem, baseline])
+            for group in groups
+            if (group[0].problem, baseline) in found
+        ]
+        if len(pairs) < len(groups):
+            continue
+        name = f"at_or_below_{baseline}"
+        for column, level in ((name, _LEVEL), (f"{name}_exactly", 0.0)):
+            shares[column] = _mean([_is_at(*p, level) for p in pairs])
+    return shares
+
+
+def _is_at(group, baseline, level):
+    """Whether the mean final loss is at most the baseline's."""
+    start = _mean([abs(c.losses[0]) for c in baseline])
+    ours, theirs = (
+        _mean([c.final_loss for c in curves]) for curves in (group, baseline)
+    )
+    return ours <= theirs + level * start
 
 
 def _mean(values):
