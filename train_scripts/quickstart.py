@@ -52,7 +52,7 @@ def _program():
         options = dataclasses.replace(options, meta_updates=FLAGS.meta_updates)
     metatrain.train(
         names,
-        HierarchicalRNNRule(),
+        HierarchicalRNNRule(**metatrain.rule_settings("quick")),
         options,
         folder / "metatraining",
         FLAGS.resume,
