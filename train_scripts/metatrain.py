@@ -27,7 +27,7 @@ flags.DEFINE_enum(
     "quick",
     ["quick", "recommended", "paper"],
     "quick and recommended: backpropagation with the meta-gradient of each "
-    "instance clipped, and bounded learning rates; minutes on ten small "
+    "instance clipped, and bounded learning rates; minutes on eleven small "
     "problems, and an hour or two on fifty, networks above all (add "
     "--eval_every to keep the best weights). paper: the published procedure "
     "and budget (days on a small machine).",
