@@ -35,7 +35,7 @@ __all__ = [
 
 
 def list_pretrained():
-    """Names of the weights that ship with the package, best first."""
+    """Names of the weights that ship with the package, the default first."""
     return pretrained.names()
 
 

@@ -81,7 +81,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         Args:
             path_or_name: a file that `save_pretrained` or the meta-training
                 wrote, or the name of weights that ship with the package;
-                None for the best ones that do.
+                None for the default ones that do.
                 `LearnedOptimizer.from_pretrained` makes whatever optimizer
                 the file holds; a subclass takes its own kind only.
             **kwargs: Keras arguments such as `learning_rate`. Arguments of

@@ -6,6 +6,8 @@ from lopt_tf import checkpointing
 
 _KIND = "lopt_tf.optimizer"
 _FOLDER = pathlib.Path(__file__).parent
+# What a user gets who names none.
+_DEFAULT = "hierarchical_rnn_all_round"
 
 
 def save(path, rule, weights):
@@ -41,12 +43,14 @@ def load(path, rule_name=None):
 
 
 def names(rule_name=None):
-    """Names of the weights that ship with the package, best first.
+    """Names of the weights that ship with the package, the default first.
 
     Args:
         rule_name: the kind of optimizer; None for all.
     """
-    files = sorted(_FOLDER.glob("*.npz"))
+    files = sorted(
+        _FOLDER.glob("*.npz"), key=lambda file: (file.stem != _DEFAULT, file)
+    )
     if rule_name is not None:
         files = [file for file in files if load(file)[0] == rule_name]
     return [file.stem for file in files]
@@ -73,7 +77,7 @@ def find(path_or_name, rule_name=None):
     """(file, shipped name or None) for what a user gave.
 
     Args:
-        path_or_name: the path or name; None for the best shipped weights.
+        path_or_name: the path or name; None for the default ones that ship.
         rule_name: the kind of optimizer that None stands for; None for any.
 
     Raises:
