@@ -177,10 +177,20 @@ def test_options_newer_than_the_checkpoint(tmp_path):
     )
     arrays, metadata = store.load_latest()
     del metadata["settings"]["options"]["instance_clip"]
+    del metadata["settings"]["rule"]["use_parameter_scale"]
     store.save(metadata["update"], arrays, metadata)
     _train(_options(), tmp_path, resume=True)
     with pytest.raises(ValueError, match="other settings: options.instance"):
         _train(_options(instance_clip=1.0), tmp_path, resume=True)
+    rule = HierarchicalRNNRule(level_sizes=(3, 4, 5), use_parameter_scale=True)
+    with pytest.raises(ValueError, match="settings: rule.use_parameter_scale"):
+        metatraining.train(
+            corpus.select(NAMES),
+            rule,
+            _options(),
+            output_dir=tmp_path,
+            resume=True,
+        )
 
 
 def test_other_settings(tmp_path):

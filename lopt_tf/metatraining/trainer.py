@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 
 import numpy as np
 import tensorflow as tf
@@ -281,7 +282,11 @@ class Trainer:
         # An option that is newer than the checkpoint was at its default.
         defaults = dataclasses.asdict(type(self.options)())
         del defaults["meta_updates"]
-        saved = {**saved, "options": {**defaults, **saved["options"]}}
+        saved = {
+            **saved,
+            "options": {**defaults, **saved["options"]},
+            "rule": {**_defaults(self.rule), **saved["rule"]},
+        }
         _check_same_settings(saved, self.settings())
         self.weights = tf.constant(arrays["weights"])
         self.slots = {
@@ -329,6 +334,17 @@ def check_nonnegative(problems):
                 "the logarithmic meta-objective needs it not to be. Set "
                 "use_log_objective=False, or leave the problem out."
             )
+
+
+def _defaults(rule):
+    """A rule's settings at their defaults: {name: default}."""
+    arguments = inspect.signature(type(rule)).parameters
+    return {
+        name: arguments[name].default
+        for name in rule.get_config()
+        if name in arguments
+        and arguments[name].default is not inspect.Parameter.empty
+    }
 
 
 def _check_same_settings(saved, given):
