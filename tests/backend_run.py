@@ -19,7 +19,7 @@ def losses(path):
     """Losses of 100 steps: everything but the backend is given.
 
     Args:
-        path: trained weights; None for the best that ship.
+        path: trained weights; None for the default ones.
     """
     rng = np.random.default_rng(0)
     data = rng.normal(size=(STEPS * 8, 6)).astype("float32")

@@ -845,6 +845,12 @@ def test_shares_of_problems_at_or_below_a_baseline():
     assert learned["at_or_below_adam_exactly"] == 1 / 4
     assert learned["at_or_below_rmsprop"] == 1 / 4
     assert adam["at_or_below_adam"] == adam["at_or_below_adam_exactly"] == 1
+    # Nobody is at or below anybody by having blown up, too.
+    diverged = [
+        curves.Curve("p", name, 1.0, 0, np.full(30, np.inf))
+        for name in ("learned", "adam")
+    ]
+    assert results.overall(diverged)[0]["at_or_below_adam"] == 0
     alone = [c for c in found if c.optimizer != "rmsprop"]
     assert "at_or_below_rmsprop" not in results.overall(alone)[0]
 

@@ -73,6 +73,8 @@ def test_agrees_with_numpy(name):
     reference = numpy_hierarchical_rnn.Reference(rule, weights, params, log_lrs)
     state = rule.init_state(weights, params, log_lrs)
     layout = update_rule.choose_layout(params)
+    if rule.use_parameter_scale:
+        state = rule.with_parameter_scale(weights, state, params)
     for step, gradient in enumerate(grads):
         expected, expected_attended = reference.step(gradient)
         steps, attended, state = rule.updates(
@@ -109,7 +111,10 @@ def test_attention_moves_variables_and_truth_apart():
 
 @pytest.mark.parametrize("block_size", [4, 8])
 def test_blocks_agree_with_flat(block_size, monkeypatch):
-    rule, weights, params, log_lrs, grads = _setting({"use_attention": True})
+    rule, weights, params, log_lrs, grads = _setting(
+        {"use_attention": True, "use_parameter_scale": True}
+    )
+    params[0] *= 5
 
     def run():
         state = rule.init_state(weights, params, log_lrs)
@@ -146,7 +151,8 @@ def test_instances_do_not_mix(blocks, monkeypatch):
             "_layout_for_shapes",
             lambda shapes: update_rule.BlockLayout(shapes, 4),
         )
-    singles = [_setting({"use_attention": True}, seed) for seed in range(3)]
+    config = {"use_attention": True, "use_parameter_scale": True}
+    singles = [_setting(config, seed) for seed in range(3)]
     rule = singles[0][0]
 
     def stack(parts):
@@ -242,10 +248,25 @@ def test_parameters_of_any_size_move_as_far(scale):
 def test_small_parameters_have_no_unit_of_their_own():
     rule, weights, params, log_lrs, _ = _setting({"use_parameter_scale": True})
     small = [0.3 * p / np.sqrt(np.mean(p**2)) for p in params]
-    state = rule.init_state(weights, [small[0], *params[1:]], log_lrs)
+    mixed = [small[0], *params[1:]]
+    state = rule.init_state(weights, mixed, log_lrs)
+    state = rule.with_parameter_scale(weights, state, mixed)
+    again = rule.with_parameter_scale(weights, state, [9 * p for p in mixed])
+    np.testing.assert_array_equal(
+        again["parameter_scale"], state["parameter_scale"]
+    )
     roots = [np.sqrt(np.mean(p**2)) for p in params]
     expected = [1.0, *(max(1.0, root) for root in roots[1:])]
     np.testing.assert_allclose(state["parameter_scale"][0], expected, rtol=1e-6)
+
+
+def test_a_huge_tensor_leaves_the_scale_of_the_others():
+    rule, weights, params, log_lrs, _ = _setting({"use_parameter_scale": True})
+    params = [np.full_like(p, v) for p, v in zip(params, (1e30, 3, np.nan, 2))]
+    state = rule.init_state(weights, params, log_lrs)
+    state = rule.with_parameter_scale(weights, state, params)
+    scale = np.array(state["parameter_scale"][0])
+    np.testing.assert_allclose(scale, [1e15, 3, 1, 2], rtol=1e-5)
 
 
 def test_starting_learning_rates():

@@ -322,6 +322,62 @@ def test_sparse_gradients_with_repeated_rows_are_summed():
     _assert_equal(_values(sparse), _values(dense), rtol=1e-6)
 
 
+def test_default_weights_in_a_compiled_loop_that_builds_the_model():
+    model = keras.Sequential([keras.layers.Dense(2)])
+    optimizer = lopt_tf.HierarchicalRNN.from_pretrained()
+    assert optimizer.rule.use_parameter_scale
+    images, labels = _data()
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(LOSS(labels, model(images)))
+        grads = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(grads, model.trainable_variables))
+        return loss
+
+    losses = [float(step()) for _ in range(30)]
+    assert losses[-1] < losses[0]
+
+
+def _scales(optimizer):
+    (scale,) = [
+        v for v in optimizer.variables if v.path.endswith("parameter_scale")
+    ]
+    return np.array(scale).ravel()
+
+
+def test_parameter_scale_is_that_of_the_first_step(tmp_path):
+    """Not of the values that a model had when the optimizer was built."""
+    model = _model()
+    optimizer = _optimizer(use_parameter_scale=True)
+    model.compile(optimizer=optimizer, loss=LOSS)
+    optimizer.build(model.trainable_variables)
+    for variable in model.trainable_variables:
+        variable.assign(np.full(variable.shape, 10.0))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.fit(*_data(), epochs=1, batch_size=16, verbose=0)
+        np.testing.assert_allclose(_scales(each.optimizer), 10, rtol=1e-6)
+    # Once known, it is kept, through files as well.
+    for variable in model.trainable_variables:
+        variable.assign(np.full(variable.shape, 50.0))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.fit(*_data(), epochs=1, batch_size=16, verbose=0)
+        np.testing.assert_allclose(_scales(each.optimizer), 10, rtol=1e-6)
+
+
+def test_settings_newer_than_the_file_are_at_their_defaults():
+    load = lopt_tf.HierarchicalRNN.from_pretrained
+    name = "hierarchical_rnn_bounded"
+    assert not load(name, use_parameter_scale=False).rule.use_parameter_scale
+    with pytest.raises(ValueError, match="use_parameter_scale=False, which"):
+        load(name, use_parameter_scale=True)
+
+
 def test_custom_loop():
     model, optimizer = _model(), _optimizer()
     images, labels = _data()

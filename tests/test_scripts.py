@@ -21,7 +21,7 @@ from lopt_tf.metatraining import (
     estimators,
     meta_optimizers,
 )
-from lopt_tf.optimizers import registry
+from lopt_tf.optimizers import hierarchical_rnn, registry
 from problems import corpus
 from train_scripts import autoloss, benchmark, evaluate, metatrain, quickstart
 from train_scripts.suites import autoloss as autoloss_suite
@@ -368,6 +368,24 @@ def test_evaluate_digits(tmp_path, trained, small_digits, capsys):
     assert mean == pytest.approx(float(rows[0]["accuracy_1"]))
     assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("preset", ["quick", "recommended", "paper"])
+def test_presets_settings_of_the_rule(preset, tmp_path):
+    folder = tmp_path / preset
+    arguments = [*TINY, f"--preset={preset}", "--meta_updates=1"]
+    arguments += [f"--output_dir={folder}", "--nouse_parameter_scale"]
+    assert metatrain.main(["metatrain", *arguments]) == 0
+    rule = lopt_tf.HierarchicalRNN.from_pretrained(folder).rule
+    robust = preset != "paper"
+    assert rule.use_lr_shortcut == robust
+    assert rule.max_log_lr == (-2.3 if robust else 33.0)
+    assert not rule.use_parameter_scale
+    assert metatrain.rule_settings(preset) == (
+        hierarchical_rnn.ROBUST if robust else {}
+    )
+    epsilon = metatrain.preset(preset)[1].objective_epsilon
+    assert epsilon == (1e-12 if preset == "recommended" else 1e-6)
 
 
 @pytest.mark.parametrize("name", ["quick", "recommended", "paper"])

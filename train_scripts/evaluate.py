@@ -58,7 +58,7 @@ flags.DEFINE_string(
     "optimizer",
     None,
     "Trained optimizer: a file, the folder of a meta-training, or the name "
-    "of shipped weights; the best of these if not given. ablation needs none; "
+    "of shipped weights; the default ones if not given. ablation needs none; "
     "wall_clock and failures do without.",
     flag_values=FLAGS,
 )

@@ -130,7 +130,8 @@ _OPTIONS = {
     "use_numerator_epsilon": (bool, "Epsilon inside the numerator."),
     "objective_epsilon": (
         float,
-        "Where an objective's logarithm levels off, as a share of its start.",
+        "Where an objective's logarithm levels off, as a share of its start "
+        "(in meta-training; validations always count to a millionth).",
     ),
     "seed": (int, "Of everything that is drawn."),
 }
@@ -288,7 +289,7 @@ def rule_settings(name):
     """Settings of the hierarchical RNN that go with a preset."""
     from lopt_tf.optimizers import hierarchical_rnn
 
-    return {} if name == "paper" else hierarchical_rnn.BOUNDED
+    return {} if name == "paper" else hierarchical_rnn.ROBUST
 
 
 def train(names, rule, options, output_dir, resume, data_dir=None, **how):

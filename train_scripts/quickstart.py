@@ -6,7 +6,7 @@ Meta-trains a hierarchical RNN from random weights on small problems of the
 corpus, then trains networks on scikit-learn's digits with it, with the same
 optimizer before meta-training, and with tuned Adam and RMSProp. Leaves
 metatraining/optimizer.npz, digits/summary.csv, digits/curves.png and
-digits/report.html. About 15 minutes on two cores.
+digits/report.html. Minutes on two cores.
 """
 
 import dataclasses

@@ -3,6 +3,8 @@
 import dataclasses
 import pathlib
 
+import numpy as np
+
 from lopt_tf.evaluation import curves, plots, report, speedup
 
 
@@ -170,7 +172,9 @@ def _is_at(group, baseline, level):
     ours, theirs = (
         _mean([c.final_loss for c in curves]) for curves in (group, baseline)
     )
-    return ours <= theirs + level * start
+    if not np.isfinite(ours):
+        return False
+    return ours <= (theirs + level * start if level else theirs)
 
 
 def _mean(values):

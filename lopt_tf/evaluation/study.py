@@ -66,7 +66,7 @@ def load(optimizer):
 
     Args:
         optimizer: a file, the folder of a meta-training, the name of shipped
-            weights, or None for the best of these.
+            weights, or None for the default ones.
 
     Raises:
         ValueError: if there is none; the message says how to make one.

@@ -17,9 +17,10 @@ _FIXED_INPUT_DECAY = 0.89
 _SMALLEST_LOG_LR = -33.0
 _EXTREME_LOG_LR = float(np.log(1e-6))
 _TYPICAL_LOG_LR = float(np.log(1e-3))
+_LARGEST_SCALE = 1e15
 # What differs from the paper where optimizers are to be robust: learning rates
 # that cannot run away, are seen, and suit parameters of any size.
-BOUNDED = {
+ROBUST = {
     "use_lr_shortcut": True,
     "max_log_lr": -2.3,
     "use_parameter_scale": True,
@@ -139,10 +140,6 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         )
 
     @property
-    def reads_parameters(self):
-        return self.use_attention or self.use_parameter_scale
-
-    @property
     def num_extra_inputs(self):
         """Level-0 inputs beyond the scaled gradients."""
         scales = self.num_gradient_scales
@@ -259,11 +256,37 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         if self.use_attention:
             state["true_parameters"] = layout.pack(params)
         if self.use_parameter_scale:
-            mean_squares = layout.mean(ops.square(layout.pack(params)))
-            state["parameter_scale"] = ops.sqrt(ops.maximum(mean_squares, 1))
+            # Not known before the first step: see `step`.
+            state["parameter_scale"] = ops.zeros(
+                (*batch, 1, len(params)), dtype
+            )
         return state
 
     # One step.
+
+    def step(self, weights, state, params, grads, learning_rate=1.0):
+        """As `UpdateRule.step`; the first one fixes the parameters' scale."""
+        if self.use_parameter_scale:
+            state = self.with_parameter_scale(weights, state, params)
+        return super().step(weights, state, params, grads, learning_rate)
+
+    def with_parameter_scale(self, weights, state, params):
+        """The state with each tensor's scale, measured if it is not yet.
+
+        An optimizer is often built before its model has the values that
+        training starts from (loaded weights, a first call while tracing).
+        """
+        batch_dims = update_rule.batch_rank(weights)
+        layout = update_rule.choose_layout(params, batch_dims)
+        values = ops.abs(layout.pack(params))
+        # A tensor that overflows must not spoil the others' means.
+        fine = ops.isfinite(values)
+        values = ops.where(fine, values, ops.zeros_like(values))
+        squares = ops.square(ops.minimum(values, _LARGEST_SCALE))
+        scale = ops.sqrt(ops.maximum(layout.mean(squares), 1))
+        known = state["parameter_scale"]
+        scale = ops.where(known == 0, scale, known)
+        return {**state, "parameter_scale": scale}
 
     def updates(self, weights, state, layout, gradients):
         per_element = (

@@ -99,6 +99,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             from lopt_tf.optimizers import registry
 
             cls = registry.optimizer_class(rule_name)
+        # Settings that are newer than the file are at their defaults.
+        config = cls.rule_class(**config).get_config()
         for key in sorted(set(config) & set(kwargs)):
             given = kwargs.pop(key)
             given = list(given) if isinstance(given, tuple) else given
@@ -195,7 +197,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             tensor_uniforms.append(rng.random((1,) * len(shape), "float32"))
             params.append(
                 ops.convert_to_numpy(variable).astype("float32")
-                if self._rule.reads_parameters
+                if self._attends
                 else np.zeros(shape, "float32")
             )
         state = self._rule.init_state(

@@ -38,11 +38,6 @@ class UpdateRule:
         """Returns meta-parameters before meta-training: {name: array}."""
         raise NotImplementedError
 
-    @property
-    def reads_parameters(self):
-        """Whether the starting state depends on the parameters' values."""
-        return False
-
     def init_state(self, weights, params, log_learning_rates):
         """Returns the optimizer state at the start of an inner run.
 

@@ -6,7 +6,7 @@ from keras import ops
 
 from lopt_tf import metatraining
 from lopt_tf.evaluation import comparison, networks, plots, results, training
-from lopt_tf.optimizers.hierarchical_rnn import BOUNDED, HierarchicalRNNRule
+from lopt_tf.optimizers.hierarchical_rnn import ROBUST, HierarchicalRNNRule
 
 TITLE = "Which of its parts matter?"
 QUESTION = (
@@ -34,11 +34,9 @@ class UnscaledInputsRule(HierarchicalRNNRule):
         return ops.ones_like(averages)
 
 
-_COMPLETE = {
-    "use_attention": True,
-    "max_log_lr": BOUNDED["max_log_lr"],
-    "use_parameter_scale": BOUNDED["use_parameter_scale"],
-}
+# With the learning rate itself as an input, too, the relative one would hardly
+# be missed.
+_COMPLETE = {**ROBUST, "use_lr_shortcut": False, "use_attention": True}
 
 
 def _rule(**config):
@@ -117,7 +115,6 @@ PRESETS = {
             "fully_connected",
             "convolutional",
             "residual",
-            "rescale_problems",
         ),
         steps=1000,
         seeds=10,

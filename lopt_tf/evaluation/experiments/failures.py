@@ -13,7 +13,7 @@ from lopt_tf.evaluation import (
     training,
 )
 from lopt_tf.optimizers import registry
-from lopt_tf.optimizers.hierarchical_rnn import BOUNDED
+from lopt_tf.optimizers.hierarchical_rnn import ROBUST
 from problems import corpus
 
 TITLE = "Where earlier learned optimizers fail"
@@ -36,7 +36,7 @@ _VALIDATION_SEED, _REPORT_SEED = 1, 2
 _RULES = {
     "coordinatewise_rnn": ("coordinatewise_rnn", {}),
     "hierarchical_rnn": ("hierarchical_rnn", {}),
-    "hierarchical_rnn_bounded": ("hierarchical_rnn", BOUNDED),
+    "hierarchical_rnn_robust": ("hierarchical_rnn", ROBUST),
 }
 
 

@@ -125,8 +125,11 @@ def _bound(rule):
     most = float(np.exp(rule.get_config().get("max_log_lr", np.inf)))
     if most >= 1e6:
         return ""
+    unit = " of a tensor's scale"
+    scaled = rule.get_config().get("use_parameter_scale", False)
     return (
-        f"This optimizer steps with learning rates of at most {most:.2g} "
+        "This optimizer steps with learning rates of at most "
+        f"{most:.2g}{unit if scaled else ''} "
         "whatever it begins with: above, its robustness is that bound's."
     )
 
