@@ -142,7 +142,7 @@ class Reference:
         size = attended_size = 1.0
         if rule.dynamic_output_scale:
             new = s["lr"] + affine(w, "learning_rate", h)
-            new = np.clip(new, -33, rule.max_log_lr)
+            new = np.clip(new, rule.min_log_lr, rule.max_log_lr)
             p = sigmoid(w["learning_rate_momentum"])
             s["lr"] = p * s["lr"] + (1 - p) * new
             size = s["scale"] * np.exp(new + w["step_offset"])

@@ -181,6 +181,13 @@ flags.DEFINE_bool(
 )
 _NEWER = "If not given: that of --start_from, the preset's, or with paper "
 flags.DEFINE_float(
+    "min_log_lr",
+    None,
+    "With hierarchical_rnn: lower bound of the log learning rate, for instance "
+    f"-7. {_NEWER}-33.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
     "max_log_lr",
     None,
     "With hierarchical_rnn: upper bound of the log learning rate, for instance "
@@ -209,6 +216,9 @@ flags.DEFINE_float(
 )
 command_line.define_threads(FLAGS)
 command_line.define_compile_cache(FLAGS)
+
+# Settings of the hierarchical RNN that trained weights may go on with.
+_SUIT_THE_SAME_WEIGHTS = ("min_log_lr", "max_log_lr", "use_parameter_scale")
 
 _NETS = "fully_connected_random_2_class_problems"
 _QUICK_PROBLEMS = (
@@ -389,8 +399,7 @@ def _rule():
         load = learned_optimizer.LearnedOptimizer.from_pretrained
         optimizer = load(FLAGS.start_from)
         rule = optimizer.rule
-        # Those that suit the same weights.
-        given = _given(["max_log_lr", "use_parameter_scale"])
+        given = _given(_SUIT_THE_SAME_WEIGHTS)
         if rule.name != "hierarchical_rnn" and given:
             raise flags.Error(f"{rule.name} has no --{next(iter(given))}.")
         config = {**rule.get_config(), **given}
@@ -402,7 +411,7 @@ def _rule():
             "level_sizes": sizes,
             "use_attention": FLAGS.use_attention,
             **rule_settings(FLAGS.preset),
-            **_given(["use_lr_shortcut", "max_log_lr", "use_parameter_scale"]),
+            **_given(["use_lr_shortcut", *_SUIT_THE_SAME_WEIGHTS]),
         }
     return registry.rule(FLAGS.optimizer, **config), None
 

@@ -14,7 +14,6 @@ from lopt_tf.optimizers import cells, scaling, update_rule
 _SMALLEST_DECAY = 1e-30
 _FIXED_SCALE_DECAY = 0.93
 _FIXED_INPUT_DECAY = 0.89
-_SMALLEST_LOG_LR = -33.0
 _EXTREME_LOG_LR = float(np.log(1e-6))
 _TYPICAL_LOG_LR = float(np.log(1e-3))
 _LARGEST_SCALE = 1e15
@@ -56,6 +55,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         learnable_rnn_init=True,
         zero_init_lr_weights=True,
         init_lr_range=(1e-6, 1e-2),
+        min_log_lr=-33.0,
         max_log_lr=33.0,
         use_parameter_scale=False,
     ):
@@ -76,7 +76,8 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         self.learnable_rnn_init = learnable_rnn_init
         self.zero_init_lr_weights = zero_init_lr_weights
         self.init_lr_range = update_rule.checked_range(init_lr_range)
-        self.max_log_lr = max_log_lr
+        self.min_log_lr = float(min_log_lr)
+        self.max_log_lr = float(max_log_lr)
         self.use_parameter_scale = use_parameter_scale
         self._check_arguments()
 
@@ -87,6 +88,11 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
                 "Argument `level_sizes` must hold 1, 2 or 3 positive sizes "
                 "(parameter, tensor and global RNN). "
                 f"Received: level_sizes={sizes}"
+            )
+        if not self.min_log_lr < self.max_log_lr:
+            raise ValueError(
+                "Argument `min_log_lr` must be below `max_log_lr`. Received: "
+                f"min_log_lr={self.min_log_lr}, max_log_lr={self.max_log_lr}"
             )
         if self.num_gradient_scales < 1:
             raise ValueError(
@@ -126,6 +132,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             "learnable_rnn_init": self.learnable_rnn_init,
             "zero_init_lr_weights": self.zero_init_lr_weights,
             "init_lr_range": list(self.init_lr_range),
+            "min_log_lr": self.min_log_lr,
             "max_log_lr": self.max_log_lr,
             "use_parameter_scale": self.use_parameter_scale,
         }
@@ -431,8 +438,8 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             log_lr = element["log_learning_rate"]
             step_log_lr = _clip_straight_through(
                 log_lr + read("learning_rate"),
-                _SMALLEST_LOG_LR,
-                float(self.max_log_lr),
+                self.min_log_lr,
+                self.max_log_lr,
             )
             momentum = ops.sigmoid(weights["learning_rate_momentum"])
             new["step_log_lr"] = step_log_lr

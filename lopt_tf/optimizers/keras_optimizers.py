@@ -51,7 +51,13 @@ class HierarchicalRNN(LearnedOptimizer):
         learnable_rnn_init: learned initial hidden states; 0 otherwise.
         zero_init_lr_weights: before meta-training the learning rates stay.
         init_lr_range: (min, max) of the starting learning rates.
-        max_log_lr: upper bound of the log learning rate.
+        min_log_lr: lower bound of the natural logarithm of each learning
+            rate (with the paper's -33 it never matters). About -7 keeps
+            long runs moving, where meta-training on short ones has taught
+            the RNN to come to rest.
+        max_log_lr: upper bound of the same (the paper's: 33). About -2.3
+            keeps networks that are unlike the meta-training's from blowing
+            up.
         use_parameter_scale: learning rates are in units of the root mean
             square of each tensor's starting values, where that is above 1
             (not in the paper): with `max_log_lr`, large parameters can move
@@ -89,6 +95,7 @@ class HierarchicalRNN(LearnedOptimizer):
         learnable_rnn_init=True,
         zero_init_lr_weights=True,
         init_lr_range=(1e-6, 1e-2),
+        min_log_lr=-33.0,
         max_log_lr=33.0,
         use_parameter_scale=False,
         learning_rate=1.0,
@@ -115,6 +122,7 @@ class HierarchicalRNN(LearnedOptimizer):
             learnable_rnn_init=learnable_rnn_init,
             zero_init_lr_weights=zero_init_lr_weights,
             init_lr_range=init_lr_range,
+            min_log_lr=min_log_lr,
             max_log_lr=max_log_lr,
             use_parameter_scale=use_parameter_scale,
         )
