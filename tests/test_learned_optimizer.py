@@ -490,6 +490,31 @@ def test_fit_ends_with_the_true_parameters():
     _assert_equal(_values(model.trainable_variables), again)
 
 
+def test_attention_begins_where_the_weights_are_at_the_first_step():
+    def step(early):
+        variables, optimizer = _variables(), _optimizer(use_attention=True)
+        if early:
+            for variable in variables:
+                variable.assign(variable + 1)
+            optimizer.build(variables)
+            for variable in variables:
+                variable.assign(variable - 1)
+            # A look before the first step must not bring the old ones back.
+            before = _values(variables)
+            optimizer.hold_true_parameters()
+            _assert_equal(_values(variables), before)
+            _assert_equal(optimizer.true_parameters(), before)
+        gradients = _gradients(variables)
+        broken = [gradient * np.nan for gradient in gradients]
+        for values in (broken, gradients, gradients):
+            optimizer.apply(values, variables)
+        assert optimizer.skipped_steps == 1
+        return [np.array(t) for t in optimizer.true_parameters()]
+
+    for late, early in zip(step(False), step(True)):
+        np.testing.assert_allclose(late, early, atol=1e-6)
+
+
 def test_validation_sees_the_true_parameters(tmp_path):
     class Spy(keras.callbacks.Callback):
         def on_test_batch_end(self, batch, logs=None):

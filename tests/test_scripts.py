@@ -215,7 +215,7 @@ def test_metatrain_every_optimizer(optimizer, estimator, tmp_path, capsys):
 
 def test_metatrain_starts_from_trained_weights(tmp_path, trained):
     arguments = [
-        *TINY,
+        *TINY[:-1],
         f"--output_dir={tmp_path / 'run'}",
         f"--start_from={trained}",
         "--meta_learning_rate=0",
@@ -618,17 +618,21 @@ def test_benchmark_of_autoloss(tmp_path, monkeypatch):
 
 
 def test_metatrain_goes_on_from_weights_with_a_bound(tmp_path, trained, capsys):
-    arguments = [*TINY, "--compile_cache=", f"--start_from={trained}"]
-    arguments += ["--max_log_lr=-4", "--use_parameter_scale"]
+    arguments = [*TINY[:-1], "--compile_cache=", f"--start_from={trained}"]
+    arguments += ["--min_log_lr=-7", "--max_log_lr=-4", "--use_parameter_scale"]
     arguments += [f"--output_dir={tmp_path / 'run'}"]
     assert metatrain.main(["metatrain", *arguments]) == 0
     load = lopt_tf.HierarchicalRNN.from_pretrained
     before, after = load(trained).rule, load(tmp_path / "run").rule
     assert (before.max_log_lr, after.max_log_lr) == (33.0, -4.0)
+    assert (before.min_log_lr, after.min_log_lr) == (-33.0, -7.0)
     assert not before.use_parameter_scale and after.use_parameter_scale
     assert after.level_sizes == before.level_sizes
     adam = tmp_path / "adam.npz"
     lopt_tf.LearnedAdam(seed=0).save_pretrained(adam)
-    arguments[-4] = f"--start_from={adam}"
-    assert metatrain.main(["metatrain", *arguments]) == 2
-    assert "no --max_log_lr" in capsys.readouterr().err
+    capsys.readouterr()
+    arguments = [f"--start_from={adam}", f"--output_dir={tmp_path / 'other'}"]
+    for wrong in ("--max_log_lr=-4", "--use_lr_shortcut", "--level_sizes=3"):
+        assert metatrain.main(["metatrain", *arguments, wrong]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and wrong.split("=")[0] in error

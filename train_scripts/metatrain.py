@@ -399,6 +399,7 @@ def _rule():
         load = learned_optimizer.LearnedOptimizer.from_pretrained
         optimizer = load(FLAGS.start_from)
         rule = optimizer.rule
+        _check_goes_with_weights()
         given = _given(_SUIT_THE_SAME_WEIGHTS)
         if rule.name != "hierarchical_rnn" and given:
             raise flags.Error(f"{rule.name} has no --{next(iter(given))}.")
@@ -414,6 +415,20 @@ def _rule():
             **_given(["use_lr_shortcut", *_SUIT_THE_SAME_WEIGHTS]),
         }
     return registry.rule(FLAGS.optimizer, **config), None
+
+
+def _check_goes_with_weights():
+    """Refuses flags that trained weights decide."""
+    for name in (
+        "optimizer",
+        "level_sizes",
+        "use_attention",
+        "use_lr_shortcut",
+    ):
+        if FLAGS[name].present:
+            raise flags.Error(
+                f"--start_from decides on --{name}: leave it out."
+            )
 
 
 def _validation():

@@ -252,6 +252,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             [v.value for v in self._trainable_variables],
             self._all_gradients(grads, present),
             learning_rate,
+            self._is_first(self._iterations.value),
             present=tuple(present),
         )
         self._assign(
@@ -301,11 +302,16 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 ),
                 self._all_gradients(grads, present),
                 learning_rate,
+                self._is_first(counters[1].read_value()),
                 present=tuple(present),
             )
             self._assign(values, present, params, state, counters)
 
         return update
+
+    def _is_first(self, iterations):
+        """Whether no step was taken yet (a skipped one does not count)."""
+        return iterations < (self.gradient_accumulation_steps or 1)
 
     @property
     def _counters(self):
@@ -347,7 +353,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         return tf.function(self._pure_update, jit_compile=True, autograph=False)
 
     def _pure_update(
-        self, weights, state, params, grads, learning_rate, present
+        self, weights, state, params, grads, learning_rate, first, present
     ):
         """New (params, state, whether the step was taken); no side effects.
 
@@ -356,6 +362,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             params: list of tensors, of the variables' types.
             grads: list of float32 tensors, one for every variable.
             learning_rate: scalar.
+            first: bool scalar, whether this is the first step.
             present: indices of the variables that have a gradient; the
                 others stay as they are.
         """
@@ -365,6 +372,12 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         # A NaN must not reach the unselected branch's arithmetic either.
         grads = [ops.where(fine, g, ops.zeros_like(g)) for g in grads]
         old = [ops.cast(p, "float32") for p in params]
+        if self._attends:
+            # Since the optimizer was built, weights may have been loaded.
+            key = "true_parameters"
+            true = update_rule.choose_layout(old).pack(old)
+            true = ops.where(first, true, old_state[key])
+            old_state = {**old_state, key: true}
         decayed, new_state = self._decayed(old, old_state, learning_rate)
         new, new_state = self._rule.step(
             weights, new_state, decayed, grads, learning_rate
@@ -415,7 +428,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         variables hold, during training, the point where the next gradient is
         taken (paper, section 3.3).
         """
-        if not self._attends:
+        if self._holds_attended_point is None:
             return [v.value for v in self._trainable_variables]
         index = self._state_names.index("true_parameters")
         packed = ops.convert_to_tensor(self._state_variables[index])
@@ -424,8 +437,10 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     @property
     def _holds_attended_point(self):
-        """Whether the variables do; None if there is no such point."""
+        """Whether the variables do; None if there is no such point yet."""
         if not self._attends or not self.built:
+            return None
+        if self._is_first(int(ops.convert_to_numpy(self._iterations))):
             return None
         return not int(ops.convert_to_numpy(self._holds_true))
 
