@@ -42,7 +42,7 @@ class Reference:
             return np.zeros((1, sizes[level]))
 
         self.true = [np.array(p, "float64") for p in params]
-        self.tensors = []
+        self.tensors, self.first = [], None
         for p, log_lr in zip(params, log_lrs):
             n = p.size
             tensor = {
@@ -66,6 +66,7 @@ class Reference:
     def step(self, grads):
         """(updates, attended steps or None) and the state moves on."""
         every = np.concatenate([t["lr"] for t in self.tensors])
+        self.lowest = self._lowest()
         updates, attended = [], []
         new_means = []
         for tensor, grad, true in zip(self.tensors, grads, self.true):
@@ -79,6 +80,17 @@ class Reference:
             zero = np.zeros((1, 3 * self.rule.level_sizes[2]))
             self.top = gru(self.w, "global_rnn", mean, self.top, zero)
         return updates, attended
+
+    def _lowest(self):
+        """The lower bound of log learning rates, from the last step's m."""
+        squares = np.concatenate([t["m"][:, 0] for t in self.tensors])
+        if self.rule.min_log_lr == -33 or not squares.any():
+            return -33
+        if self.first is None:
+            self.first = squares.mean()
+        log_g = np.log(squares.mean() / self.first) / 2
+        fall = -log_g / 2 if log_g < 0 else 3 * log_g
+        return max(-33, self.rule.min_log_lr - fall)
 
     def _tensor_step(self, s, grad, problem_mean):
         rule, w = self.rule, self.w
@@ -142,7 +154,7 @@ class Reference:
         size = attended_size = 1.0
         if rule.dynamic_output_scale:
             new = s["lr"] + affine(w, "learning_rate", h)
-            new = np.clip(new, rule.min_log_lr, rule.max_log_lr)
+            new = np.clip(new, self.lowest, rule.max_log_lr)
             p = sigmoid(w["learning_rate_momentum"])
             s["lr"] = p * s["lr"] + (1 - p) * new
             size = s["scale"] * np.exp(new + w["step_offset"])

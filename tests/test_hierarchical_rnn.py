@@ -24,6 +24,8 @@ CONFIGS = {
         "init_lr_range": (1e-9, 1e2),
     },
     "parameter_scale": {"use_parameter_scale": True, "use_attention": True},
+    "lower_bound": {"min_log_lr": -5.5, "use_attention": True},
+    "lower_bound_of_one_level": {"min_log_lr": -5.5, "level_sizes": (7,)},
     "fixed_starts": {"learnable_rnn_init": False},
     "fixed_input_decay": {"learnable_inp_decay": False},
     "fixed_decays": {"learnable_decay": False},
@@ -67,9 +69,13 @@ def _setting(config, seed=0):
     return rule, weights, params, log_lrs, grads
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_agrees_with_numpy(name):
+@pytest.mark.parametrize(
+    "name, shrinking",
+    [*((name, False) for name in CONFIGS), ("lower_bound", True)],
+)
+def test_agrees_with_numpy(name, shrinking):
     rule, weights, params, log_lrs, grads = _setting(CONFIGS[name])
+    grads = grads[::-1] if shrinking else grads
     reference = numpy_hierarchical_rnn.Reference(rule, weights, params, log_lrs)
     state = rule.init_state(weights, params, log_lrs)
     layout = update_rule.choose_layout(params)
@@ -93,6 +99,27 @@ def test_agrees_with_numpy(name):
                 )
 
 
+@pytest.mark.parametrize("size, fall", [(1, 0), (1e-2, 2.3), (10, 6.9)])
+def test_lower_bound_follows_the_gradients(size, fall):
+    rule, weights, params, _, grads = _setting({"min_log_lr": -5.5})
+    # Learning rates that would stay near 1e-6.
+    for name in ("learning_rate", "learning_rate_bias"):
+        weights[name] *= 0
+    log_lrs = [np.full_like(p, np.log(1e-6)) for p in params]
+    # Momentum and mean squares without memory.
+    for name in ("scale_decay", "input_decay"):
+        weights[name] *= 0
+        weights[f"{name}_bias"][:] = -99
+    weights["learning_rate_momentum"][:] = -99
+    state = rule.init_state(weights, params, log_lrs)
+    for factor in (1, size, size):
+        now = [factor * g for g in grads[0]]
+        params, state = rule.step(weights, state, params, now)
+    np.testing.assert_allclose(
+        state["log_learning_rate"], -5.5 - fall, atol=0.01
+    )
+
+
 def test_attention_moves_variables_and_truth_apart():
     rule, weights, params, log_lrs, grads = _setting({"use_attention": True})
     reference = numpy_hierarchical_rnn.Reference(rule, weights, params, log_lrs)
@@ -112,7 +139,11 @@ def test_attention_moves_variables_and_truth_apart():
 @pytest.mark.parametrize("block_size", [4, 8])
 def test_blocks_agree_with_flat(block_size, monkeypatch):
     rule, weights, params, log_lrs, grads = _setting(
-        {"use_attention": True, "use_parameter_scale": True}
+        {
+            "use_attention": True,
+            "use_parameter_scale": True,
+            "min_log_lr": -5.5,
+        }
     )
     params[0] *= 5
 
@@ -151,7 +182,11 @@ def test_instances_do_not_mix(blocks, monkeypatch):
             "_layout_for_shapes",
             lambda shapes: update_rule.BlockLayout(shapes, 4),
         )
-    config = {"use_attention": True, "use_parameter_scale": True}
+    config = {
+        "use_attention": True,
+        "use_parameter_scale": True,
+        "min_log_lr": -5.5,
+    }
     singles = [_setting(config, seed) for seed in range(3)]
     rule = singles[0][0]
 

@@ -14,9 +14,14 @@ from lopt_tf.optimizers import cells, scaling, update_rule
 _SMALLEST_DECAY = 1e-30
 _FIXED_SCALE_DECAY = 0.93
 _FIXED_INPUT_DECAY = 0.89
+_SMALLEST_LOG_LR = -33.0
 _EXTREME_LOG_LR = float(np.log(1e-6))
 _TYPICAL_LOG_LR = float(np.log(1e-3))
 _LARGEST_SCALE = 1e15
+# Logarithmic learning rates' lower bound falls by so much for each e-fold that
+# the gradients' mean square is below, or above, its first value.
+_FALL_IF_SMALLER = 0.25
+_FALL_IF_LARGER = 1.5
 # What differs from the paper where optimizers are to be robust: learning rates
 # that cannot run away, are seen, and suit parameters of any size.
 ROBUST = {
@@ -55,7 +60,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         learnable_rnn_init=True,
         zero_init_lr_weights=True,
         init_lr_range=(1e-6, 1e-2),
-        min_log_lr=-33.0,
+        min_log_lr=_SMALLEST_LOG_LR,
         max_log_lr=33.0,
         use_parameter_scale=False,
     ):
@@ -145,6 +150,11 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             and self.learnable_inp_decay
             and self.num_gradient_scales > 1
         )
+
+    @property
+    def has_lower_bound(self):
+        """Whether `min_log_lr` is more than the paper's clipping."""
+        return self.dynamic_output_scale and self.min_log_lr > _SMALLEST_LOG_LR
 
     @property
     def num_extra_inputs(self):
@@ -262,6 +272,8 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             state["log_learning_rate"] = layout.pack(log_learning_rates)
         if self.use_attention:
             state["true_parameters"] = layout.pack(params)
+        if self.has_lower_bound:
+            state["first_mean_square"] = ops.zeros((*batch, 1, 1), dtype)
         if self.use_parameter_scale:
             # Not known before the first step: see `step`.
             state["parameter_scale"] = ops.zeros(
@@ -305,25 +317,50 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             "log_learning_rate",
         )
         elements = {name: state[name] for name in per_element if name in state}
+        largest, lower_bound = self._lower_bound(state, layout)
         new, means = layout.map(
             lambda element, from_tensor: self._element_step(
                 weights, element, from_tensor
             ),
             {**elements, "gradient": gradients},
-            self._from_tensors(weights, state, layout, gradients),
+            self._from_tensors(weights, state, layout, gradients, lower_bound),
         )
         steps = self._scaled_steps(
             weights, layout, new, means, state.get("parameter_scale", 1.0)
         )
         upper = self._upper_levels(weights, state, means)
         kept = {name: new[name] for name in elements}
-        return *steps, {**state, **kept, **upper}
+        return *steps, {**state, **kept, **upper, **largest}
 
-    def _from_tensors(self, weights, state, layout, gradients):
-        """What every element sees of its tensor: [..., 3 H0 + 1, T].
+    def _lower_bound(self, state, layout):
+        """({new state}, [lower bounds of log learning rates, [..., 1, T]]).
+
+        Meta-trained on short runs, learning rates come to rest early. While
+        the whole problem's gradients are as large as at first there is a way
+        to go, and the bound keeps it open. It falls where gradients shrink,
+        and faster where they grow: near a cusp long steps are out of place.
+        """
+        if not self.has_lower_bound:
+            return {}, []
+        now = layout.mean(state["mean_squares"][..., :1, :])
+        now = _mean_over_problem(now, layout.sizes)[..., :1]
+        first = state["first_mean_square"]
+        first = ops.where(first == 0, now, first)
+        change = ops.log(
+            (now + scaling.SCALE_EPSILON) / (first + scaling.SCALE_EPSILON)
+        )
+        fall = ops.maximum(-_FALL_IF_SMALLER * change, _FALL_IF_LARGER * change)
+        # Nothing is known before the first step.
+        bound = ops.where(now > 0, self.min_log_lr - fall, _SMALLEST_LOG_LR)
+        bound = ops.maximum(bound, _SMALLEST_LOG_LR)
+        bound = ops.broadcast_to(bound, (*now.shape[:-1], len(layout.sizes)))
+        return {"first_mean_square": first}, [bound]
+
+    def _from_tensors(self, weights, state, layout, gradients, lower_bound):
+        """What every element sees of its tensor: [..., 3 H0 + 1 or 2, T].
 
         First the extra bias of the parameter RNN (with 2 or 3 levels), last
-        the mean log learning rate.
+        the lower bound of the log learning rate, if any, and its mean.
         """
         rows = []
         if len(self.level_sizes) > 1:
@@ -335,6 +372,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
                     weights, "global_to_parameter", state["global_hidden"]
                 )
             rows.append(bias)
+        rows += lower_bound
         if self.dynamic_output_scale:
             mean_lr = layout.mean(state["log_learning_rate"])
             if self.use_problem_lr_mean:
@@ -351,7 +389,11 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         average over the tensor: hidden state, inputs, squared directions.
         """
         mean_log_lr = from_tensor[..., -1:, :]
-        bias = from_tensor[..., :-1, :] if len(self.level_sizes) > 1 else None
+        bias, lower_bound = None, _SMALLEST_LOG_LR
+        if self.has_lower_bound:
+            lower_bound = from_tensor[..., -2:-1, :]
+        if len(self.level_sizes) > 1:
+            bias = from_tensor[..., : 3 * self.level_sizes[0], :]
         averages = self._gradient_averages(element)
         mean_squares = self._mean_squares(element, averages)
         scaled = scaling.scaled(averages, mean_squares)
@@ -365,7 +407,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             "parameter_hidden": hidden,
             "gradient_averages": averages,
             "mean_squares": mean_squares,
-            **self._readouts(weights, element, hidden, scaled),
+            **self._readouts(weights, element, hidden, scaled, lower_bound),
         }
         averaged = [hidden, inputs, ops.square(new["direction"])]
         if self.use_attention:
@@ -404,7 +446,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             columns.append(log_lr - _TYPICAL_LOG_LR)
         return ops.concatenate(columns, axis=-2)
 
-    def _readouts(self, weights, element, hidden, scaled):
+    def _readouts(self, weights, element, hidden, scaled, lower_bound):
         """Directions, next decays and learning rates from the new state."""
 
         def read(name):
@@ -438,7 +480,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
             log_lr = element["log_learning_rate"]
             step_log_lr = _clip_straight_through(
                 log_lr + read("learning_rate"),
-                self.min_log_lr,
+                lower_bound,
                 self.max_log_lr,
             )
             momentum = ops.sigmoid(weights["learning_rate_momentum"])
@@ -521,5 +563,6 @@ def _roots(decay, count):
 
 def _clip_straight_through(value, low, high):
     """Clips the value, and lets the gradient pass as if it had not."""
-    clipped = ops.stop_gradient(ops.clip(value, low, high))
+    # `clip` would not take an array and a number on every backend.
+    clipped = ops.stop_gradient(ops.minimum(ops.maximum(value, low), high))
     return clipped + (value - ops.stop_gradient(value))

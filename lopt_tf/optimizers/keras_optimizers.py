@@ -51,13 +51,13 @@ class HierarchicalRNN(LearnedOptimizer):
         learnable_rnn_init: learned initial hidden states; 0 otherwise.
         zero_init_lr_weights: before meta-training the learning rates stay.
         init_lr_range: (min, max) of the starting learning rates.
-        min_log_lr: lower bound of the natural logarithm of each learning
-            rate (with the paper's -33 it never matters). About -7 keeps
-            long runs moving, where meta-training on short ones has taught
-            the RNN to come to rest.
-        max_log_lr: upper bound of the same (the paper's: 33). About -2.3
-            keeps networks that are unlike the meta-training's from blowing
-            up.
+        min_log_lr: lower bound of the log learning rate. The paper's -33 is
+            never reached. A larger one, about -5.5, keeps long runs going
+            where meta-training on shorter ones has taught the RNN to come to
+            rest (not in the paper). With g the root mean square of the whole
+            problem's gradients over its first value, it is min_log_lr +
+            log(g) / 2 where g < 1, and min_log_lr - 3 log(g) where g > 1.
+        max_log_lr: upper bound of the log learning rate.
         use_parameter_scale: learning rates are in units of the root mean
             square of each tensor's starting values, where that is above 1
             (not in the paper): with `max_log_lr`, large parameters can move
