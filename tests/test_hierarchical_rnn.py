@@ -102,9 +102,8 @@ def test_agrees_with_numpy(name, shrinking):
 @pytest.mark.parametrize("size, fall", [(1, 0), (1e-2, 2.3), (10, 6.9)])
 def test_lower_bound_follows_the_gradients(size, fall):
     rule, weights, params, _, grads = _setting({"min_log_lr": -5.5})
-    # Learning rates that would stay near 1e-6.
-    for name in ("learning_rate", "learning_rate_bias"):
-        weights[name] *= 0
+    # Learning rates that would fall to nothing at once.
+    weights["learning_rate_bias"][:] = -99
     log_lrs = [np.full_like(p, np.log(1e-6)) for p in params]
     # Momentum and mean squares without memory.
     for name in ("scale_decay", "input_decay"):
