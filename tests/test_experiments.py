@@ -409,6 +409,7 @@ def test_ablated_variants_differ():
         "one_level": {"level_sizes"},
         "no_bound": {"max_log_lr"},
         "no_parameter_scale": {"use_parameter_scale"},
+        "lower_bound": {"min_log_lr"},
     }
     # Without input scaling, gradients a thousand times as large matter.
     params, grads = [np.zeros((3,), "float32")], [np.ones((3,), "float32")]

@@ -18,7 +18,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def test_shipped_weights_have_cards():
     names = lopt_tf.list_pretrained()
-    assert names == ["hierarchical_rnn_all_round", "hierarchical_rnn_bounded"]
+    assert names == [
+        f"hierarchical_rnn_{name}"
+        for name in ("lasting", "all_round", "bounded")
+    ]
     for name in names:
         card = pretrained.path(name).with_suffix(".md").read_text()
         _, *parts = card.split("\n## ")
@@ -50,6 +53,23 @@ def test_shipped_weights_train_a_network(name):
     assert optimizer.get_config()["pretrained_name"] == shipped
     for array in optimizer.rule_weights().values():
         assert np.all(np.isfinite(array))
+
+
+def test_the_lower_bound_is_all_that_two_of_them_differ_in():
+    lasting, all_round = (
+        pretrained.load(pretrained.path(f"hierarchical_rnn_{name}"))
+        for name in ("lasting", "all_round")
+    )
+    for name, array in lasting[2].items():
+        np.testing.assert_array_equal(array, all_round[2][name])
+    load = lopt_tf.HierarchicalRNN.from_pretrained
+    made = load("hierarchical_rnn_lasting", min_log_lr=-33.0)
+    assert (
+        made.rule.get_config()
+        == load("hierarchical_rnn_all_round").rule.get_config()
+    )
+    again = lopt_tf.HierarchicalRNN.from_config(made.get_config())
+    assert again.rule.min_log_lr == -33.0
 
 
 @pytest.mark.slow

@@ -217,9 +217,8 @@ flags.DEFINE_float(
 command_line.define_threads(FLAGS)
 command_line.define_compile_cache(FLAGS)
 
-# Settings of the hierarchical RNN that trained weights may go on with.
-_SUIT_THE_SAME_WEIGHTS = ("min_log_lr", "max_log_lr", "use_parameter_scale")
-
+# What may be given with --start_from, too.
+_ADJUSTABLE = ("min_log_lr", "max_log_lr", "use_parameter_scale")
 _NETS = "fully_connected_random_2_class_problems"
 _QUICK_PROBLEMS = (
     *(f"wide_classifier_problems.{i}" for i in (0, 3, 4, 9)),
@@ -398,10 +397,9 @@ def _rule():
     if FLAGS.start_from:
         load = learned_optimizer.LearnedOptimizer.from_pretrained
         optimizer = load(FLAGS.start_from)
-        rule = optimizer.rule
+        rule, given = optimizer.rule, _given(_ADJUSTABLE)
         _check_goes_with_weights()
-        given = _given(_SUIT_THE_SAME_WEIGHTS)
-        if rule.name != "hierarchical_rnn" and given:
+        if given and not set(given) <= set(rule.adjustable):
             raise flags.Error(f"{rule.name} has no --{next(iter(given))}.")
         config = {**rule.get_config(), **given}
         return registry.rule(rule.name, **config), optimizer.rule_weights()
@@ -412,7 +410,7 @@ def _rule():
             "level_sizes": sizes,
             "use_attention": FLAGS.use_attention,
             **rule_settings(FLAGS.preset),
-            **_given(["use_lr_shortcut", *_SUIT_THE_SAME_WEIGHTS]),
+            **_given(["use_lr_shortcut", *_ADJUSTABLE]),
         }
     return registry.rule(FLAGS.optimizer, **config), None
 

@@ -40,6 +40,7 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
     """
 
     name = "hierarchical_rnn"
+    adjustable = ("min_log_lr", "max_log_lr", "use_parameter_scale")
 
     def __init__(
         self,

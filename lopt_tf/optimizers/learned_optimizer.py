@@ -85,7 +85,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 `LearnedOptimizer.from_pretrained` makes whatever optimizer
                 the file holds; a subclass takes its own kind only.
             **kwargs: Keras arguments such as `learning_rate`. Arguments of
-                the rule come from the file.
+                the rule come from the file, but those in the rule's
+                `adjustable` can be given, too.
 
         Raises:
             ValueError: if the file is missing, damaged or of another kind,
@@ -104,7 +105,9 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         for key in sorted(set(config) & set(kwargs)):
             given = kwargs.pop(key)
             given = list(given) if isinstance(given, tuple) else given
-            if given != config[key]:
+            if key in cls.rule_class.adjustable:
+                config[key] = given
+            elif given != config[key]:
                 raise ValueError(
                     f"{path} was trained with {key}={config[key]!r}, which "
                     f"cannot be changed. Received: {key}={given!r}"

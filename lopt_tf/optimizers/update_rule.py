@@ -29,9 +29,11 @@ class UpdateRule:
     Attributes:
         name: identifies the rule in files and on command lines.
         before_training: what updates are like before meta-training.
+        adjustable: settings that trained weights may also be used with.
     """
 
     name = None
+    adjustable = ()
     before_training = "its updates are random"
 
     def init_weights(self, seed):

@@ -15,8 +15,8 @@ QUESTION = (
     "heavy-tailed unrolls, or with 1 or 2 levels only, the optimizer is "
     "worse. Each variant is meta-trained here in the same way, then tested "
     "on problems outside of that training. Beyond the paper: an upper bound "
-    "of the learning rates, and their unit, the size of the parameters; all "
-    "variants but one have each of them."
+    "of the learning rates, and their unit, the size of the parameters, which "
+    "all variants but one have; and a lower bound, which one of them has."
 )
 LEARNED = "never"
 
@@ -59,6 +59,7 @@ VARIANTS = {
     "one_level": (lambda: _rule(level_sizes=(10,)), {}),
     "no_bound": (lambda: _rule(max_log_lr=33.0), {}),
     "no_parameter_scale": (lambda: _rule(use_parameter_scale=False), {}),
+    "lower_bound": (lambda: _rule(min_log_lr=-5.5), {}),
 }
 
 

@@ -7,7 +7,7 @@ from lopt_tf import checkpointing
 _KIND = "lopt_tf.optimizer"
 _FOLDER = pathlib.Path(__file__).parent
 # What a user gets who names none.
-_DEFAULT = "hierarchical_rnn_all_round"
+_DEFAULT = "hierarchical_rnn_lasting"
 
 
 def save(path, rule, weights):
