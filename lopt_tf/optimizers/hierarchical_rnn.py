@@ -22,6 +22,10 @@ _LARGEST_SCALE = 1e15
 # the gradients' mean square is below, or above, its first value.
 _FALL_IF_SMALLER = 0.25
 _FALL_IF_LARGER = 1.5
+# Mean squares beyond the one could overflow in a sum; those that are not beyond
+# the other are next to nothing but an epsilon.
+_LARGEST_MEAN_SQUARE = 1e30
+_SMALLEST_MEAN_SQUARE = 1e-11
 # What differs from the paper where optimizers are to be robust: learning rates
 # that cannot run away, are seen, and suit parameters of any size.
 ROBUST = {
@@ -95,9 +99,10 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
                 "(parameter, tensor and global RNN). "
                 f"Received: level_sizes={sizes}"
             )
-        if not self.min_log_lr < self.max_log_lr:
+        if not _SMALLEST_LOG_LR <= self.min_log_lr < self.max_log_lr:
             raise ValueError(
-                "Argument `min_log_lr` must be below `max_log_lr`. Received: "
+                "Argument `min_log_lr` must be at least -33, and below "
+                "`max_log_lr`. Received: "
                 f"min_log_lr={self.min_log_lr}, max_log_lr={self.max_log_lr}"
             )
         if self.num_gradient_scales < 1:
@@ -105,19 +110,21 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
                 "Argument `num_gradient_scales` must be at least 1. "
                 f"Received: num_gradient_scales={self.num_gradient_scales}"
             )
-        if not self.dynamic_output_scale:
-            for name in (
-                "use_relative_lr",
-                "use_extreme_indicator",
-                "use_lr_shortcut",
-                "use_parameter_scale",
-            ):
-                if getattr(self, name):
-                    raise ValueError(
-                        f"`{name}=True` needs the learning rate of each "
-                        "element, which exists only with "
-                        "`dynamic_output_scale=True`."
-                    )
+        needs_rates = {
+            "use_relative_lr=True": self.use_relative_lr,
+            "use_extreme_indicator=True": self.use_extreme_indicator,
+            "use_lr_shortcut=True": self.use_lr_shortcut,
+            "use_parameter_scale=True": self.use_parameter_scale,
+            f"min_log_lr={self.min_log_lr}": (
+                self.min_log_lr > _SMALLEST_LOG_LR
+            ),
+        }
+        for setting, is_set in needs_rates.items():
+            if is_set and not self.dynamic_output_scale:
+                raise ValueError(
+                    f"`{setting}` needs the learning rate of each element, "
+                    "which exists only with `dynamic_output_scale=True`."
+                )
 
     def get_config(self):
         return {
@@ -343,16 +350,18 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         """
         if not self.has_lower_bound:
             return {}, []
-        now = layout.mean(state["mean_squares"][..., :1, :])
+        squares = state["mean_squares"][..., :1, :]
+        now = layout.mean(ops.minimum(squares, _LARGEST_MEAN_SQUARE))
         now = _mean_over_problem(now, layout.sizes)[..., :1]
+        # Before the first step, or where there is no gradient, nothing is
+        # known.
+        known = now > _SMALLEST_MEAN_SQUARE
         first = state["first_mean_square"]
-        first = ops.where(first == 0, now, first)
-        change = ops.log(
-            (now + scaling.SCALE_EPSILON) / (first + scaling.SCALE_EPSILON)
-        )
+        first = ops.where(known & (first == 0), now, first)
+        change = ops.where(known, now / ops.where(known, first, 1.0), 1.0)
+        change = ops.log(change)
         fall = ops.maximum(-_FALL_IF_SMALLER * change, _FALL_IF_LARGER * change)
-        # Nothing is known before the first step.
-        bound = ops.where(now > 0, self.min_log_lr - fall, _SMALLEST_LOG_LR)
+        bound = ops.where(known, self.min_log_lr - fall, _SMALLEST_LOG_LR)
         bound = ops.maximum(bound, _SMALLEST_LOG_LR)
         bound = ops.broadcast_to(bound, (*now.shape[:-1], len(layout.sizes)))
         return {"first_mean_square": first}, [bound]

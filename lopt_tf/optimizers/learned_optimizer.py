@@ -255,7 +255,6 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             [v.value for v in self._trainable_variables],
             self._all_gradients(grads, present),
             learning_rate,
-            self._is_first(self._iterations.value),
             present=tuple(present),
         )
         self._assign(
@@ -305,16 +304,11 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 ),
                 self._all_gradients(grads, present),
                 learning_rate,
-                self._is_first(counters[1].read_value()),
                 present=tuple(present),
             )
             self._assign(values, present, params, state, counters)
 
         return update
-
-    def _is_first(self, iterations):
-        """Whether no step was taken yet (a skipped one does not count)."""
-        return iterations < (self.gradient_accumulation_steps or 1)
 
     @property
     def _counters(self):
@@ -356,7 +350,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         return tf.function(self._pure_update, jit_compile=True, autograph=False)
 
     def _pure_update(
-        self, weights, state, params, grads, learning_rate, first, present
+        self, weights, state, params, grads, learning_rate, present
     ):
         """New (params, state, whether the step was taken); no side effects.
 
@@ -365,7 +359,6 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             params: list of tensors, of the variables' types.
             grads: list of float32 tensors, one for every variable.
             learning_rate: scalar.
-            first: bool scalar, whether this is the first step.
             present: indices of the variables that have a gradient; the
                 others stay as they are.
         """
@@ -376,11 +369,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         grads = [ops.where(fine, g, ops.zeros_like(g)) for g in grads]
         old = [ops.cast(p, "float32") for p in params]
         if self._attends:
-            # Since the optimizer was built, weights may have been loaded.
-            key = "true_parameters"
-            true = update_rule.choose_layout(old).pack(old)
-            true = ops.where(first, true, old_state[key])
-            old_state = {**old_state, key: true}
+            true = _true_parameters(old_state, old)
+            old_state = {**old_state, "true_parameters": true}
         decayed, new_state = self._decayed(old, old_state, learning_rate)
         new, new_state = self._rule.step(
             weights, new_state, decayed, grads, learning_rate
@@ -431,19 +421,21 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         variables hold, during training, the point where the next gradient is
         taken (paper, section 3.3).
         """
-        if self._holds_attended_point is None:
-            return [v.value for v in self._trainable_variables]
-        index = self._state_names.index("true_parameters")
-        packed = ops.convert_to_tensor(self._state_variables[index])
-        layout = update_rule.choose_layout(self._trainable_variables)
-        return layout.unpack(packed)
+        values = [v.value for v in self._trainable_variables]
+        if not self._attends:
+            return values
+        state = dict(zip(self._state_names, self._state_variables))
+        values = [ops.cast(value, "float32") for value in values]
+        layout = update_rule.choose_layout(values)
+        return layout.unpack(_true_parameters(state, values))
 
     @property
     def _holds_attended_point(self):
         """Whether the variables do; None if there is no such point yet."""
         if not self._attends or not self.built:
             return None
-        if self._is_first(int(ops.convert_to_numpy(self._iterations))):
+        state = dict(zip(self._state_names, self._state_variables))
+        if ops.convert_to_numpy(_no_step_yet(state)):
             return None
         return not int(ops.convert_to_numpy(self._holds_true))
 
@@ -505,6 +497,23 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         config.update(self._rule.get_config())
         config.update(seed=self.seed, pretrained_name=self.pretrained_name)
         return config
+
+
+def _true_parameters(state, params):
+    """What attention's true parameters are, packed.
+
+    Before the first step they are the parameters: since the optimizer was
+    built, weights may have been loaded.
+    """
+    packed = update_rule.choose_layout(params).pack(params)
+    true = ops.convert_to_tensor(state["true_parameters"])
+    return ops.where(_no_step_yet(state), packed, true)
+
+
+def _no_step_yet(state):
+    # Any step (but a skipped one) makes every mean square positive.
+    mean_squares = ops.convert_to_tensor(state["mean_squares"])
+    return ops.reshape(mean_squares, (-1,))[0] == 0
 
 
 def _raw(variable):
