@@ -119,6 +119,33 @@ def test_lower_bound_follows_the_gradients(size, fall):
     )
 
 
+@pytest.mark.parametrize("blocks", [False, True])
+def test_lower_bound_survives_overflow_and_missing_gradients(
+    blocks, monkeypatch
+):
+    if blocks:
+        monkeypatch.setattr(
+            update_rule,
+            "_layout_for_shapes",
+            lambda shapes: update_rule.BlockLayout(shapes, 4096),
+        )
+    rule = HierarchicalRNNRule(min_log_lr=-5.5)
+    weights = rule.init_weights(0)
+    params = [np.zeros(4096, "float32"), np.zeros(5, "float32")]
+    start = rule.init_state(weights, params, params)
+    for first in (1e19, 0.0, 1e-8):
+        state, now = start, params
+        for size in (first, 1.0, 1.0, 1.0):
+            grads = [np.full_like(p, size) for p in params]
+            now, state = rule.step(weights, state, now, grads)
+            known = float(tf.squeeze(state["first_mean_square"]))
+            assert np.isfinite(known)
+        for array in (*now, *state.values()):
+            assert np.all(np.isfinite(array))
+        # What was next to nothing is no measure of what comes later.
+        assert known > 1e-6
+
+
 def test_attention_moves_variables_and_truth_apart():
     rule, weights, params, log_lrs, grads = _setting({"use_attention": True})
     reference = numpy_hierarchical_rnn.Reference(rule, weights, params, log_lrs)
@@ -162,6 +189,23 @@ def test_blocks_agree_with_flat(block_size, monkeypatch):
     for ours, expected in zip(run(), flat):
         for a, b in zip(ours, expected):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"min_log_lr": -34.0},
+        {"min_log_lr": 2.0, "max_log_lr": 2.0},
+        {
+            "min_log_lr": -5.5,
+            "dynamic_output_scale": False,
+            "use_relative_lr": False,
+        },
+    ],
+)
+def test_lower_bounds_that_cannot_be(config):
+    with pytest.raises(ValueError, match="min_log_lr"):
+        HierarchicalRNNRule(**config)
 
 
 def test_layouts_are_chosen_by_size():

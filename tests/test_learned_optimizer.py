@@ -236,6 +236,26 @@ def test_moving_average(attention):
     _assert_equal(_values(variables), averages, rtol=1e-5, atol=1e-6)
 
 
+def test_moving_average_in_fit():
+    """Attention's true parameters are known inside of a graph, too."""
+    model = _model()
+    optimizer = _optimizer(use_ema=True, ema_momentum=0.0, use_attention=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _fit(model, optimizer)
+    true = [np.array(t) for t in optimizer.true_parameters()]
+    _assert_equal(_values(model.trainable_variables), true, atol=1e-6)
+
+
+def test_restarted_iterations_leave_attention_alone():
+    variables, optimizer = _variables(), _optimizer(use_attention=True)
+    for seed in range(3):
+        optimizer.apply(_gradients(variables, seed), variables)
+    true = [np.array(t) for t in optimizer.true_parameters()]
+    optimizer.iterations.assign(0)
+    _assert_equal(optimizer.true_parameters(), true)
+
+
 # What networks bring along.
 
 
