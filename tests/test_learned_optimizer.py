@@ -394,8 +394,11 @@ def test_settings_newer_than_the_file_are_at_their_defaults():
     load = lopt_tf.HierarchicalRNN.from_pretrained
     name = "hierarchical_rnn_bounded"
     assert not load(name, use_parameter_scale=False).rule.use_parameter_scale
-    with pytest.raises(ValueError, match="use_parameter_scale=False, which"):
-        load(name, use_parameter_scale=True)
+    # And those that suit the same weights may be given.
+    assert load(name, use_parameter_scale=True).rule.use_parameter_scale
+    assert load(name).rule.min_log_lr == -33
+    with pytest.raises(ValueError, match="use_lr_shortcut=True, which"):
+        load(name, use_lr_shortcut=False)
 
 
 def test_custom_loop():
