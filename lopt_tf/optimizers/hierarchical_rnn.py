@@ -22,10 +22,8 @@ _LARGEST_SCALE = 1e15
 # the gradients' mean square is below, or above, its first value.
 _FALL_IF_SMALLER = 0.25
 _FALL_IF_LARGER = 1.5
-# Mean squares beyond the one could overflow in a sum; those that are not beyond
-# the other are next to nothing but an epsilon.
+# Mean squares beyond could overflow in a sum.
 _LARGEST_MEAN_SQUARE = 1e30
-_SMALLEST_MEAN_SQUARE = 1e-11
 # What differs from the paper where optimizers are to be robust: learning rates
 # that cannot run away, are seen, and suit parameters of any size.
 ROBUST = {
@@ -353,15 +351,16 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         squares = state["mean_squares"][..., :1, :]
         now = layout.mean(ops.minimum(squares, _LARGEST_MEAN_SQUARE))
         now = _mean_over_problem(now, layout.sizes)[..., :1]
-        # Before the first step, or where there is no gradient, nothing is
-        # known.
-        known = now > _SMALLEST_MEAN_SQUARE
+        # Gradients of zero count as 1e-12: sparse ones that begin there keep
+        # the bound until there are others, and do better with it.
         first = state["first_mean_square"]
-        first = ops.where(known & (first == 0), now, first)
-        change = ops.where(known, now / ops.where(known, first, 1.0), 1.0)
-        change = ops.log(change)
+        first = ops.where(first == 0, now, first)
+        change = ops.log(
+            (now + scaling.SCALE_EPSILON) / (first + scaling.SCALE_EPSILON)
+        )
         fall = ops.maximum(-_FALL_IF_SMALLER * change, _FALL_IF_LARGER * change)
-        bound = ops.where(known, self.min_log_lr - fall, _SMALLEST_LOG_LR)
+        # Nothing is known before the first step.
+        bound = ops.where(now > 0, self.min_log_lr - fall, _SMALLEST_LOG_LR)
         bound = ops.maximum(bound, _SMALLEST_LOG_LR)
         bound = ops.broadcast_to(bound, (*now.shape[:-1], len(layout.sizes)))
         return {"first_mean_square": first}, [bound]

@@ -56,7 +56,8 @@ class HierarchicalRNN(LearnedOptimizer):
             where meta-training on shorter ones has taught the RNN to come to
             rest (not in the paper). With g the root mean square of the whole
             problem's gradients over its first value, it is min_log_lr +
-            log(g) / 2 where g < 1, and min_log_lr - 3 log(g) where g > 1.
+            log(g) / 2 where g < 1, and min_log_lr - 3 log(g) where g > 1
+            (a mean square of zero counts as 1e-12).
         max_log_lr: upper bound of the log learning rate.
         use_parameter_scale: learning rates are in units of the root mean
             square of each tensor's starting values, where that is above 1
