@@ -82,6 +82,30 @@ def load(path, kind):
     return arrays, metadata
 
 
+def check_settings(saved, given):
+    """Checks that a run resumes with the settings that it began with.
+
+    Args:
+        saved, given: {part: {name: JSON-ready value}}.
+
+    Raises:
+        CheckpointError: if they differ; the message gives both values.
+    """
+    different = [
+        f"{part}.{key}: saved {saved[part].get(key)!r}, "
+        f"given {given[part].get(key)!r}"
+        for part in given
+        for key in sorted({*saved[part], *given[part]})
+        if saved[part].get(key) != given[part].get(key)
+    ]
+    if different:
+        raise CheckpointError(
+            "The checkpoint was made with other settings: "
+            f"{'; '.join(different)}. Resume with the saved ones, or start "
+            "anew in another folder."
+        )
+
+
 class Checkpoints:
     """The numbered checkpoints of one long run, newest last.
 

@@ -5,6 +5,8 @@ import signal
 
 import tensorflow as tf
 
+from lopt_tf import compilation
+
 STRATEGIES = (
     "default",
     "mirrored",
@@ -209,7 +211,7 @@ class Replicas:
 
     def compiled(self, function):
         """`function` compiled, each replica running it on its own values."""
-        inner = compiled(function)
+        inner = compilation.compiled(function)
         if self.count == 1:
             return inner
         return tf.function(
@@ -314,8 +316,3 @@ class Replicas:
             ]
             for row in rows
         ]
-
-
-def compiled(function):
-    """An XLA-compiled function; its Python runs as written, once."""
-    return tf.function(function, jit_compile=True, autograph=False)

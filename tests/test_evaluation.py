@@ -21,6 +21,7 @@ from lopt_tf.evaluation import (
     tuning,
 )
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from lopt_tf.reporting import tables
 from problems.quadratic import Quadratic
 
 
@@ -101,7 +102,7 @@ def test_summary():
     assert adam["steps_to_adam"] == 100
     assert learned["seeds"] == 2
     assert learned["steps_to_adam"] == np.inf
-    table = curves.format_table([adam, learned])
+    table = tables.format_table([adam, learned])
     assert table.splitlines()[0].startswith("problem  optimizer")
 
 

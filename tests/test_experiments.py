@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 import lopt_tf
-from lopt_tf import metatraining
+from lopt_tf import compilation, metatraining
 from lopt_tf.evaluation import (
     comparison,
     curves,
     experiments,
     networks,
     plots,
-    report,
     results,
     runs,
     store,
@@ -33,8 +32,9 @@ from lopt_tf.evaluation.experiments import (
     long_runs,
     wall_clock,
 )
-from lopt_tf.metatraining import compiled_programs, trainer
+from lopt_tf.metatraining import trainer
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from lopt_tf.reporting import figures, report
 from problems import corpus
 from problems.quadratic import Quadratic
 from train_scripts import command_line, evaluate
@@ -683,7 +683,7 @@ def test_store_knows_its_settings(tmp_path):
 
 def test_no_room_for_programs(tmp_path, trained, monkeypatch):
     """The command goes on in a new process, with the same arguments."""
-    monkeypatch.setattr(compiled_programs, "maps_left", lambda: 100)
+    monkeypatch.setattr(compilation, "maps_left", lambda: 100)
     started = []
     monkeypatch.setattr("os.execv", lambda *args: started.append(args))
     arguments = ["--experiment=training_set", f"--output_dir={tmp_path}"]
@@ -858,7 +858,7 @@ def test_shares_of_problems_at_or_below_a_baseline():
 
 def test_one_run_that_blows_up_leaves_the_median(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr(figures, "save", lambda figure, _: drawn.append(figure))
     rows = [np.full(60, level) for level in (1.0, 2.0, 3.0)]
     rows[2][30:] = np.inf
     found = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lopt_tf import distribution, metatraining
+from lopt_tf import compilation, metatraining
 from lopt_tf.metatraining import (
     curriculum,
     estimators,
@@ -64,7 +64,7 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
                 batch = rows[step % length]
             _, grads = value_and_gradients(problem, params, constants, batch)
             # Compiled and eager code draw different random numbers.
-            noise = distribution.compiled(
+            noise = compilation.compiled(
                 lambda g, s: problem.perturb(
                     [tf.zeros_like(x) for x in g],
                     fold(fold(unroll.run_seed(seed), 2), s),

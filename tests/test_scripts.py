@@ -14,13 +14,9 @@ import numpy as np
 import pytest
 
 import lopt_tf
-from lopt_tf import checkpointing, distribution
+from lopt_tf import checkpointing, compilation, distribution
 from lopt_tf.evaluation import digits, tuning
-from lopt_tf.metatraining import (
-    compiled_programs,
-    estimators,
-    meta_optimizers,
-)
+from lopt_tf.metatraining import estimators, meta_optimizers
 from lopt_tf.optimizers import hierarchical_rnn, registry
 from problems import corpus
 from train_scripts import autoloss, benchmark, evaluate, metatrain, quickstart
@@ -153,7 +149,7 @@ def test_metatrain_goes_on_in_a_new_process(tmp_path, capsys, monkeypatch):
     left = iter([10**6, 10])
     started = []
     with monkeypatch.context() as patch:
-        patch.setattr(compiled_programs, "maps_left", lambda: next(left))
+        patch.setattr(compilation, "maps_left", lambda: next(left))
         patch.setattr(os, "execv", lambda *args: started.append(args))
         metatrain.main(["metatrain", *arguments])
     ((program, command),) = started
@@ -175,12 +171,12 @@ def test_metatrain_goes_on_in_a_new_process(tmp_path, capsys, monkeypatch):
 
 
 def test_room_for_compiled_programs(monkeypatch):
-    assert 1000 < compiled_programs.maps_left() < 10**9
-    monkeypatch.setattr(compiled_programs, "maps_left", lambda: 100)
+    assert 1000 < compilation.maps_left() < 10**9
+    monkeypatch.setattr(compilation, "maps_left", lambda: 100)
     with pytest.raises(RuntimeError, match="vm.max_map_count=262144"):
-        compiled_programs.check_room()
-    monkeypatch.setattr(compiled_programs, "maps_left", lambda: None)
-    compiled_programs.check_room()
+        compilation.check_room()
+    monkeypatch.setattr(compilation, "maps_left", lambda: None)
+    compilation.check_room()
 
 
 def test_metatrain_knows_every_choice():

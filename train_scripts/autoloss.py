@@ -99,10 +99,9 @@ def train(folder):
     """Trains a controller, and plots how it went."""
     from lopt_tf import autoloss
     from lopt_tf.autoloss import plots
-    from lopt_tf.evaluation import curves
-    from lopt_tf.evaluation.plots import check_available
+    from lopt_tf.reporting import figures, tables
 
-    check_available()
+    figures.check_available()
     given = {
         name: FLAGS[name].value
         for name in _OPTIONS
@@ -117,7 +116,7 @@ def train(folder):
         resume=FLAGS.resume,
         report=command_line.say,
     )
-    curves.write_csv(folder / "rounds.csv", history)
+    tables.write_csv(folder / "rounds.csv", history)
     name = _task().result_name
     plots.plot_training(folder / "training.png", history, name)
     command_line.say(f"Controller: {folder}/best.npz")
@@ -135,9 +134,9 @@ def baseline(folder):
 def test(folder):
     """Runs a controller and fixed schedules on the test starts."""
     from lopt_tf.autoloss import comparison, plots
-    from lopt_tf.evaluation.plots import check_available
+    from lopt_tf.reporting import figures
 
-    check_available()
+    figures.check_available()
     controller = _controller(folder)
     task = _task()
     controller.check_fits(task)
@@ -161,7 +160,7 @@ def test(folder):
 def transfer(folder):
     """Runs a frozen controller on tasks that it was not trained on."""
     from lopt_tf.autoloss import comparison
-    from lopt_tf.evaluation import curves
+    from lopt_tf.reporting import tables
 
     controller = _controller(folder)
     configs = comparison.TRANSFER[FLAGS.task]
@@ -178,8 +177,8 @@ def transfer(folder):
         FLAGS.tuning_starts,
         command_line.say,
     )
-    curves.write_csv(folder / "transfer.csv", rows)
-    command_line.say(curves.format_table(rows))
+    tables.write_csv(folder / "transfer.csv", rows)
+    command_line.say(tables.format_table(rows))
     command_line.say(f"Results: {folder}/transfer.csv")
 
 
@@ -257,7 +256,7 @@ def _note_other_task(controller, task):
 def _chosen(folder):
     """{name: Candidate}, from an earlier tuning of the same task if there."""
     from lopt_tf.autoloss import baselines
-    from lopt_tf.evaluation import curves
+    from lopt_tf.reporting import tables
 
     task = _task()
     grids = baselines.grids(task, FLAGS.fine)
@@ -278,7 +277,7 @@ def _chosen(folder):
             task, FLAGS.tuning_starts, FLAGS.fine, command_line.say
         )
         labels = {name: c.label for name, c in chosen.items()}
-        curves.write_csv(folder / "tuning.csv", rows)
+        tables.write_csv(folder / "tuning.csv", rows)
         content = {"settings": settings, "chosen": labels}
         path.write_text(json.dumps(content, indent=1) + "\n")
     tuned = {
@@ -304,16 +303,16 @@ def _known_choices(path, settings):
 
 def _write(folder, name, rows, results):
     from lopt_tf.autoloss.starts import starts
-    from lopt_tf.evaluation import curves
+    from lopt_tf.reporting import tables
 
     single = [
         {"schedule": key, "setting": label, "start": seed, "test": float(x)}
         for key, (label, values) in results.items()
         for seed, x in zip(starts("test", len(values)), values)
     ]
-    curves.write_csv(folder / f"{name}.csv", single)
-    curves.write_csv(folder / f"{name}_summary.csv", rows)
-    command_line.say(curves.format_table(rows))
+    tables.write_csv(folder / f"{name}.csv", single)
+    tables.write_csv(folder / f"{name}_summary.csv", rows)
+    command_line.say(tables.format_table(rows))
     command_line.say(f"Results: {folder}/{name}_summary.csv, {name}.csv")
 
 

@@ -135,17 +135,11 @@ def evaluate(
     """
     import tensorflow as tf
 
-    from lopt_tf.evaluation import (
-        curves,
-        experiments,
-        plots,
-        report,
-        results,
-        study,
-    )
+    from lopt_tf.evaluation import experiments, results, study
+    from lopt_tf.reporting import figures, report, tables
 
     # Better now than after all the runs.
-    plots.check_available()
+    figures.check_available()
     module = experiments.find(experiment)
     settings = experiments.settings(experiment, preset, changes)
     learned, fingerprint = None, None
@@ -185,7 +179,7 @@ def evaluate(
         results.write(work.store.folder, outcome, about)
     finally:
         work.close()
-    command_line.say(curves.format_table(outcome.tables[0].rows))
+    command_line.say(tables.format_table(outcome.tables[0].rows))
     for table in outcome.tables:
         for row in table.rows:
             if row.get("at_edge") and row.get("chosen", True):
@@ -208,7 +202,7 @@ def _program():
             )
     command_line.set_compile_cache(FLAGS.compile_cache)
     command_line.set_threads(FLAGS.threads)
-    from lopt_tf.metatraining import compiled_programs
+    from lopt_tf import compilation
 
     try:
         evaluate(
@@ -220,7 +214,7 @@ def _program():
             _changes(),
             shlex.join(["python", "-m", "train_scripts.evaluate", *_given()]),
         )
-    except compiled_programs.NoRoomError as error:
+    except compilation.NoRoomError as error:
         # The same command goes on.
         raise command_line.Restart(str(error), ()) from error
 

@@ -333,9 +333,9 @@ def _program():
         _train_as_told()
     except RuntimeError as error:
         # Imported earlier, it would start TensorFlow before its settings.
-        from lopt_tf.metatraining import compiled_programs
+        from lopt_tf import compilation
 
-        if not isinstance(error, compiled_programs.NoRoomError):
+        if not isinstance(error, compilation.NoRoomError):
             raise
         if FLAGS.strategy in ("multi_worker", "parameter_server"):
             # The other processes would miss this one.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lopt_tf.evaluation import plots
+from lopt_tf.reporting import figures
 
 
 def plot_schedule(path, shares, actions, segment_length):
@@ -14,7 +14,9 @@ def plot_schedule(path, shares, actions, segment_length):
         actions: their names.
         segment_length: steps of a segment.
     """
-    figure, axis = plots.pyplot().subplots(figsize=(7, 4), layout="constrained")
+    figure, axis = figures.pyplot().subplots(
+        figsize=(7, 4), layout="constrained"
+    )
     steps = (np.arange(len(shares)) + 0.5) * segment_length
     for name, share in zip(actions, np.transpose(shares)):
         axis.plot(steps, share, label=name, marker="o", markersize=3)
@@ -26,12 +28,12 @@ def plot_schedule(path, shares, actions, segment_length):
     )
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
-    plots.save(figure, path)
+    figures.save(figure, path)
 
 
 def plot_training(path, history, result_name):
     """Rewards and results over episodes."""
-    figure, (axis, below) = plots.pyplot().subplots(
+    figure, (axis, below) = figures.pyplot().subplots(
         2, 1, figsize=(7, 6), sharex=True, layout="constrained"
     )
     episodes = [row["episodes"] for row in history]
@@ -57,7 +59,7 @@ def plot_training(path, history, result_name):
     below.set(xlabel="episodes", ylabel="final reward")
     for each in (axis, below):
         each.grid(alpha=0.25)
-    plots.save(figure, path)
+    figures.save(figure, path)
 
 
 def plot_results(path, results, result_name):
@@ -77,7 +79,7 @@ def plot_results(path, results, result_name):
         if abs(medians[name] - middle) < 0.3 * abs(middle)
     }
     height = 0.45 * len(shown) + 1.4
-    figure, axis = plots.pyplot().subplots(
+    figure, axis = figures.pyplot().subplots(
         figsize=(7, height), layout="constrained"
     )
     names = list(shown)[::-1]
@@ -93,4 +95,4 @@ def plot_results(path, results, result_name):
     note = f" (far off: {', '.join(left_out)})" if left_out else ""
     axis.set_xlabel(f"test {result_name}{note}")
     axis.grid(alpha=0.25, axis="x")
-    plots.save(figure, path)
+    figures.save(figure, path)

@@ -1,11 +1,10 @@
 """Loss curves, what they boil down to, and the files that hold them."""
 
-import csv
 import dataclasses
-import os
-import pathlib
 
 import numpy as np
+
+from lopt_tf.reporting import tables
 
 _WINDOW = 20
 
@@ -129,48 +128,21 @@ def _spread(values):
     return float(np.std(values)) if np.all(np.isfinite(values)) else np.inf
 
 
-def write_csv(path, rows):
-    """Writes dictionaries as a CSV file, whole or not at all.
-
-    Args:
-        path: the file.
-        rows: list of dictionaries; the first ones' columns come first.
-    """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    _write(path, columns, (row.values() for row in _filled(rows, columns)))
-
-
-def _filled(rows, columns):
-    return ({name: row.get(name, "") for name in columns} for row in rows)
-
-
 def write_curves(path, curves):
     """Writes every step of every run: problem, optimizer, ..., step, loss."""
-    columns = ("problem", "optimizer", "learning_rate", "seed", "step", "loss")
-    _write(
+    tables.write_csv(
         path,
-        columns,
-        (
-            (*c.identity.values(), step, f"{loss:.7g}")
+        [
+            {**c.identity, "step": step, "loss": f"{loss:.7g}"}
             for c in curves
             for step, loss in enumerate(c.all_losses, start=1)
-        ),
+        ],
     )
-
-
-def _write(path, columns, rows):
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def write_runs(path, curves):
     """Writes one row for every run: what it ended with."""
-    write_csv(
+    tables.write_csv(
         path,
         [
             {
@@ -182,22 +154,3 @@ def write_runs(path, curves):
             for c in curves
         ],
     )
-
-
-def format_table(rows):
-    """Rows as a plain text table."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_format(row.get(name, "")) for name in columns] for row in rows]
-    widths = [
-        max(len(line[i]) for line in [columns, *cells])
-        for i in range(len(columns))
-    ]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths))
-        for line in [columns, ["-" * width for width in widths], *cells]
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _format(value):
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

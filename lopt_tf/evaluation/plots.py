@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from lopt_tf.reporting import figures
+
 _COLORS = {
     "learned": "#c0392b",
     "hierarchical_rnn": "#641e16",
@@ -28,21 +30,6 @@ _TUNED = ("adam", "rmsprop", "momentum")
 _WINDOW = 20
 
 
-def check_available():
-    """Raises ImportError, with advice, if there is no matplotlib."""
-    _matplotlib()
-
-
-def _matplotlib():
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib: pip install 'lopt-tf[plots]'"
-        ) from error
-    return matplotlib
-
-
 def _colors(names):
     """{name: colour}."""
     names = list(dict.fromkeys(names))
@@ -51,30 +38,11 @@ def _colors(names):
     return {name: _COLORS.get(name) or free[name] for name in names}
 
 
-def pyplot():
-    """Matplotlib's `pyplot`, drawing into files.
-
-    Raises:
-        ImportError: without matplotlib; the message says how to install it.
-    """
-    _matplotlib().use("Agg")
-    import matplotlib.pyplot
-
-    return matplotlib.pyplot
-
-
-def save(figure, path):
-    """Writes a figure as a PNG file, and closes it."""
-    # Without the version of the program the same plot is the same file.
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    pyplot().close(figure)
-
-
 def _panels(count, width=5.2, height=3.8, columns=3):
     """(figure, axes) with that many panels."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure, axes = pyplot().subplots(
+    figure, axes = figures.pyplot().subplots(
         rows,
         columns,
         figsize=(max(6, width * columns), height * rows),
@@ -109,7 +77,7 @@ def plot_curves(path, results, title, log_steps=False, window=_WINDOW):
             axis.set_xscale("log")
         axis.legend(fontsize=7.5, frameon=False)
     figure.suptitle(title)
-    save(figure, path)
+    figures.save(figure, path)
 
 
 def _curve_panel(axis, curves, window):
@@ -195,7 +163,9 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
     optimizers = list(colors)
     spread = 0.7 / len(optimizers)
     height = 1.4 + len(problems) * max(0.3, 0.16 * len(optimizers))
-    figure, axis = pyplot().subplots(figsize=(9, height), layout="constrained")
+    figure, axis = figures.pyplot().subplots(
+        figsize=(9, height), layout="constrained"
+    )
     for number, optimizer in enumerate(optimizers):
         own = [row for row in rows if row["optimizer"] == optimizer]
         x = np.array([row["speedup"] for row in own])
@@ -235,7 +205,7 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
         bbox_to_anchor=(0, 1),
     )
     figure.suptitle(title)
-    save(figure, path)
+    figures.save(figure, path)
 
 
 def plot_rates(path, rows, title):
@@ -272,7 +242,7 @@ def plot_rates(path, rows, title):
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8, frameon=False)
     figure.suptitle(title)
-    save(figure, path)
+    figures.save(figure, path)
 
 
 def _finite(values):
@@ -290,7 +260,9 @@ def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
         dashed: lines to draw dashed and grey.
         ticks: where the axes have their ticks, (on x, on y).
     """
-    figure, axis = pyplot().subplots(figsize=(8, 5), layout="constrained")
+    figure, axis = figures.pyplot().subplots(
+        figsize=(8, 5), layout="constrained"
+    )
     for label, points in lines.items():
         axis.loglog(*zip(*points), marker="o", markersize=4, label=label)
     for label, points in (dashed or {}).items():
@@ -304,4 +276,4 @@ def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, frameon=False)
-    save(figure, path)
+    figures.save(figure, path)

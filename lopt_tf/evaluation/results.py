@@ -5,7 +5,8 @@ import pathlib
 
 import numpy as np
 
-from lopt_tf.evaluation import curves, plots, report, speedup
+from lopt_tf.evaluation import curves, plots, speedup
+from lopt_tf.reporting import report, tables
 
 
 @dataclasses.dataclass
@@ -255,9 +256,9 @@ def write(folder, outcome, about):
         curves.write_curves(folder / "curves.csv", outcome.curves)
         curves.write_runs(folder / "runs.csv", outcome.curves)
     for table in outcome.tables:
-        curves.write_csv(folder / f"{table.stem}.csv", table.rows)
+        tables.write_csv(folder / f"{table.stem}.csv", table.rows)
     if "timings" not in [table.stem for table in outcome.tables]:
-        curves.write_csv(folder / "timings.csv", outcome.timings)
+        tables.write_csv(folder / "timings.csv", outcome.timings)
     for plot in outcome.plots:
         plot.draw(folder / f"{plot.stem}.png")
     report.write(folder / "report.html", folder, outcome, about)

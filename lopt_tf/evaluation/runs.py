@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf.metatraining import compiled_programs, unroll
+from lopt_tf import compilation
+from lopt_tf.metatraining import unroll
 
 _SEGMENT = 50
 
@@ -22,7 +23,7 @@ class Lanes:
     """
 
     def __init__(self, problem, rule, count):
-        compiled_programs.check_room()
+        compilation.check_room()
         self.problem = problem
         self.rule = rule
         self.count = count

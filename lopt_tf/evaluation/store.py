@@ -1,12 +1,10 @@
 """A folder that remembers finished work, so that nothing is done twice."""
 
-import fcntl
 import hashlib
 import json
-import os
 import pathlib
 
-from lopt_tf import checkpointing
+from lopt_tf import checkpointing, folders
 
 _KIND = "lopt_tf.evaluation"
 _SETTINGS = "settings.json"
@@ -29,7 +27,7 @@ class Store:
     def __init__(self, folder, settings):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.folder)
+        self._lock = folders.lock(self.folder)
         self.settings = json.loads(json.dumps(settings))
         self._digest = _digest(self.settings)
         try:
@@ -51,7 +49,7 @@ class Store:
         """
         if not self._settings_path.exists():
             text = json.dumps(self.settings, indent=1) + "\n"
-            write_text(self._settings_path, text)
+            folders.write_text(self._settings_path, text)
 
     def has(self, name):
         """Whether that piece is finished."""
@@ -100,26 +98,6 @@ class Store:
     def close(self):
         """Lets others work in the folder."""
         self._lock.close()
-
-
-def write_text(path, text):
-    """Writes a text file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def _locked(folder):
-    file = open(folder / ".lock", "w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise ValueError(
-            f"Another process is working in {folder}. Wait for it, or name "
-            "another folder."
-        ) from None
-    return file
 
 
 def _digest(settings):

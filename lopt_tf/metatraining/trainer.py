@@ -7,13 +7,12 @@ import inspect
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import checkpointing, distribution
+from lopt_tf import checkpointing, compilation, distribution
+from lopt_tf.metatraining import curriculum as curriculum_lib
 from lopt_tf.metatraining import (
-    compiled_programs,
     estimators,
     meta_optimizers,
 )
-from lopt_tf.metatraining import curriculum as curriculum_lib
 
 _MOST_IN_A_ROW = 100
 
@@ -75,7 +74,7 @@ class Trainer:
         self._tasks = []
         self._estimators = {}
         self._skipped_in_a_row = 0
-        self._apply = distribution.compiled(self._meta_update)
+        self._apply = compilation.compiled(self._meta_update)
 
     def describe(self):
         """One line: on what the training runs."""
@@ -215,7 +214,7 @@ class Trainer:
     def _estimator(self, name):
         """The estimator of a problem, with its compiled functions."""
         if name not in self._estimators:
-            compiled_programs.check_room()
+            compilation.check_room()
             self._estimators[name] = self.options.new_estimator(
                 self.problems[name], self.rule, self.replicas
             )
@@ -287,7 +286,7 @@ class Trainer:
             "options": {**defaults, **saved["options"]},
             "rule": {**_defaults(self.rule), **saved["rule"]},
         }
-        _check_same_settings(saved, self.settings())
+        checkpointing.check_settings(saved, self.settings())
         self.weights = tf.constant(arrays["weights"])
         self.slots = {
             name: tf.constant(arrays[f"slots/{name}"]) for name in self.slots
@@ -345,19 +344,3 @@ def _defaults(rule):
         if name in arguments
         and arguments[name].default is not inspect.Parameter.empty
     }
-
-
-def _check_same_settings(saved, given):
-    different = [
-        f"{part}.{key}: saved {saved[part].get(key)!r}, "
-        f"given {given[part].get(key)!r}"
-        for part in given
-        for key in sorted({*saved[part], *given[part]})
-        if saved[part].get(key) != given[part].get(key)
-    ]
-    if different:
-        raise checkpointing.CheckpointError(
-            "The checkpoint was made with other settings: "
-            f"{'; '.join(different)}. Resume with the saved ones, or start "
-            "anew in another folder."
-        )

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import distribution
-from lopt_tf.metatraining import compiled_programs, trainer, unroll
+from lopt_tf import compilation, distribution
 from lopt_tf.metatraining import objective as objective_lib
+from lopt_tf.metatraining import trainer, unroll
 
 # What blows up counts as this multiple of its start, as with "pes".
 _MULTIPLIER = 1e6
@@ -71,7 +71,7 @@ class Validation:
     def _inputs(self, name, rule):
         # A compiled unroll belongs to one rule.
         if (name, rule) not in self._prepared:
-            compiled_programs.check_room()
+            compilation.check_room()
             unroller = unroll.Unroller(
                 self.problems[name],
                 rule,

@@ -149,6 +149,16 @@ class HierarchicalRNNRule(update_rule.UpdateRule):
         }
 
     @property
+    def attends(self):
+        """Whether gradients are taken at a point of the rule's choice."""
+        return self.use_attention
+
+    def has_started(self, state):
+        # Any step makes every mean square positive.
+        mean_squares = ops.convert_to_tensor(state["mean_squares"])
+        return ops.reshape(mean_squares, (-1,))[0] != 0
+
+    @property
     def learns_input_decay(self):
         """Whether the time scale of the momentum is read out of the RNN."""
         return (

@@ -200,7 +200,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             tensor_uniforms.append(rng.random((1,) * len(shape), "float32"))
             params.append(
                 ops.convert_to_numpy(variable).astype("float32")
-                if self._attends
+                if self._rule.attends
                 else np.zeros(shape, "float32")
             )
         state = self._rule.init_state(
@@ -209,10 +209,6 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             self._rule.draw_log_learning_rates(uniforms, tensor_uniforms),
         )
         return {n: ops.convert_to_numpy(value) for n, value in state.items()}
-
-    @property
-    def _attends(self):
-        return getattr(self._rule, "use_attention", False)
 
     # The update.
 
@@ -312,7 +308,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     @property
     def _counters(self):
-        attention = [self._holds_true] if self._attends else []
+        attention = [self._holds_true] if self._rule.attends else []
         return [self._skipped, self._iterations, *attention]
 
     def _assign(self, values, present, params, state, counters):
@@ -368,14 +364,14 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         # A NaN must not reach the unselected branch's arithmetic either.
         grads = [ops.where(fine, g, ops.zeros_like(g)) for g in grads]
         old = [ops.cast(p, "float32") for p in params]
-        if self._attends:
+        if self._rule.attends:
             true = _true_parameters(old_state, old)
             old_state = {**old_state, "true_parameters": true}
         decayed, new_state = self._decayed(old, old_state, learning_rate)
         new, new_state = self._rule.step(
             weights, new_state, decayed, grads, learning_rate
         )
-        if len(present) < len(params) and self._attends:
+        if len(present) < len(params) and self._rule.attends:
             new_state = self._keep_absent(old_state, new_state, present, params)
         new = [
             ops.cast(ops.where(fine, n, o), p.dtype)
@@ -395,7 +391,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             1 - self.weight_decay * learning_rate * self._use_weight_decay(v)
             for v in self._trainable_variables
         ]
-        if not self._attends:
+        if not self._rule.attends:
             return [p * share for p, share in zip(params, shares)], state
         layout = update_rule.choose_layout(params)
         true = layout.unpack(state["true_parameters"])
@@ -422,7 +418,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         taken (paper, section 3.3).
         """
         values = [v.value for v in self._trainable_variables]
-        if not self._attends:
+        if not self._rule.attends:
             return values
         state = dict(zip(self._state_names, self._state_variables))
         values = [ops.cast(value, "float32") for value in values]
@@ -432,7 +428,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     @property
     def _holds_attended_point(self):
         """Whether the variables do; None if there is no such point yet."""
-        if not self._attends or not self.built:
+        if not self._rule.attends or not self.built:
             return None
         state = dict(zip(self._state_names, self._state_variables))
         if ops.convert_to_numpy(_no_step_yet(state)):
@@ -462,7 +458,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             variable.assign(ops.cast(value, variable.dtype))
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        if self.use_ema and self._attends:
+        if self.use_ema and self._rule.attends:
             trainable_variables = [
                 ops.cast(value, variable.dtype)
                 for value, variable in zip(
@@ -473,7 +469,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         """At the end of fit: the model holds the true parameters."""
-        if self._attends:
+        if self._rule.attends:
             if not self._validates_true_parameters:
                 self._validates_true_parameters = True
                 warnings.warn(

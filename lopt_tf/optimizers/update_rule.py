@@ -30,10 +30,13 @@ class UpdateRule:
         name: identifies the rule in files and on command lines.
         before_training: what updates are like before meta-training.
         adjustable: settings that trained weights may also be used with.
+        attends: whether gradients are taken at a point of the rule's choice
+            (then the state holds the true parameters, see `step`).
     """
 
     name = None
     adjustable = ()
+    attends = False
     before_training = "its updates are random"
 
     def init_weights(self, seed):
@@ -100,9 +103,16 @@ class UpdateRule:
         moved = true - learning_rate * steps
         return attended, {**state, "true_parameters": moved}
 
+    def has_started(self, state):
+        """Whether a step was taken since `init_state`: a boolean tensor.
+
+        Rules that attend implement it.
+        """
+        raise NotImplementedError
+
     def true_parameters(self, weights, state, params):
         """The parameters to evaluate: `params`, unless attention moved them."""
-        if "true_parameters" not in state:
+        if not self.attends:
             return params
         layout = choose_layout(params, batch_rank(weights))
         return layout.unpack(state["true_parameters"])

@@ -129,12 +129,12 @@ def _matrix_vector_floor(n, instances, repetitions):
     """
     import tensorflow as tf
 
-    from lopt_tf import distribution
+    from lopt_tf import compilation
 
     w = tf.random.stateless_normal((instances, n, n), (0, 1)) / n**0.5
     x = tf.random.stateless_normal((instances, n, 1), (0, 2))
 
-    @distribution.compiled
+    @compilation.compiled
     def products(w, x):
         def body(i, x):
             if instances == 1:

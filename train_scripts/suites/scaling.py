@@ -36,7 +36,7 @@ def _step(n, t, k, repetitions):
     """Nanoseconds per parameter and instance of one update, forward."""
     import tensorflow as tf
 
-    from lopt_tf import distribution
+    from lopt_tf import compilation
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
     rule = HierarchicalRNNRule()
@@ -52,7 +52,7 @@ def _step(n, t, k, repetitions):
     )
     log_lrs = [tf.zeros_like(p) - 5.0 for p in params]
 
-    @distribution.compiled
+    @compilation.compiled
     def steps(weights, params, state):
         def body(i, params, state):
             return i + 1, *rule.step(weights, state, params, grads)

@@ -1,6 +1,7 @@
 """Trained meta-parameters as files: arrays, JSON and a format version."""
 
 import pathlib
+import typing
 
 from lopt_tf import checkpointing
 
@@ -93,3 +94,38 @@ def find(path_or_name, rule_name=None):
     if as_path.suffix or len(as_path.parts) > 1:
         raise checkpointing.CheckpointError(f"There is no file {as_path}.")
     return path(str(path_or_name)), str(path_or_name)
+
+
+class TrainedRule(typing.NamedTuple):
+    """An update rule with its trained weights.
+
+    Attributes:
+        rule: the `UpdateRule`.
+        weights: {name: array [out, in]}.
+        name: the name of shipped weights, or None.
+        path: the file that they come from.
+    """
+
+    rule: object
+    weights: dict
+    name: str | None
+    path: pathlib.Path
+
+
+def load_rule(path_or_name=None, rule_name=None):
+    """The `TrainedRule` of a file, a folder of a meta-training, or a name.
+
+    Args:
+        path_or_name: the path or name; None for the default ones that ship.
+        rule_name: the kind of optimizer that is wanted; None for any.
+
+    Raises:
+        ValueError: if the file is missing, damaged or of another kind, or
+            the name is unknown.
+    """
+    # Not at the top: the registry knows optimizers that load their weights.
+    from lopt_tf.optimizers import registry
+
+    file, name = find(path_or_name, rule_name)
+    kind, config, weights = load(file, rule_name)
+    return TrainedRule(registry.rule(kind, **config), weights, name, file)

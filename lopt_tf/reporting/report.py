@@ -5,7 +5,7 @@ import dataclasses
 import html
 import math
 
-from lopt_tf.evaluation import store
+from lopt_tf import folders
 
 _STYLE = """
 :root { --ink: #1f2933; --soft: #616e7c; --line: #e4e7eb; --tint: #f5f7fa;
@@ -84,7 +84,7 @@ def write(path, folder, outcome, about):
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"{''.join(parts)}</main>\n</body>\n</html>\n"
     )
-    store.write_text(path, page)
+    folders.write_text(path, page)
 
 
 def _header(about):

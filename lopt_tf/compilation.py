@@ -1,4 +1,4 @@
-"""How many more compiled programs this process can hold.
+"""XLA: compiled functions, and how many more of them a process can hold.
 
 XLA maps every compiled kernel into memory by itself: about a thousand maps
 for the backward pass of one problem. Linux kills a process that passes
@@ -6,6 +6,8 @@ for the backward pass of one problem. Linux kills a process that passes
 """
 
 import pathlib
+
+import tensorflow as tf
 
 _LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
 _MAPS = pathlib.Path("/proc/self/maps")
@@ -15,6 +17,11 @@ _NEEDED = 6000
 
 class NoRoomError(RuntimeError):
     """This process cannot compile programs for one more problem."""
+
+
+def compiled(function):
+    """An XLA-compiled function; its Python runs as written, once."""
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 def maps_left():

@@ -1,0 +1,1 @@
+"""Tables, figures and HTML pages, for whoever has results to show."""

@@ -1,0 +1,35 @@
+"""PNG figures through matplotlib, which is an extra of the package."""
+
+
+def check_available():
+    """Raises ImportError, with advice, if there is no matplotlib."""
+    _matplotlib()
+
+
+def _matplotlib():
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "Plots need matplotlib: pip install 'lopt-tf[plots]'"
+        ) from error
+    return matplotlib
+
+
+def pyplot():
+    """Matplotlib's `pyplot`, drawing into files.
+
+    Raises:
+        ImportError: without matplotlib; the message says how to install it.
+    """
+    _matplotlib().use("Agg")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
+
+
+def save(figure, path):
+    """Writes a figure as a PNG file, and closes it."""
+    # Without the version of the program the same plot is the same file.
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    pyplot().close(figure)
