@@ -1,0 +1,336 @@
+"""The shell of a long run: folder, checkpoints, scalars, progress, resume."""
+
+import json
+import pathlib
+import time
+from typing import NamedTuple
+
+from lopt_tf import checkpointing, folders, scalars
+
+_SPEAK_EVERY_S = 10.0
+
+
+class Trainer:
+    """What a `LongRun` runs: a state, and the step that changes it.
+
+    Attributes:
+        what: the kind of run, for errors. Defaults to "a training".
+        unit: plural noun of what `work` counts. Defaults to "steps".
+        say: function of one line of text, for what `status` does not tell.
+            Silent until a `LongRun` sets it.
+    """
+
+    what = "a training"
+    unit = "steps"
+
+    @property
+    def step_number(self):
+        """The number of steps done."""
+        raise NotImplementedError
+
+    @property
+    def num_steps(self):
+        """The number of steps after which the run ends."""
+        raise NotImplementedError
+
+    def step(self):
+        """One step: {name: scalar}, with None for what is not known.
+
+        It happens whole or not at all: if it raises anything, an interrupt
+        too, the state is as it was before. So the state may be saved then.
+        """
+        raise NotImplementedError
+
+    def measure(self):
+        """Scalars of what is due after the steps done, such as a validation.
+
+        It is called after each step and when a run resumes, since an
+        interrupt may have come before it; {} if there is nothing to do.
+        """
+        return {}
+
+    def snapshot(self):
+        """({name: array}, JSON-ready dictionary) to resume from exactly.
+
+        Several workers call it together.
+        """
+        raise NotImplementedError
+
+    def restore(self, arrays, metadata):
+        """Resumes from a snapshot; its settings have been compared."""
+        raise NotImplementedError
+
+    def settings(self):
+        """What a resumed run must share: {part: {name: value}}."""
+        raise NotImplementedError
+
+    def default_settings(self):
+        """What counts where an older checkpoint has no value."""
+        return {}
+
+    def products(self):
+        """{file name: function that writes it, given its path}.
+
+        A file must be written whole or not at all.
+        """
+        return {}
+
+    def describe(self):
+        """Lines to begin with: what runs, on what."""
+        return []
+
+    def status(self, rows):
+        """The text of a line of progress.
+
+        Args:
+            rows: what `step` returned since the line before; at least one.
+        """
+        raise NotImplementedError
+
+    def work(self):
+        """How much was done, to tell the speed: a number of `unit`."""
+        return self.step_number
+
+    def scalar_step(self):
+        """Where TensorBoard shows the scalars of the present step."""
+        return self.step_number
+
+    def num_compilations(self):
+        """Programs compiled so far; only its changes matter."""
+        return 0
+
+    def say(self, line):
+        """Reports a line of text; see the class."""
+
+
+class _Alone:
+    """The only worker."""
+
+    num_workers = 1
+    is_chief = True
+
+    def agree(self, flags):
+        return list(flags)
+
+
+class LongRun:
+    """Runs a trainer in a folder, from which it can resume at any time.
+
+    The folder gets "checkpoints", "tensorboard" and the trainer's products.
+    One process (of a cluster: the chief) works in it at a time. A run that
+    ends before its first step leaves nothing in it.
+
+    Whatever ends a run, the state is whole, because a step is. So it is
+    saved, after failures too: one step more than a checkpoint is never worse
+    than the checkpoint. Files are replaced whole, the checkpoint last; if
+    saving fails or is interrupted, the checkpoint before stays.
+
+    Args:
+        trainer: a `Trainer`.
+        kind: what the checkpoints are; see `checkpointing.save`.
+        output_dir: the folder; None writes nothing.
+        report: a function of one line of text; None is silent.
+        every_s: seconds between checkpoints.
+        stop: a function that tells whether to save and stop after the
+            present step. Several workers stop together.
+        replicas: has `num_workers`, `is_chief` and `agree`, if the program
+            runs in several processes.
+    """
+
+    def __init__(
+        self,
+        trainer,
+        kind,
+        output_dir=None,
+        report=None,
+        every_s=60.0,
+        stop=None,
+        replicas=None,
+    ):
+        self._trainer = trainer
+        self._replicas = replicas or _Alone()
+        self._every_s = every_s
+        self._stop = stop or (lambda: False)
+        self._folder = pathlib.Path(output_dir) if output_dir else None
+        self._checkpoints = checkpointing.Checkpoints(
+            self._folder and self._folder / "checkpoints", kind
+        )
+        # All workers take part in a snapshot, one of them writes.
+        self._writes = bool(self._folder) and self._replicas.is_chief
+        self._scalars = scalars.Scalars(
+            self._folder / "tensorboard" if self._writes else None
+        )
+        if report and self._replicas.is_chief:
+            trainer.say = report
+
+    def run(self, resume=False):
+        """Runs to the end, and saves.
+
+        Args:
+            resume: resume from the folder's newest checkpoint.
+
+        Raises:
+            CheckpointError: if there is nothing to resume, the checkpoint is
+                damaged or of other settings, or (without `resume`) the
+                folder already holds checkpoints.
+            ValueError: if another process works in the folder, or `resume`
+                lacks one.
+            KeyboardInterrupt: if interrupted or after `stop`; what was done
+                is saved.
+        """
+        if resume and not self._folder:
+            raise ValueError("`resume` needs `output_dir`.")
+        with folders.claimed(self._folder if self._writes else None):
+            if resume:
+                self._restore()
+            else:
+                self._checkpoints.check_unused(self._folder, self._trainer.what)
+            for line in self._trainer.describe():
+                self._trainer.say(line)
+            self._run()
+
+    def _restore(self):
+        arrays, metadata = self._checkpoints.load_latest()
+        trainer, saved = self._trainer, metadata["settings"]
+        # An option that is newer than the checkpoint was at its default.
+        defaults = _json_ready(trainer.default_settings())
+        given = _json_ready(trainer.settings())
+        saved = {
+            part: {**defaults.get(part, {}), **saved.get(part, {})}
+            for part in given
+        }
+        checkpointing.check_settings(saved, given)
+        trainer.restore(arrays, metadata)
+
+    def _run(self):
+        trainer = self._trainer
+        progress = _Progress(trainer)
+        self._saved_step = trainer.step_number
+        self._saved_at = time.monotonic()
+        stopped = False
+        try:
+            self._measure()
+            while trainer.step_number < trainer.num_steps and not stopped:
+                row = trainer.step()
+                progress.add(row)
+                self._log(row)
+                self._measure()
+                stopped = self._save_or_stop()
+            self._save()
+        except BaseException as error:
+            self._save_after(error)
+            raise
+        finally:
+            progress.close()
+        if stopped:
+            raise KeyboardInterrupt
+
+    def _log(self, values):
+        known = {name: x for name, x in values.items() if x is not None}
+        self._scalars.write(self._trainer.scalar_step(), known)
+
+    def _measure(self):
+        values = self._trainer.measure()
+        if values:
+            self._log(values)
+
+    def _save_or_stop(self):
+        """Saves if it is time to; whether to stop. All workers agree."""
+        late = time.monotonic() - self._saved_at > self._every_s
+        save, stop = self._replicas.agree([late, self._stop()])
+        if save and not stop:
+            self._save()
+        return stop
+
+    def _save(self):
+        if not self._folder:
+            return
+        trainer = self._trainer
+        arrays, metadata = trainer.snapshot()
+        if self._writes:
+            for name, write in trainer.products().items():
+                write(self._folder / name)
+            # Last: a run that resumes from it finds what belongs to it.
+            settings = _json_ready(trainer.settings())
+            self._checkpoints.save(
+                trainer.step_number, arrays, {**metadata, "settings": settings}
+            )
+            self._scalars.flush()
+        self._saved_step = trainer.step_number
+        self._saved_at = time.monotonic()
+
+    def _save_after(self, error):
+        """Saves what was done before an interrupt or a failure."""
+        # A snapshot of several workers needs all of them.
+        has_news = self._trainer.step_number != self._saved_step
+        if self._replicas.num_workers > 1 or not has_news:
+            return
+        try:
+            self._save()
+        except Exception as failure:
+            error.add_note(f"Saving failed, too: {failure}")
+
+
+class _Pace(NamedTuple):
+    """How much was done in how many seconds."""
+
+    steps: int = 0
+    work: int = 0
+    seconds: float = 0.0
+
+    def plus(self, other):
+        return _Pace(*map(sum, zip(self, other)))
+
+
+class _Progress:
+    """A line every few seconds: what is done, how fast, how long yet.
+
+    The first step and others that compile programs are left out of the
+    speed, as soon as there are steps that do not.
+    """
+
+    def __init__(self, trainer):
+        self._trainer = trainer
+        self._rows = []
+        self._all = self._without_compilation = _Pace()
+        self._spoke = time.monotonic()
+        self._mark()
+
+    def _mark(self):
+        self._time = time.monotonic()
+        self._work = self._trainer.work()
+        self._compilations = self._trainer.num_compilations()
+
+    def add(self, row):
+        """Notes a step, and says a line if it is time to."""
+        before = self._work, self._time, self._compilations
+        self._mark()
+        pace = _Pace(1, self._work - before[0], self._time - before[1])
+        if self._all.steps and self._compilations == before[2]:
+            self._without_compilation = self._without_compilation.plus(pace)
+        self._all = self._all.plus(pace)
+        self._rows.append(row)
+        if self._time - self._spoke > _SPEAK_EVERY_S:
+            self._say()
+
+    def close(self):
+        """Says what was not said yet."""
+        if self._rows:
+            self._say()
+
+    def _say(self):
+        trainer, rows = self._trainer, self._rows
+        self._rows, self._spoke = [], time.monotonic()
+        usual = self._without_compilation
+        pace = usual if usual.steps else self._all
+        speed = pace.work / max(pace.seconds, 1e-9)
+        left = trainer.num_steps - trainer.step_number
+        trainer.say(
+            f"{trainer.status(rows)}  {speed:,.0f} {trainer.unit}/s  "
+            f"{left * pace.seconds / pace.steps / 60:.1f} min left"
+        )
+
+
+def _json_ready(settings):
+    """Settings as a checkpoint holds them."""
+    return json.loads(json.dumps(settings))
