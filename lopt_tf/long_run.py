@@ -5,7 +5,7 @@ import pathlib
 import time
 from typing import NamedTuple
 
-from lopt_tf import checkpointing, folders, scalars
+from lopt_tf import checkpointing, compilation, folders, scalars
 
 _SPEAK_EVERY_S = 10.0
 
@@ -261,8 +261,10 @@ class LongRun:
 
     def _save_after(self, error):
         """Saves what was done before an interrupt or a failure."""
-        # A snapshot of several workers needs all of them.
         has_news = self._trainer.step_number != self._saved_step
+        # A new process will resume, from the start if need be.
+        has_news |= isinstance(error, compilation.NoRoomError)
+        # A snapshot of several workers needs all of them.
         if self._replicas.num_workers > 1 or not has_news:
             return
         try:

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from lopt_tf import distribution, metatraining
-from lopt_tf.metatraining import estimators, trainer
+from lopt_tf.metatraining import estimators, loop, replicas, trainer
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
 from problems.classifiers import FullyConnected
@@ -39,7 +39,7 @@ def _estimates(problem, kind, strategy, config=None):
         estimator=kind, instances=4, segment_length=3
     )
     estimator = options.new_estimator(
-        problem, rule, distribution.Replicas(strategy)
+        problem, rule, replicas.Replicas(strategy)
     )
     weights = rule.init_weights(1)
     vector = estimators.WeightVector(weights)
@@ -226,11 +226,11 @@ def test_asynchronous_workers():
 
 
 def test_trainers_of_strategies():
-    made = metatraining.parameter_server.new_trainer(
+    made = loop.new_trainer(
         corpus.select(["bowl_problems.0"]),
         HierarchicalRNNRule(level_sizes=(3,)),
         _options(),
         None,
-        distribution.Replicas(),
+        replicas.Replicas(),
     )
     assert type(made) is trainer.Trainer

@@ -1,6 +1,8 @@
 """Meta-training: learns, can be stopped at any moment, resumes exactly."""
 
 import dataclasses
+import pathlib
+import shutil
 
 import influence_balancing
 import numpy as np
@@ -14,6 +16,7 @@ from problems import corpus
 from problems.quadratic import Quadratic
 
 NAMES = ["norm_problems.1", "bowl_problems.0"]
+DATA = pathlib.Path(__file__).parent / "data" / "first_release"
 
 
 def _options(**kwargs):
@@ -43,6 +46,13 @@ def _assert_same(ours, expected):
     assert set(ours) == set(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(ours[name], array, err_msg=name)
+
+
+class Broken(Quadratic):
+    """A quadratic whose objective is never finite."""
+
+    def loss(self, params, constants, batch=None):
+        return super().loss(params, constants, batch) * np.nan
 
 
 class _Stopper:
@@ -92,6 +102,33 @@ def test_an_update_happens_whole_or_not_at_all(tmp_path, monkeypatch):
     _assert_same(resumed, _train(_options()))
 
 
+def test_a_training_of_the_first_release_resumes_exactly(tmp_path):
+    """As it did then: stopped after 7 of 12 meta-updates."""
+    folder = tmp_path / "run"
+    shutil.copytree(DATA / "metatraining", folder)
+    expected = np.load(folder / "resumed.npz")
+    best = (folder / "best.npz").read_bytes()
+
+    def validate(rule, weights):
+        return {"held_out.0": float(sum(np.sum(w) for w in weights.values()))}
+
+    weights = metatraining.train(
+        corpus.select([*NAMES, "softmax_2_class_problems_noisy.0"]),
+        _rule(),
+        _options(meta_updates=12, parallel_tasks=3),
+        output_dir=folder,
+        resume=True,
+        validate=validate,
+        eval_every=3,
+    )
+    for name, array in weights.items():
+        np.testing.assert_allclose(
+            array, expected[name], rtol=1e-5, atol=1e-7, err_msg=name
+        )
+    # Validations were worse than the best before.
+    assert (folder / "best.npz").read_bytes() == best
+
+
 def test_training_repeats_with_its_seed():
     _assert_same(_train(_options()), _train(_options()))
     other = _train(_options(seed=1))
@@ -121,9 +158,9 @@ def test_training_learns():
 
     class Recorder(trainer.Trainer):
         def step(self):
-            outcome = super().step()
-            losses.append(outcome[1].meta_loss)
-            return outcome
+            row = super().step()
+            losses.append(row["meta_loss/all"])
+            return row
 
     options = _options(
         meta_updates=300,
@@ -135,6 +172,12 @@ def test_training_learns():
     while run.update < options.meta_updates:
         run.step()
     assert np.mean(losses[-50:]) < np.mean(losses[:50]) - 0.15
+
+
+def test_public_names_are_listed():
+    public = set(metatraining.__all__)
+    assert {"train", "TrainingOptions", "Validation"} <= public
+    assert public <= set(dir(metatraining))
 
 
 def test_output_folder(tmp_path):
@@ -154,6 +197,33 @@ def test_output_folder(tmp_path):
     assert "meta_loss/all" in tags
     assert any(tag.startswith("meta_loss_of_problem/") for tag in tags)
     assert len(tags & {f"meta_loss/{n.split('.')[0]}" for n in NAMES}) >= 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, FloatingPointError])
+def test_a_start_that_fails_leaves_nothing(error, tmp_path, monkeypatch):
+    def step(self):
+        raise error("at once")
+
+    monkeypatch.setattr(trainer.Trainer, "step", step)
+    with pytest.raises(error):
+        _train(_options(), tmp_path / "run")
+    with pytest.raises(ValueError, match="no checkpoint .* to resume"):
+        _train(_options(), tmp_path / "run", resume=True)
+    assert not any(tmp_path.iterdir())
+
+
+def test_resuming_after_hopeless_updates_counts_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_MOST_IN_A_ROW", 3)
+    kwargs = {"output_dir": tmp_path}
+    for last in (2, 4):
+        with pytest.raises(FloatingPointError, match="last 3 meta-gradients"):
+            metatraining.train(
+                {"broken": Broken(2)}, _rule(), _options(), **kwargs
+            )
+        assert (
+            tmp_path / "checkpoints" / f"checkpoint-{last:08d}.npz"
+        ).exists()
+        kwargs["resume"] = True
 
 
 def test_nothing_to_resume(tmp_path):
@@ -232,10 +302,6 @@ def test_negative_objectives_are_refused():
 
 
 def test_hopeless_training_ends_with_one_error(tmp_path):
-    class Broken(Quadratic):
-        def loss(self, params, constants, batch=None):
-            return super().loss(params, constants, batch) * np.nan
-
     with pytest.raises(FloatingPointError, match="last 100 meta-gradients"):
         metatraining.train(
             {"broken": Broken(2)},
@@ -437,10 +503,6 @@ def test_interrupted_validation_is_made_up_for(tmp_path):
 
 @pytest.mark.parametrize("estimator", ["bptt", "es", "pes"])
 def test_a_problem_that_blows_up_is_skipped_and_reported(estimator, tmp_path):
-    class Broken(Quadratic):
-        def loss(self, params, constants, batch=None):
-            return super().loss(params, constants, batch) * np.nan
-
     lines = []
 
     def train(problems, updates):

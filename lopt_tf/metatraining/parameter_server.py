@@ -12,17 +12,8 @@ import threading
 
 import tensorflow as tf
 
-from lopt_tf import distribution
+from lopt_tf.metatraining import replicas as replicas_lib
 from lopt_tf.metatraining import trainer as trainer_lib
-
-
-def new_trainer(problems, rule, options, weights, replicas):
-    """The `Trainer` for a strategy."""
-    asynchronous = isinstance(
-        replicas.strategy, tf.distribute.ParameterServerStrategy
-    )
-    made = AsynchronousTrainer if asynchronous else trainer_lib.Trainer
-    return made(problems, rule, options, weights, replicas)
 
 
 class AsynchronousTrainer(trainer_lib.Trainer):
@@ -34,13 +25,13 @@ class AsynchronousTrainer(trainer_lib.Trainer):
     exactly. The work of a lost worker goes to another one.
     """
 
-    def __init__(self, problems, rule, options, weights=None, replicas=None):
+    def __init__(self, problems, rule, options, weights, replicas, best=None):
         strategy = replicas.strategy
         # Within a worker there is one replica.
-        local = distribution.Replicas(tf.distribute.get_strategy())
+        local = replicas_lib.Replicas(count=1)
         devices = tf.config.list_logical_devices("CPU")
         self.num_workers = sum("/job:worker/" in d.name for d in devices)
-        super().__init__(problems, rule, options, weights, local)
+        super().__init__(problems, rule, options, weights, local, best)
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(
             strategy
         )
@@ -53,17 +44,16 @@ class AsynchronousTrainer(trainer_lib.Trainer):
             self._num_tasks, "fetch"
         )
 
-    def describe(self):
-        """One line: on what the training runs."""
+    def _devices(self):
         return f"{self.num_workers} asynchronous workers"
 
     @contextlib.contextmanager
-    def watch(self, report):
+    def watch(self):
         """Reports workers that are lost or back while the block runs."""
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         addresses = resolver.cluster_spec().as_dict()["worker"]
         ended = threading.Event()
-        arguments = (dict(enumerate(addresses)), report, ended)
+        arguments = (dict(enumerate(addresses)), self.say, ended)
         # A daemon: the coordinator may wait for workers for ever.
         threading.Thread(target=_watch, args=arguments, daemon=True).start()
         try:

@@ -2,17 +2,17 @@
 
 import contextlib
 import dataclasses
-import inspect
+import functools
 
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import checkpointing, compilation, distribution
+from lopt_tf import compilation, long_run
 from lopt_tf.metatraining import curriculum as curriculum_lib
-from lopt_tf.metatraining import (
-    estimators,
-    meta_optimizers,
-)
+from lopt_tf.metatraining import estimators, meta_optimizers, validation
+from lopt_tf.metatraining import objective as objective_lib
+from lopt_tf.metatraining import replicas as replicas_lib
+from lopt_tf.optimizers import pretrained
 
 _MOST_IN_A_ROW = 100
 
@@ -38,7 +38,7 @@ class _Task:
     constants: dict
 
 
-class Trainer:
+class Trainer(long_run.Trainer):
     """Meta-trains an update rule on problems; see `train`.
 
     Args:
@@ -47,17 +47,24 @@ class Trainer:
         options: `TrainingOptions`.
         weights: meta-parameters to start from; drawn by the seed if None.
         replicas: the `Replicas` that share the instances.
+        best: `BestWeights`, which may validate; None does not.
     """
 
-    def __init__(self, problems, rule, options, weights=None, replicas=None):
+    what = "a meta-training"
+    unit = "inner steps"
+
+    def __init__(
+        self, problems, rule, options, weights=None, replicas=None, best=None
+    ):
         if not problems:
             raise ValueError("There are no problems to train on.")
         if options.use_log_objective:
-            check_nonnegative(problems)
+            objective_lib.check_nonnegative(problems)
         self.problems = dict(problems)
         self.rule = rule
         self.options = options
-        self.replicas = replicas or distribution.Replicas()
+        self.replicas = replicas or replicas_lib.Replicas()
+        self.best = best or validation.BestWeights()
         start = rule.init_weights(options.seed) if weights is None else weights
         self.vector = estimators.WeightVector(start)
         start = {name: tf.constant(array) for name, array in start.items()}
@@ -70,36 +77,84 @@ class Trainer:
         self.inner_steps = 0
         # {problem name: instances without a finite meta-gradient}.
         self.skipped = {}
+        self._reported_skipped = {}
+        self._note = None
         self._drawn = 0
         self._tasks = []
         self._estimators = {}
         self._skipped_in_a_row = 0
         self._apply = compilation.compiled(self._meta_update)
 
+    @property
+    def step_number(self):
+        return self.update
+
+    @property
+    def num_steps(self):
+        return self.options.meta_updates
+
+    def work(self):
+        return self.inner_steps
+
+    def num_compilations(self):
+        return sum(
+            estimator.unroller.num_compilations()
+            for estimator in self._estimators.values()
+        )
+
     def describe(self):
-        """One line: on what the training runs."""
+        note = [self._note] if self._note else []
+        return [self._devices(), *note]
+
+    def _devices(self):
         replicas, workers = self.replicas.count, self.replicas.num_workers
         return f"{replicas} replicas in use on {workers} workers"
 
-    def length_note(self, metadata):
-        """What a snapshot's other number of meta-updates changes, or None."""
-        before, now = metadata["meta_updates"], self.options.meta_updates
-        if before == now or self.options.meta_learning_rate_decay == 1:
-            return None
+    def watch(self):
+        """A context in which lost workers are reported, if there are any."""
+        return contextlib.nullcontext()
+
+    def status(self, rows):
+        self._say_skipped()
+        loss = np.mean([row["meta_loss/all"] for row in rows])
         return (
-            f"note: the learning rate now falls over {now} meta-updates, "
-            f"before over {before}: not what one run of {now} would be"
+            f"meta-update {self.update}/{self.num_steps}  meta-loss {loss:.3f}"
         )
 
-    def watch(self, report):
-        """A context in which lost workers are reported, if there are any."""
-        del report
-        return contextlib.nullcontext()
+    def _say_skipped(self):
+        known, self._reported_skipped = self._reported_skipped, self.skipped
+        new = {
+            name: count - known.get(name, 0)
+            for name, count in self.skipped.items()
+            if count > known.get(name, 0)
+        }
+        if new:
+            listed = ", ".join(f"{name}: {n}" for name, n in new.items())
+            self.say(
+                "skipped instances (blown up, or without a finite "
+                f"meta-gradient): {listed}"
+            )
+
+    def measure(self):
+        """A validation if one is due: its scalars."""
+        if not self.best.is_due(self.update):
+            return {}
+        scalars = {}
+        if self.replicas.is_chief:
+            scalars, mean, is_best = self.best.measure(
+                self.rule, self.trained_weights()
+            )
+            note = " (best so far)" if is_best else ""
+            self.say(
+                f"validation after meta-update {self.update}: {mean:.4f}{note}"
+            )
+        self.best.validated = self.update
+        return scalars
 
     # One meta-update.
 
     def step(self):
-        """One meta-update: (problem name, `Estimate`).
+        """One meta-update: its scalars.
 
         It happens whole or not at all, also when it is interrupted.
         """
@@ -116,8 +171,7 @@ class Trainer:
             dataclasses.replace(task, plan=list(task.plan))
             for task in self._tasks
         ]
-        skipped = dict(self.skipped)
-        return {**self.__dict__, "_tasks": tasks, "skipped": skipped}
+        return {**self.__dict__, "_tasks": tasks}
 
     def _step(self):
         while len(self._tasks) < self._num_tasks:
@@ -135,7 +189,20 @@ class Trainer:
         self.inner_steps += estimate.inner_steps
         if not task.plan or estimate.lost == estimate.size:
             self._tasks[turn] = self._next_task(task)
-        return task.name, estimate
+        return self._scalars(task.name, estimate)
+
+    def _scalars(self, name, estimate):
+        """What TensorBoard shows of a meta-update on a problem."""
+        set_name = name.partition(".")[0]
+        return {
+            "meta_loss/all": estimate.meta_loss,
+            f"meta_loss/{set_name}": estimate.meta_loss,
+            f"meta_loss_of_problem/{name}": estimate.meta_loss,
+            "meta_gradient/norm": float(tf.norm(estimate.gradient)),
+            "meta_gradient/skipped_instances": estimate.skipped,
+            "inner/lost_instances": estimate.lost,
+            "inner/steps": self.inner_steps,
+        }
 
     def _turn(self):
         """Whose task the next meta-update is about."""
@@ -169,15 +236,16 @@ class Trainer:
 
     def _count_skipped(self, count, name):
         if count:
-            self.skipped[name] = self.skipped.get(name, 0) + count
-        everything = count == self.options.instances
-        in_a_row = self._skipped_in_a_row + 1 if everything else 0
+            total = self.skipped.get(name, 0) + count
+            self.skipped = {**self.skipped, name: total}
+        all_skipped = count == self.options.instances
+        in_a_row = self._skipped_in_a_row + 1 if all_skipped else 0
         self._skipped_in_a_row = in_a_row
         if in_a_row >= _MOST_IN_A_ROW:
             raise FloatingPointError(
                 f"The last {in_a_row} meta-gradients were not finite at all "
                 f"(problem now: {name}). The weights were not changed by "
-                "them. Go on from these weights in another folder, with a "
+                "them. Start from these weights in another folder, with a "
                 "lower meta learning rate, shorter unrolls, or "
                 "obj_train_max_multiplier."
             )
@@ -228,21 +296,31 @@ class Trainer:
         return {name: array.numpy() for name, array in weights.items()}
 
     def settings(self):
-        """What must be the same for a resumed run."""
-        options = dataclasses.asdict(self.options)
-        # A run may be made longer; see `length_note`.
-        del options["meta_updates"]
         return {
-            "options": options,
+            "options": _compared(self.options),
             "rule": self.rule.get_config(),
             "problems": {n: repr(p) for n, p in self.problems.items()},
         }
 
-    def snapshot(self):
-        """(arrays, metadata) from which `restore` goes on exactly.
+    def default_settings(self):
+        return {
+            "options": _compared(type(self.options)()),
+            "rule": self.rule.default_config(),
+        }
 
-        With several workers, all of them must call it.
-        """
+    def products(self):
+        """{file name: function that writes the trained optimizer}."""
+        weights = {"optimizer.npz": self.trained_weights()}
+        if self.best.weights is not None:
+            weights["best.npz"] = self.best.weights
+        return {
+            name: functools.partial(
+                pretrained.save, rule=self.rule, weights=arrays
+            )
+            for name, arrays in weights.items()
+        }
+
+    def snapshot(self):
         arrays = {"weights": self.weights}
         arrays.update({f"slots/{n}": s for n, s in self.slots.items()})
         tasks = []
@@ -260,7 +338,6 @@ class Trainer:
                 }
             )
         metadata = {
-            "settings": self.settings(),
             "update": self.update,
             "meta_updates": self.options.meta_updates,
             "inner_steps": self.inner_steps,
@@ -268,40 +345,41 @@ class Trainer:
             "skipped_in_a_row": self._skipped_in_a_row,
             "drawn": self._drawn,
             "tasks": tasks,
+            "best": self.best.state(),
         }
         return arrays, metadata
 
     def restore(self, arrays, metadata):
-        """Goes on where a snapshot was taken, on any number of replicas.
-
-        Raises:
-            CheckpointError: if the settings differ; the message names them.
-        """
-        saved = metadata["settings"]
-        # An option that is newer than the checkpoint was at its default.
-        defaults = dataclasses.asdict(type(self.options)())
-        del defaults["meta_updates"]
-        saved = {
-            **saved,
-            "options": {**defaults, **saved["options"]},
-            "rule": {**_defaults(self.rule), **saved["rule"]},
-        }
-        checkpointing.check_settings(saved, self.settings())
+        """Resumes from a snapshot, on any number of replicas."""
+        self._note = self._length_note(metadata["meta_updates"])
+        self.best.restore(metadata["best"])
         self.weights = tf.constant(arrays["weights"])
         self.slots = {
             name: tf.constant(arrays[f"slots/{name}"]) for name in self.slots
         }
         self.update = metadata["update"]
         self.inner_steps = metadata["inner_steps"]
-        self.skipped = dict(metadata["skipped"])
-        # One who resumes after too many in a row tries anew.
+        self.skipped = self._reported_skipped = dict(metadata["skipped"])
+        # Resuming after too many in a row resets the count: the last of them
+        # is not in the snapshot.
         in_a_row = metadata["skipped_in_a_row"]
-        self._skipped_in_a_row = in_a_row if in_a_row < _MOST_IN_A_ROW else 0
+        is_last = in_a_row >= _MOST_IN_A_ROW - 1
+        self._skipped_in_a_row = 0 if is_last else in_a_row
         self._drawn = metadata["drawn"]
         self._tasks = [
             self._restored_task(f"tasks/{i}/", about, arrays)
             for i, about in enumerate(metadata["tasks"])
         ]
+
+    def _length_note(self, before):
+        """What another number of meta-updates than before changes, or None."""
+        now = self.options.meta_updates
+        if before == now or self.options.meta_learning_rate_decay == 1:
+            return None
+        return (
+            f"note: the learning rate now falls over {now} meta-updates, "
+            f"before over {before}: not what one run of {now} would be"
+        )
 
     def _restored_task(self, prefix, about, arrays):
         found = {
@@ -320,27 +398,8 @@ class Trainer:
         )
 
 
-def check_nonnegative(problems):
-    """Refuses objectives that a logarithm cannot take.
-
-    Raises:
-        ValueError: if an objective can be negative.
-    """
-    for name, problem in problems.items():
-        if not problem.nonnegative:
-            raise ValueError(
-                f"The objective of {name} ({problem!r}) can be negative, and "
-                "the logarithmic meta-objective needs it not to be. Set "
-                "use_log_objective=False, or leave the problem out."
-            )
-
-
-def _defaults(rule):
-    """A rule's settings at their defaults: {name: default}."""
-    arguments = inspect.signature(type(rule)).parameters
-    return {
-        name: arguments[name].default
-        for name in rule.get_config()
-        if name in arguments
-        and arguments[name].default is not inspect.Parameter.empty
-    }
+def _compared(options):
+    """The options that a resumed run must share: it may be longer."""
+    values = dataclasses.asdict(options)
+    del values["meta_updates"]
+    return values

@@ -12,7 +12,7 @@ who has not blown up).
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import distribution
+from lopt_tf.metatraining import replicas as replicas_lib
 from lopt_tf.optimizers import update_rule
 from problems import datasets
 from problems.problem import fold, value_and_gradients
@@ -53,7 +53,7 @@ class Unroller:
         self.segment_length = segment_length
         self.use_second_derivatives = use_second_derivatives
         self.copies = copies
-        self.replicas = replicas or distribution.Replicas()
+        self.replicas = replicas or replicas_lib.Replicas()
         self.keeps_trail = keeps_trail
         if instances % self.replicas.count:
             raise ValueError(
