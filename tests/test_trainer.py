@@ -5,6 +5,7 @@ import pathlib
 import shutil
 
 import influence_balancing
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +13,9 @@ import tensorflow as tf
 from lopt_tf import checkpointing, metatraining
 from lopt_tf.metatraining import estimators, trainer, unroll
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
-from problems import corpus
+from problems import corpus, datasets
+from problems.classifiers import FullyConnected
+from problems.keras_model import KerasModelProblem
 from problems.quadratic import Quadratic
 
 NAMES = ["norm_problems.1", "bowl_problems.0"]
@@ -275,6 +278,63 @@ def test_other_settings(tmp_path):
             output_dir=tmp_path,
             resume=True,
         )
+
+
+def _keras_problem(loss):
+    def build_model():
+        layers = [keras.layers.Input((3,)), keras.layers.Dense(2)]
+        return keras.Sequential(layers, name="small")
+
+    data, labels = np.ones((6, 3), "float32"), np.ones((6, 2), "float32")
+    return KerasModelProblem(build_model, data, labels, loss, 2)
+
+
+def _net(num_scored):
+    data = datasets.Dataset(datasets.random_mlp, 4, 30)
+    return FullyConnected(4, 2, data, 7, (3,), num_scored=num_scored)
+
+
+@pytest.mark.parametrize(
+    "make, before, after",
+    [(_net, None, 5), (_keras_problem, "mse", "mae")],
+    ids=["scored_examples", "keras_loss"],
+)
+def test_another_objective_is_noticed(make, before, after, tmp_path):
+    def train(value, **kwargs):
+        metatraining.train(
+            {"net": make(value)},
+            _rule(),
+            _options(meta_updates=1, instances=1),
+            output_dir=tmp_path,
+            **kwargs,
+        )
+
+    train(before)
+    train(before, resume=True)
+    with pytest.raises(ValueError, match="other settings: objectives.net"):
+        train(after, resume=True)
+
+
+def test_problems_of_first_release_checkpoints(tmp_path):
+    """Their texts left settings out: types and names count."""
+    _train(_options(meta_updates=1), tmp_path)
+    store = checkpointing.Checkpoints(
+        tmp_path / "checkpoints", "lopt_tf.metatraining"
+    )
+    arrays, metadata = store.load_latest()
+    settings = metadata["settings"]
+    del settings["objectives"]
+    lines = []
+    for text in ("Bowl(0.1)", "Quadratic(2)"):
+        settings["problems"] = {NAMES[0]: "Norm(5)", NAMES[1]: text}
+        store.save(1, arrays, metadata)
+        if text.startswith("Bowl"):
+            _train(_options(), tmp_path, resume=True, report=lines.append)
+            assert "does not hold all settings of its problems" in lines[1]
+        shutil.rmtree(tmp_path / "checkpoints")
+    store.save(1, arrays, metadata)
+    with pytest.raises(ValueError, match=r"bowl.*saved 'Quadratic\(2\)'"):
+        _train(_options(), tmp_path, resume=True)
 
 
 def test_damaged_checkpoint(tmp_path, monkeypatch):

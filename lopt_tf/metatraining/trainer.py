@@ -78,7 +78,7 @@ class Trainer(long_run.Trainer):
         # {problem name: instances without a finite meta-gradient}.
         self.skipped = {}
         self._reported_skipped = {}
-        self._note = None
+        self._notes = []
         self._drawn = 0
         self._tasks = []
         self._estimators = {}
@@ -103,8 +103,7 @@ class Trainer(long_run.Trainer):
         )
 
     def describe(self):
-        note = [self._note] if self._note else []
-        return [self._devices(), *note]
+        return [self._devices(), *self._notes]
 
     def _devices(self):
         replicas, workers = self.replicas.count, self.replicas.num_workers
@@ -299,7 +298,7 @@ class Trainer(long_run.Trainer):
         return {
             "options": _compared(self.options),
             "rule": self.rule.get_config(),
-            "problems": {n: repr(p) for n, p in self.problems.items()},
+            "objectives": {n: repr(p) for n, p in self.problems.items()},
         }
 
     def default_settings(self):
@@ -307,6 +306,29 @@ class Trainer(long_run.Trainer):
             "options": _compared(type(self.options)()),
             "rule": self.rule.default_config(),
         }
+
+    def completed(self, saved):
+        """See `long_run.Trainer`; the first release named problems shortly.
+
+        Its texts left settings out, so that only the types are compared.
+        """
+        saved = super().completed(saved)
+        if "objectives" not in saved:
+            self._notes.append(
+                "note: this checkpoint of an earlier version does not hold "
+                "all settings of its problems; they are taken to be the same"
+            )
+            saved["objectives"] = {
+                name: self._known_objective(name, text)
+                for name, text in saved["problems"].items()
+            }
+        return saved
+
+    def _known_objective(self, name, text):
+        """The given problem's settings, if it may be the one of a text."""
+        problem = self.problems.get(name)
+        is_same = text.partition("(")[0] == type(problem).__name__
+        return repr(problem) if is_same else text
 
     def products(self):
         """{file name: function that writes the trained optimizer}."""
@@ -351,7 +373,7 @@ class Trainer(long_run.Trainer):
 
     def restore(self, arrays, metadata):
         """Resumes from a snapshot, on any number of replicas."""
-        self._note = self._length_note(metadata["meta_updates"])
+        self._note_other_length(metadata["meta_updates"])
         self.best.restore(metadata["best"])
         self.weights = tf.constant(arrays["weights"])
         self.slots = {
@@ -371,15 +393,13 @@ class Trainer(long_run.Trainer):
             for i, about in enumerate(metadata["tasks"])
         ]
 
-    def _length_note(self, before):
-        """What another number of meta-updates than before changes, or None."""
+    def _note_other_length(self, before):
         now = self.options.meta_updates
-        if before == now or self.options.meta_learning_rate_decay == 1:
-            return None
-        return (
-            f"note: the learning rate now falls over {now} meta-updates, "
-            f"before over {before}: not what one run of {now} would be"
-        )
+        if before != now and self.options.meta_learning_rate_decay != 1:
+            self._notes.append(
+                f"note: the learning rate now falls over {now} meta-updates, "
+                f"before over {before}: not what one run of {now} would be"
+            )
 
     def _restored_task(self, prefix, about, arrays):
         found = {
