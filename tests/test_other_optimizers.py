@@ -463,18 +463,18 @@ def test_untrained_learned_adam_says_what_it_is():
 
 
 def test_registry():
-    assert list(registry.RULES) == [
+    assert list(registry.OPTIMIZERS) == [
         "hierarchical_rnn",
         "coordinatewise_rnn",
         "learned_adam",
         "global_learning_rate",
         "learning_rate_schedule",
     ]
-    for name, rule_class in registry.RULES.items():
-        optimizer = registry.optimizer_class(name)
+    for name, optimizer in registry.OPTIMIZERS.items():
+        assert registry.optimizer_class(name) is optimizer
         assert getattr(lopt_tf, optimizer.__name__) is optimizer
-        assert type(registry.rule(name)) is rule_class
-        assert type(optimizer().rule) is rule_class
+        assert type(registry.rule(name)) is optimizer.rule_class
+        assert type(optimizer().rule) is optimizer.rule_class
         assert optimizer().name == name
     for ask in (registry.rule, registry.optimizer_class):
         with pytest.raises(ValueError, match="'sgd'.*learned_adam"):
@@ -532,7 +532,7 @@ def test_shipped_weights_are_found_by_kind(tmp_path, monkeypatch):
 
 def test_file_of_an_unknown_optimizer(tmp_path):
     rule = _rule("adam")
-    rule.name = "from_the_future"
+    object.__setattr__(rule, "name", "from_the_future")
     pretrained.save(tmp_path / "a.npz", rule, rule.init_weights(0))
     with pytest.raises(ValueError, match="from_the_future.*Known"):
         lopt_tf.LearnedOptimizer.from_pretrained(tmp_path / "a.npz")

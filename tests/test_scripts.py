@@ -183,13 +183,13 @@ def test_metatrain_knows_every_choice():
     def choices(flag):
         return metatrain.FLAGS[flag].parser.enum_values
 
-    assert choices("optimizer") == list(registry.RULES)
+    assert choices("optimizer") == list(registry.OPTIMIZERS)
     assert choices("estimator") == list(estimators.ESTIMATORS)
     assert choices("strategy") == list(distribution.STRATEGIES)
     assert choices("meta_optimizer") == sorted(meta_optimizers.OPTIMIZERS)
 
 
-@pytest.mark.parametrize("optimizer", registry.RULES)
+@pytest.mark.parametrize("optimizer", registry.OPTIMIZERS)
 @pytest.mark.parametrize("estimator", ["bptt", "pes"])
 def test_metatrain_every_optimizer(optimizer, estimator, tmp_path, capsys):
     arguments = [

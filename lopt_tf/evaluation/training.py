@@ -89,7 +89,7 @@ def progress_made(study, label, rule, settings, measure=None):
         moments = {
             "before": rule.init_weights(settings.seed),
             "best": _best(folder),
-            "after": pretrained.load(folder / "optimizer.npz")[2],
+            "after": pretrained.load_rule(folder).weights,
         }
         return {
             f"meta_loss_{moment}": np.mean(
@@ -113,4 +113,4 @@ def _best(folder):
     """The weights that did best, or the last ones if none were validated."""
     best = folder / "best.npz"
     path = best if best.exists() else folder / "optimizer.npz"
-    return pretrained.load(path)[2]
+    return pretrained.load_rule(path).weights
