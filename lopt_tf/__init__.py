@@ -43,3 +43,7 @@ def __getattr__(name):
     if name in _LAZY:
         return importlib.import_module(f"lopt_tf.{name}")
     raise AttributeError(f"module 'lopt_tf' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

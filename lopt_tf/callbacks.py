@@ -2,6 +2,8 @@
 
 import keras
 
+from lopt_tf.optimizers.learned_optimizer import LearnedOptimizer
+
 
 class TrueParameters(keras.callbacks.Callback):
     """Shows a model's true parameters to validation and checkpoints.
@@ -10,40 +12,30 @@ class TrueParameters(keras.callbacks.Callback):
     takes the next gradient in the model's variables. Put this callback
     *first* in fit's list: validation, and callbacks at the end of an epoch
     such as `ModelCheckpoint`, then see the true parameters, and a second
-    fit() goes on exactly. For other optimizers it does nothing.
+    fit() resumes exactly. For other optimizers it does nothing.
     """
 
     def on_train_begin(self, logs=None):
-        optimizer = self._optimizer()
-        if optimizer is not None:
-            optimizer._validates_true_parameters = True
-        self._attend()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._attend()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._evaluate()
-
-    def on_test_begin(self, logs=None):
-        self._evaluate()
-
-    def on_test_end(self, logs=None):
-        # Within fit, the epoch ends next, and swaps again if need be.
-        pass
-
-    def _optimizer(self):
-        optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        known = hasattr(optimizer, "hold_true_parameters")
-        return optimizer if known else None
-
-    def _attend(self):
-        optimizer = self._optimizer()
-        if optimizer is not None:
+        for optimizer in self._learned_optimizers():
+            optimizer.validates_true_parameters = True
             optimizer.hold_attended_parameters()
 
-    def _evaluate(self):
-        optimizer = self._optimizer()
-        if optimizer is not None:
+    def on_epoch_begin(self, epoch, logs=None):
+        for optimizer in self._learned_optimizers():
+            optimizer.hold_attended_parameters()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._hold_true_parameters()
+
+    def on_test_begin(self, logs=None):
+        self._hold_true_parameters()
+
+    def _hold_true_parameters(self):
+        for optimizer in self._learned_optimizers():
             optimizer.hold_true_parameters()
+
+    def _learned_optimizers(self):
+        """The model's optimizer, if it is a learned one: a list."""
+        optimizer = self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        return [optimizer] if isinstance(optimizer, LearnedOptimizer) else []

@@ -6,6 +6,8 @@ of a linear system, the loss sees the first one. For some steps theta pushes
 it up, in the long run down.
 """
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -27,6 +29,7 @@ class Balance(Problem):
         return 0.5 * tf.square(params[0][:, 0] - 1)
 
 
+@dataclasses.dataclass(frozen=True)
 class BalanceRule(update_rule.UpdateRule):
     """x <- A x + theta * signs, whatever the gradient."""
 
@@ -36,9 +39,6 @@ class BalanceRule(update_rule.UpdateRule):
         return {"theta": tf.zeros((1, 1))}
 
     def init_state(self, weights, params, log_learning_rates):
-        return {}
-
-    def get_config(self):
         return {}
 
     def step(self, weights, state, params, grads, learning_rate=1.0):

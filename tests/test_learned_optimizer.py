@@ -182,7 +182,7 @@ def test_clipping(clipping):
     else:
         clipped = [a * 0.1 / np.linalg.norm(norms) for a in arrays]
     # One step hardly depends on the scale; the momentum does.
-    state = dict(zip(optimizer._state_names, optimizer._state_variables))
+    state = optimizer._state_variables
     flat = np.concatenate([c.ravel() for c in clipped])
     np.testing.assert_allclose(
         np.array(state["gradient_averages"])[0], flat, rtol=1e-5
@@ -436,7 +436,7 @@ def test_mirrored_strategy_is_one_device(attention):
         )
     np.testing.assert_allclose(one, two, rtol=1e-4)
     _assert_equal(mirrored, single, rtol=1e-3, atol=1e-5)
-    for variable in optimizer._state_variables:
+    for variable in optimizer._state_variables.values():
         first, second = variable.value.values
         np.testing.assert_array_equal(first, second)
 

@@ -1,6 +1,8 @@
 """The release's other optimizers: rules, Keras optimizers, registry."""
 
+import dataclasses
 import importlib.util
+import inspect
 import json
 import os
 import pathlib
@@ -463,22 +465,101 @@ def test_untrained_learned_adam_says_what_it_is():
 
 
 def test_registry():
-    assert list(registry.RULES) == [
+    assert list(registry.OPTIMIZERS) == [
         "hierarchical_rnn",
         "coordinatewise_rnn",
         "learned_adam",
         "global_learning_rate",
         "learning_rate_schedule",
     ]
-    for name, rule_class in registry.RULES.items():
-        optimizer = registry.optimizer_class(name)
+    for name, optimizer in registry.OPTIMIZERS.items():
+        assert registry.optimizer_class(name) is optimizer
         assert getattr(lopt_tf, optimizer.__name__) is optimizer
-        assert type(registry.rule(name)) is rule_class
-        assert type(optimizer().rule) is rule_class
+        assert type(registry.rule(name)) is optimizer.rule_class
+        assert type(optimizer().rule) is optimizer.rule_class
         assert optimizer().name == name
     for ask in (registry.rule, registry.optimizer_class):
         with pytest.raises(ValueError, match="'sgd'.*learned_adam"):
             ask("sgd")
+
+
+@pytest.mark.parametrize("name", registry.OPTIMIZERS)
+def test_settings_and_their_defaults_are_said_once(name):
+    """The constructor and its docstring agree with the rule."""
+    optimizer = registry.OPTIMIZERS[name]
+    rule = optimizer.rule_class()
+    assert optimizer.rule_class.default_config() == rule.get_config()
+    arguments = inspect.signature(optimizer).parameters
+    documented = " ".join(inspect.getdoc(optimizer).split("Args:")[1].split())
+    for setting in dataclasses.fields(rule):
+        assert arguments[setting.name].default == setting.default
+    for argument in arguments.values():
+        if argument.default is not inspect.Parameter.empty:
+            _, text = documented.split(f" {argument.name}: ", 1)
+            _, default = text.split("Defaults to `", 1)
+            given = repr(argument.default).replace("'", '"')
+            assert default.startswith(f"{given}`"), argument.name
+
+
+@every_config
+def test_rules_are_values(name):
+    rule_name, config = CONFIGS[name]
+    rule = _rule(name)
+    # As from JSON.
+    again = registry.rule(rule_name, **json.loads(json.dumps(config)))
+    assert again == rule and hash(again) == hash(rule)
+    assert again.get_config() == rule.get_config()
+    assert json.loads(json.dumps(rule.get_config())) == rule.get_config()
+    for key, value in config.items():
+        assert f"{key}={getattr(rule, key)!r}" in repr(rule)
+        if value != type(rule).default_config()[key]:
+            assert rule != registry.rule(rule_name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        rule.init_lr_range = (1, 2)
+
+
+def test_an_optimizer_of_ones_own_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "OPTIMIZERS", dict(registry.OPTIMIZERS))
+
+    @dataclasses.dataclass(frozen=True)
+    class SignRule(update_rule.UpdateRule):
+        """parameter -= rate * sign(gradient)."""
+
+        name = "sign"
+        rate: float = 0.5
+
+        def init_weights(self, seed):
+            return {"rate": np.full((1, 1), self.rate, "float32")}
+
+        def init_state(self, weights, params, log_learning_rates):
+            return {}
+
+        def updates(self, weights, state, layout, gradients):
+            return weights["rate"] * keras.ops.sign(gradients), None, {}
+
+    class Sign(lopt_tf.LearnedOptimizer):
+        rule_class = SignRule
+
+        def __init__(self, rate=0.5, name="sign", **kwargs):
+            super().__init__(self._rule_from(locals()), name=name, **kwargs)
+
+    Sign(rate=2).save_pretrained(tmp_path / "sign.npz")
+    optimizer = lopt_tf.LearnedOptimizer.from_pretrained(tmp_path / "sign.npz")
+    assert type(optimizer) is Sign and optimizer.rule == SignRule(2.0)
+    variable = keras.Variable(np.ones(3, "float32"))
+    optimizer.apply([tf.constant([1.0, -9.0, 0.0])], [variable])
+    np.testing.assert_allclose(variable, [-1, 3, 1])
+    for rule_class in (_rule("adam").__class__, update_rule.UpdateRule):
+        with pytest.raises(ValueError, match="Mine needs a rule with a `name`"):
+            type(
+                "Mine", (lopt_tf.LearnedOptimizer,), {"rule_class": rule_class}
+            )
+
+
+def test_public_names_are_listed():
+    assert set(lopt_tf.__all__) <= set(dir(lopt_tf))
+    for name in lopt_tf.__all__:
+        assert getattr(lopt_tf, name) is not None
 
 
 @every_config
@@ -532,7 +613,7 @@ def test_shipped_weights_are_found_by_kind(tmp_path, monkeypatch):
 
 def test_file_of_an_unknown_optimizer(tmp_path):
     rule = _rule("adam")
-    rule.name = "from_the_future"
+    object.__setattr__(rule, "name", "from_the_future")
     pretrained.save(tmp_path / "a.npz", rule, rule.init_weights(0))
     with pytest.raises(ValueError, match="from_the_future.*Known"):
         lopt_tf.LearnedOptimizer.from_pretrained(tmp_path / "a.npz")

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import first_release
 import keras
 import numpy as np
 import pytest
@@ -57,11 +58,11 @@ def test_shipped_weights_train_a_network(name):
 
 def test_the_lower_bound_is_all_that_two_of_them_differ_in():
     lasting, all_round = (
-        pretrained.load(pretrained.path(f"hierarchical_rnn_{name}"))
+        pretrained.load_rule(f"hierarchical_rnn_{name}").weights
         for name in ("lasting", "all_round")
     )
-    for name, array in lasting[2].items():
-        np.testing.assert_array_equal(array, all_round[2][name])
+    for name, array in lasting.items():
+        np.testing.assert_array_equal(array, all_round[name])
     load = lopt_tf.HierarchicalRNN.from_pretrained
     made = load("hierarchical_rnn_lasting", min_log_lr=-33.0)
     assert (
@@ -70,6 +71,30 @@ def test_the_lower_bound_is_all_that_two_of_them_differ_in():
     )
     again = lopt_tf.HierarchicalRNN.from_config(made.get_config())
     assert again.rule.min_log_lr == -33.0
+
+
+@pytest.mark.parametrize("name", first_release.OPTIMIZERS)
+def test_weights_of_the_first_release_give_the_same_steps(name):
+    optimizer = first_release.load(name)
+    kind, config = first_release.OPTIMIZERS[name]
+    assert type(optimizer) is getattr(lopt_tf, kind)
+    assert optimizer.rule == type(optimizer)(**config).rule
+    computed = first_release.steps(optimizer)
+    expected = np.load(first_release.FOLDER / "steps.npz")
+    for key, array in computed.items():
+        np.testing.assert_allclose(
+            array, expected[f"{name}/{key}"], rtol=1e-6, atol=1e-6, err_msg=key
+        )
+
+
+def test_model_of_the_first_release_resumes():
+    expected = np.load(first_release.FOLDER / "resumed.npz")
+    computed = first_release.resumed()
+    assert set(computed) == set(expected)
+    for key, array in computed.items():
+        np.testing.assert_allclose(
+            array, expected[key], rtol=1e-6, atol=1e-6, err_msg=key
+        )
 
 
 @pytest.mark.slow

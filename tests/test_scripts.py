@@ -191,7 +191,7 @@ def test_metatrain_knows_every_choice():
         return metatrain.FLAGS[flag].parser.enum_values
 
     assert choices("preset") == list(presets.PRESETS)
-    assert choices("optimizer") == list(registry.RULES)
+    assert choices("optimizer") == list(registry.OPTIMIZERS)
     assert choices("estimator") == list(estimators.ESTIMATORS)
     assert choices("strategy") == list(distribution.STRATEGIES)
     assert choices("meta_optimizer") == sorted(meta_optimizers.OPTIMIZERS)
@@ -217,7 +217,7 @@ def test_metatrain_has_a_flag_for_every_option():
     assert set(adjustable) <= set(metatrain._RULE_SETTINGS)
 
 
-@pytest.mark.parametrize("optimizer", registry.RULES)
+@pytest.mark.parametrize("optimizer", registry.OPTIMIZERS)
 @pytest.mark.parametrize("estimator", ["bptt", "pes"])
 def test_metatrain_every_optimizer(optimizer, estimator, tmp_path, capsys):
     arguments = [

@@ -5,21 +5,22 @@ their default arguments; the learning rate is the rule's one weight, so that a
 whole grid of learning rates runs at once.
 """
 
+import dataclasses
+import functools
+
 import numpy as np
 from keras import ops
 
 from lopt_tf.optimizers import update_rule
 
 
+@dataclasses.dataclass(frozen=True)
 class _TunedRule(update_rule.UpdateRule):
     def init_weights(self, seed):
         return {"learning_rate": np.full((1, 1), 1e-3, "float32")}
 
     def draw_log_learning_rates(self, uniforms, tensor_uniforms):
         return uniforms
-
-    def get_config(self):
-        return {}
 
     def _zeros(self, weights, params):
         batch_dims = update_rule.batch_rank(weights)
@@ -80,6 +81,7 @@ class MomentumRule(_TunedRule):
 BASELINES = {rule.name: rule for rule in (AdamRule, RMSPropRule, MomentumRule)}
 
 
+@dataclasses.dataclass(frozen=True)
 class SideBySide(_TunedRule):
     """Several baselines as one rule, which its weight "which" chooses from.
 
@@ -91,8 +93,12 @@ class SideBySide(_TunedRule):
 
     name = "baselines"
 
-    def __init__(self, names=tuple(BASELINES)):
-        self.rules = {name: BASELINES[name]() for name in names}
+    names: tuple[str, ...] = tuple(BASELINES)
+
+    @functools.cached_property
+    def rules(self):
+        """{name: rule}, in the order of the weight "which"."""
+        return {name: BASELINES[name]() for name in self.names}
 
     def init_weights(self, seed):
         rate = super().init_weights(seed)
@@ -100,9 +106,10 @@ class SideBySide(_TunedRule):
 
     def weights(self, choices):
         """Weights [runs, 1, 1] of runs given as (baseline, learning rate)."""
-        names = list(self.rules)
         rates = np.array([rate for _, rate in choices], "float32")
-        which = np.array([names.index(name) for name, _ in choices], "float32")
+        which = np.array(
+            [self.names.index(name) for name, _ in choices], "float32"
+        )
         return {
             "learning_rate": rates.reshape(-1, 1, 1),
             "which": which.reshape(-1, 1, 1),

@@ -76,7 +76,7 @@ def progress_made(study, label, rule, settings, measure=None):
         moments = {
             "before": rule.init_weights(settings.seed),
             "best": _best(folder, rule, settings),
-            "after": pretrained.load(folder / "optimizer.npz")[2],
+            "after": pretrained.load_rule(folder).weights,
         }
         return {
             f"meta_loss_{moment}": np.mean(
@@ -103,5 +103,5 @@ def _best(folder, rule, settings):
     """
     for name in ("best.npz", "optimizer.npz"):
         if (folder / name).exists():
-            return pretrained.load(folder / name)[2]
+            return pretrained.load_rule(folder / name).weights
     return rule.init_weights(settings.seed)

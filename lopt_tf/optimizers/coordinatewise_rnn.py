@@ -4,6 +4,8 @@ One of the release's simpler optimizers; after *Learning to learn by gradient
 descent by gradient descent* (Andrychowicz et al., 2016).
 """
 
+import dataclasses
+
 import numpy as np
 from keras import ops
 
@@ -16,6 +18,7 @@ _FIXED_DECAY = float(1 / (1 + np.exp(-_DECAY_BIAS)))
 _EXTREME_LOG_LR = 80.0
 
 
+@dataclasses.dataclass(frozen=True)
 class CoordinatewiseRNNRule(update_rule.UpdateRule):
     """The coordinatewise RNN update rule.
 
@@ -31,41 +34,26 @@ class CoordinatewiseRNNRule(update_rule.UpdateRule):
 
     name = "coordinatewise_rnn"
 
-    def __init__(
-        self,
-        cell_sizes=(20, 20),
-        cell="lstm",
-        init_lr_range=(1e-6, 1e-2),
-        dynamic_output_scale=True,
-        learnable_decay=True,
-        zero_init_lr_weights=True,
-    ):
-        self.cell_sizes = tuple(int(size) for size in cell_sizes)
-        self.cell = cell
-        self.init_lr_range = update_rule.checked_range(init_lr_range)
-        self.dynamic_output_scale = dynamic_output_scale
-        self.learnable_decay = learnable_decay
-        self.zero_init_lr_weights = zero_init_lr_weights
+    cell_sizes: tuple[int, ...] = (20, 20)
+    cell: str = "lstm"
+    init_lr_range: tuple[float, float] = (1e-6, 1e-2)
+    dynamic_output_scale: bool = True
+    learnable_decay: bool = True
+    zero_init_lr_weights: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        update_rule.check_init_lr_range(self.init_lr_range)
         if min(self.cell_sizes, default=0) < 1:
             raise ValueError(
                 "Argument `cell_sizes` must hold one or more positive sizes. "
                 f"Received: cell_sizes={self.cell_sizes}"
             )
-        if cell not in ("lstm", "gru"):
+        if self.cell not in ("lstm", "gru"):
             raise ValueError(
                 "Argument `cell` must be 'lstm' or 'gru'. "
-                f"Received: cell={cell!r}"
+                f"Received: cell={self.cell!r}"
             )
-
-    def get_config(self):
-        return {
-            "cell_sizes": list(self.cell_sizes),
-            "cell": self.cell,
-            "init_lr_range": list(self.init_lr_range),
-            "dynamic_output_scale": self.dynamic_output_scale,
-            "learnable_decay": self.learnable_decay,
-            "zero_init_lr_weights": self.zero_init_lr_weights,
-        }
 
     @property
     def state_sizes(self):

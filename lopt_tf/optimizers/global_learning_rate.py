@@ -1,10 +1,13 @@
 """Gradient descent whose one learning rate is the meta-parameter."""
 
+import dataclasses
+
 import numpy as np
 
 from lopt_tf.optimizers import update_rule
 
 
+@dataclasses.dataclass(frozen=True)
 class GlobalLearningRateRule(update_rule.UpdateRule):
     """parameter -= learning rate * gradient.
 
@@ -14,11 +17,7 @@ class GlobalLearningRateRule(update_rule.UpdateRule):
     name = "global_learning_rate"
     before_training = "it is gradient descent with the given learning rate"
 
-    def __init__(self, initial_learning_rate=1e-3):
-        self.initial_learning_rate = float(initial_learning_rate)
-
-    def get_config(self):
-        return {"initial_learning_rate": self.initial_learning_rate}
+    initial_learning_rate: float = 1e-3
 
     def init_weights(self, seed):
         rate = np.full((1, 1), self.initial_learning_rate, "float32")

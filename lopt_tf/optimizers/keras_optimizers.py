@@ -14,10 +14,12 @@ from lopt_tf.optimizers.learning_rate_schedule import LearningRateScheduleRule
 class HierarchicalRNN(LearnedOptimizer):
     """The hierarchical RNN optimizer of Wichrowska et al. (ICML 2017).
 
-    A recurrent network updates each parameter (arXiv 1703.04813). Memory
-    beside the parameter itself, in the default configuration: 21 floats or
-    84 bytes a parameter (10 hidden, 4 momentum, 4 mean squares, 2 decays, 1
-    learning rate), 88 with attention; Adam needs 8 bytes.
+    A recurrent network updates each parameter (arXiv 1703.04813, whose
+    sections are named below; "the paper's code" is what its authors published
+    for TensorFlow 1). Memory beside the parameter itself, in the default
+    configuration: 21 floats or 84 bytes a parameter (10 hidden, 4 momentum, 4
+    mean squares, 2 decays, 1 learning rate), 88 with attention; Adam needs 8
+    bytes.
 
     Example:
 
@@ -28,51 +30,72 @@ class HierarchicalRNN(LearnedOptimizer):
 
     Args:
         level_sizes: hidden sizes of the parameter RNN, the tensor RNN and
-            the global RNN; 1, 2 or 3 of them (section 3.1).
+            the global RNN; 1, 2 or 3 of them (section 3.1). Defaults to
+            `(10, 20, 20)`.
         use_attention: take gradients at a learned point near the parameters
-            (section 3.3.2). During fit the model's variables hold that
-            point; use `lopt_tf.callbacks.TrueParameters`.
-        num_gradient_scales: time scales of the momentum (section 3.2.1).
-        use_grad_products: products of neighbouring scales as inputs.
-        use_log_means_squared: log mean squares as inputs (section 3.2.2).
-        use_relative_lr: the relative learning rate as input (section 3.2.3).
-        use_problem_lr_mean: relative to the whole problem, not the tensor.
+            (section 3.2.1). During fit the model's variables hold that
+            point; use `lopt_tf.callbacks.TrueParameters`. Defaults to
+            `False`.
+        num_gradient_scales: time scales of the momentum (section 3.2.2).
+            Defaults to `4`.
+        use_grad_products: products of neighbouring scales as inputs
+            (the paper's code). Defaults to `True`.
+        use_log_means_squared: log mean squares as inputs (section 3.2.3).
+            Defaults to `True`.
+        use_relative_lr: the relative learning rate as input (section 3.2.4).
+            Defaults to `True`.
+        use_problem_lr_mean: relative to the whole problem, not the tensor
+            (the paper's code). Defaults to `True`.
         use_extreme_indicator: tells the RNN of learning rates beyond 1 and
-            below 1e-6.
-        use_lr_shortcut: the learning rate itself as input.
+            below 1e-6 (the paper's code). Defaults to `False`.
+        use_lr_shortcut: the learning rate itself as input (the paper's code).
+            Defaults to `False`.
         use_gradient_shortcut: adds a learned combination of the scaled
-            gradients to the direction.
+            gradients to the direction (the paper's code). Defaults to `True`.
         use_multiple_scale_decays: a time scale of the mean squares for each
-            time scale of the momentum.
+            time scale of the momentum (the paper's code). Defaults to
+            `False`.
         dynamic_output_scale: direction and length apart, with a learned
-            learning rate for each parameter (section 3.2.4).
-        learnable_decay: read the decays out of the RNN.
-        learnable_inp_decay: also that of the momentum.
-        learnable_rnn_init: learned initial hidden states; 0 otherwise.
-        zero_init_lr_weights: before meta-training the learning rates stay.
-        init_lr_range: (min, max) of the starting learning rates.
-        min_log_lr: lower bound of the log learning rate. The paper's -33 is
-            never reached. A larger one, about -5.5, keeps long runs going
-            where meta-training on shorter ones has taught the RNN to come to
-            rest (not in the paper). With g the root mean square of the whole
-            problem's gradients over its first value, it is min_log_lr +
-            log(g) / 2 where g < 1, and min_log_lr - 3 log(g) where g > 1
-            (a mean square of zero counts as 1e-12).
-        max_log_lr: upper bound of the log learning rate.
+            learning rate for each parameter (section 3.2.4). Defaults to
+            `True`.
+        learnable_decay: read the decays out of the RNN (section 3.2.2).
+            Defaults to `True`.
+        learnable_inp_decay: also that of the momentum (section 3.2.2).
+            Defaults to `True`.
+        learnable_rnn_init: learned initial hidden states; 0 otherwise (the
+            paper's code). Defaults to `True`.
+        zero_init_lr_weights: before meta-training the learning rates stay
+            (the paper's code). Defaults to `True`.
+        init_lr_range: (min, max) of the starting learning rates (the paper's
+            code). Defaults to `(1e-06, 0.01)`.
+        min_log_lr: lower bound of the log learning rate. A larger one than
+            the paper's -33, about -5.5, stops learning rates from decaying to
+            zero in runs longer than those of meta-training (not in the
+            paper). It follows the gradients: with g their root mean square
+            over its first value, in the whole problem, the bound is
+
+                min_log_lr + log(g) / 2     where g < 1,
+                min_log_lr - 3 log(g)       where g > 1
+
+            (a mean square of zero counts as 1e-12). Defaults to `-33.0`.
+        max_log_lr: upper bound of the log learning rate (the paper's code).
+            Defaults to `33.0`.
         use_parameter_scale: learning rates are in units of the root mean
             square of each tensor's starting values, where that is above 1
             (not in the paper): with `max_log_lr`, large parameters can move
-            as far as small ones.
+            as far as small ones. Defaults to `False`.
         learning_rate: float or Keras schedule that multiplies the learned
-            step; 1.0 is as learned.
-        seed: see `LearnedOptimizer`.
+            step; 1.0 is as learned. Defaults to `1.0`.
+        seed: see `LearnedOptimizer`. Defaults to `None`.
         pretrained_name: the name of weights that ship with the package.
+            Defaults to `None`.
+        name: as for any Keras optimizer. Defaults to `"hierarchical_rnn"`.
         **kwargs: `weight_decay`, `clipnorm`, `clipvalue`,
             `global_clipnorm`, `use_ema`, `ema_momentum`,
-            `ema_overwrite_frequency`, `loss_scale_factor`,
-            `gradient_accumulation_steps` and `name`, as for any Keras
-            optimizer. Weight decay removes weight_decay * learning_rate of
-            each parameter in each step: with 1.0 that is strong.
+            `ema_overwrite_frequency`, `loss_scale_factor` and
+            `gradient_accumulation_steps`, as for any Keras optimizer. Weight
+            decay removes weight_decay * learning_rate of each parameter in
+            each step: with 1.0 that is strong.
     """
 
     rule_class = HierarchicalRNNRule
@@ -105,30 +128,8 @@ class HierarchicalRNN(LearnedOptimizer):
         name="hierarchical_rnn",
         **kwargs,
     ):
-        rule = self.rule_class(
-            level_sizes=level_sizes,
-            use_attention=use_attention,
-            num_gradient_scales=num_gradient_scales,
-            use_grad_products=use_grad_products,
-            use_log_means_squared=use_log_means_squared,
-            use_relative_lr=use_relative_lr,
-            use_problem_lr_mean=use_problem_lr_mean,
-            use_extreme_indicator=use_extreme_indicator,
-            use_lr_shortcut=use_lr_shortcut,
-            use_gradient_shortcut=use_gradient_shortcut,
-            use_multiple_scale_decays=use_multiple_scale_decays,
-            dynamic_output_scale=dynamic_output_scale,
-            learnable_decay=learnable_decay,
-            learnable_inp_decay=learnable_inp_decay,
-            learnable_rnn_init=learnable_rnn_init,
-            zero_init_lr_weights=zero_init_lr_weights,
-            init_lr_range=init_lr_range,
-            min_log_lr=min_log_lr,
-            max_log_lr=max_log_lr,
-            use_parameter_scale=use_parameter_scale,
-        )
         super().__init__(
-            rule,
+            self._rule_from(locals()),
             learning_rate=learning_rate,
             seed=seed,
             pretrained_name=pretrained_name,
@@ -144,20 +145,24 @@ class CoordinatewiseRNN(LearnedOptimizer):
     It sees the parameter's gradient in units of its running root mean square,
     and reads a direction, a learning rate's factor 2 * sigmoid(.) and the
     running mean's decay out of its top cell. It is one of the simpler
-    optimizers of the hierarchical RNN's release. Memory beside the parameter
-    itself, in the default configuration: 83 floats or 332 bytes a parameter
-    (80 of the LSTMs, 1 mean square, 1 decay, 1 learning rate), 172 bytes with
-    GRUs; Adam needs 8 bytes.
+    optimizers of the hierarchical RNN's code; after Andrychowicz et al. (arXiv
+    1606.04474). Memory beside the parameter itself, in the default
+    configuration: 83 floats or 332 bytes a parameter (80 of the LSTMs, 1 mean
+    square, 1 decay, 1 learning rate), 172 bytes with GRUs; Adam needs 8 bytes.
 
     Args:
-        cell_sizes: units of each cell, from the bottom to the top.
-        cell: "lstm" or "gru".
-        init_lr_range: (min, max) of the starting learning rates.
-        dynamic_output_scale: learning rates change; fixed otherwise.
+        cell_sizes: units of each cell, from the bottom to the top. Defaults
+            to `(20, 20)`, as in arXiv 1606.04474.
+        cell: "lstm" or "gru". Defaults to `"lstm"`.
+        init_lr_range: (min, max) of the starting learning rates. Defaults to
+            `(1e-06, 0.01)`.
+        dynamic_output_scale: learning rates change; fixed otherwise. Defaults
+            to `True`.
         learnable_decay: read the decay out of the RNN; sigmoid(2.2) = 0.90
-            otherwise.
+            otherwise. Defaults to `True`.
         zero_init_lr_weights: before meta-training the learning rates stay.
-        name: as for any Keras optimizer.
+            Defaults to `True`.
+        name: as for any Keras optimizer. Defaults to `"coordinatewise_rnn"`.
         **kwargs: `learning_rate` (multiplies the learned step), `seed`,
             `pretrained_name` and any Keras optimizer's arguments; see
             `HierarchicalRNN`.
@@ -176,15 +181,7 @@ class CoordinatewiseRNN(LearnedOptimizer):
         name="coordinatewise_rnn",
         **kwargs,
     ):
-        rule = self.rule_class(
-            cell_sizes=cell_sizes,
-            cell=cell,
-            init_lr_range=init_lr_range,
-            dynamic_output_scale=dynamic_output_scale,
-            learnable_decay=learnable_decay,
-            zero_init_lr_weights=zero_init_lr_weights,
-        )
-        super().__init__(rule, name=name, **kwargs)
+        super().__init__(self._rule_from(locals()), name=name, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="lopt_tf")
@@ -192,17 +189,20 @@ class LearnedAdam(LearnedOptimizer):
     """Adam with meta-trained learning rate, betas and epsilon.
 
     Before meta-training it is Adam (arXiv 1412.6980) with the given
-    constants. The learning rate and epsilon are learned as logarithms, the
-    betas as logits. Memory beside the parameter itself: 2 floats or 8 bytes a
-    parameter (first and second moment), as Adam.
+    constants, by default that paper's. The learning rate and epsilon are
+    learned as logarithms, the betas as logits. Memory beside the parameter
+    itself: 2 floats or 8 bytes a parameter (first and second moment), as Adam.
 
     Args:
         initial_learning_rate: the learning rate before meta-training.
-        beta_1: the first moment's decay before meta-training.
-        beta_2: the second moment's decay before meta-training.
+            Defaults to `0.001`.
+        beta_1: the first moment's decay before meta-training. Defaults to
+            `0.9`.
+        beta_2: the second moment's decay before meta-training. Defaults to
+            `0.999`.
         epsilon: what is added to the root of the second moment, before
-            meta-training.
-        name: as for any Keras optimizer.
+            meta-training. Defaults to `1e-08`.
+        name: as for any Keras optimizer. Defaults to `"learned_adam"`.
         **kwargs: `learning_rate` (multiplies the learned step), `seed`,
             `pretrained_name` and any Keras optimizer's arguments; see
             `HierarchicalRNN`.
@@ -219,13 +219,7 @@ class LearnedAdam(LearnedOptimizer):
         name="learned_adam",
         **kwargs,
     ):
-        rule = self.rule_class(
-            initial_learning_rate=initial_learning_rate,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-        )
-        super().__init__(rule, name=name, **kwargs)
+        super().__init__(self._rule_from(locals()), name=name, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="lopt_tf")
@@ -236,7 +230,9 @@ class GlobalLearningRate(LearnedOptimizer):
 
     Args:
         initial_learning_rate: the learning rate before meta-training.
-        name: as for any Keras optimizer.
+            Defaults to `0.001`.
+        name: as for any Keras optimizer. Defaults to
+            `"global_learning_rate"`.
         **kwargs: `learning_rate` (multiplies the learned step), `seed`,
             `pretrained_name` and any Keras optimizer's arguments; see
             `HierarchicalRNN`.
@@ -250,8 +246,7 @@ class GlobalLearningRate(LearnedOptimizer):
         name="global_learning_rate",
         **kwargs,
     ):
-        rule = self.rule_class(initial_learning_rate=initial_learning_rate)
-        super().__init__(rule, name=name, **kwargs)
+        super().__init__(self._rule_from(locals()), name=name, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="lopt_tf")
@@ -263,8 +258,10 @@ class LearningRateSchedule(LearnedOptimizer):
 
     Args:
         initial_learning_rate: all learning rates before meta-training.
-        num_steps: the number of learning rates.
-        name: as for any Keras optimizer.
+            Defaults to `0.001`.
+        num_steps: the number of learning rates. Defaults to `1000`.
+        name: as for any Keras optimizer. Defaults to
+            `"learning_rate_schedule"`.
         **kwargs: `learning_rate` (multiplies the learned step), `seed`,
             `pretrained_name` and any Keras optimizer's arguments; see
             `HierarchicalRNN`.
@@ -279,7 +276,4 @@ class LearningRateSchedule(LearnedOptimizer):
         name="learning_rate_schedule",
         **kwargs,
     ):
-        rule = self.rule_class(
-            initial_learning_rate=initial_learning_rate, num_steps=num_steps
-        )
-        super().__init__(rule, name=name, **kwargs)
+        super().__init__(self._rule_from(locals()), name=name, **kwargs)

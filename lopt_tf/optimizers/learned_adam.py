@@ -1,5 +1,7 @@
 """Adam whose learning rate, betas and epsilon are meta-parameters."""
 
+import dataclasses
+
 import numpy as np
 from keras import ops
 
@@ -9,6 +11,7 @@ from lopt_tf.optimizers import scaling, update_rule
 _ROOT_EPSILON = 1e-10
 
 
+@dataclasses.dataclass(frozen=True)
 class LearnedAdamRule(update_rule.UpdateRule):
     """Adam (Kingma & Ba, 2015) with learnable constants.
 
@@ -18,17 +21,13 @@ class LearnedAdamRule(update_rule.UpdateRule):
     name = "learned_adam"
     before_training = "it is Adam with the given constants"
 
-    def __init__(
-        self,
-        initial_learning_rate=1e-3,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-    ):
-        self.initial_learning_rate = float(initial_learning_rate)
-        self.beta_1 = float(beta_1)
-        self.beta_2 = float(beta_2)
-        self.epsilon = float(epsilon)
+    initial_learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self):
+        super().__post_init__()
         for name in ("initial_learning_rate", "epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(
@@ -41,14 +40,6 @@ class LearnedAdamRule(update_rule.UpdateRule):
                     f"Argument `{name}` must be between 0 and 1: its logit "
                     f"is learned. Received: {name}={getattr(self, name)}"
                 )
-
-    def get_config(self):
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-        }
 
     def init_weights(self, seed):
         values = {

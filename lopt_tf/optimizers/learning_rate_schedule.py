@@ -1,11 +1,14 @@
 """Gradient descent whose learning rates over the steps are meta-parameters."""
 
+import dataclasses
+
 import numpy as np
 from keras import ops
 
 from lopt_tf.optimizers import update_rule
 
 
+@dataclasses.dataclass(frozen=True)
 class LearningRateScheduleRule(update_rule.UpdateRule):
     """parameter -= learning rates[step] * gradient.
 
@@ -15,20 +18,16 @@ class LearningRateScheduleRule(update_rule.UpdateRule):
     name = "learning_rate_schedule"
     before_training = "it is gradient descent with the given learning rate"
 
-    def __init__(self, initial_learning_rate=1e-3, num_steps=1000):
-        self.initial_learning_rate = float(initial_learning_rate)
-        self.num_steps = int(num_steps)
+    initial_learning_rate: float = 1e-3
+    num_steps: int = 1000
+
+    def __post_init__(self):
+        super().__post_init__()
         if self.num_steps < 1:
             raise ValueError(
                 "Argument `num_steps` must be at least 1. "
-                f"Received: num_steps={num_steps}"
+                f"Received: num_steps={self.num_steps}"
             )
-
-    def get_config(self):
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "num_steps": self.num_steps,
-        }
 
     def init_weights(self, seed):
         shape = (self.num_steps, 1)

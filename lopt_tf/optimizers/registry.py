@@ -1,18 +1,27 @@
-"""The learned optimizers by name."""
+"""The learned optimizers by name.
 
-from lopt_tf.optimizers import keras_optimizers
+A subclass of `LearnedOptimizer` enters when it is defined; those of the package
+are there once `lopt_tf` is imported.
+"""
 
-_CLASSES = {
-    optimizer.rule_class.name: optimizer
-    for optimizer in (
-        keras_optimizers.HierarchicalRNN,
-        keras_optimizers.CoordinatewiseRNN,
-        keras_optimizers.LearnedAdam,
-        keras_optimizers.GlobalLearningRate,
-        keras_optimizers.LearningRateSchedule,
-    )
-}
-RULES = {name: optimizer.rule_class for name, optimizer in _CLASSES.items()}
+# {name of the update rule: the Keras optimizer around it}
+OPTIMIZERS = {}
+
+
+def add(optimizer_class):
+    """Makes a Keras optimizer known by the name of its rule.
+
+    Raises:
+        ValueError: if the rule has no name, or another optimizer's.
+    """
+    name = optimizer_class.rule_class.name
+    known = OPTIMIZERS.get(name, optimizer_class)
+    if name is None or known.__qualname__ != optimizer_class.__qualname__:
+        raise ValueError(
+            f"{optimizer_class.__qualname__} needs a rule with a `name` of "
+            f"its own. Received: name={name!r}. Taken: {', '.join(OPTIMIZERS)}."
+        )
+    OPTIMIZERS[name] = optimizer_class
 
 
 def rule(name, **config):
@@ -30,9 +39,9 @@ def optimizer_class(rule_name):
     Raises:
         ValueError: if there is none of that name.
     """
-    if rule_name not in _CLASSES:
+    if rule_name not in OPTIMIZERS:
         raise ValueError(
             f"There is no learned optimizer named {rule_name!r}. Known: "
-            f"{', '.join(_CLASSES)}."
+            f"{', '.join(OPTIMIZERS)}."
         )
-    return _CLASSES[rule_name]
+    return OPTIMIZERS[rule_name]

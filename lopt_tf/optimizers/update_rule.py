@@ -6,8 +6,8 @@ leading axes, for instance one axis of K independent inner problems with K
 sets of weights.
 """
 
+import dataclasses
 import functools
-import inspect
 import math
 
 import numpy as np
@@ -23,9 +23,10 @@ _PADDING_LIMIT = 0.25
 class UpdateRule:
     """How a learned optimizer turns gradients into steps.
 
-    Subclasses implement `init_weights`, `init_state`, `updates` and
-    `get_config`. `step` is the one update function of the package:
-    meta-training, the Keras optimizer and the evaluation all call it.
+    A subclass is a frozen dataclass: its fields are its settings. Rules with
+    equal settings are equal. It implements `init_weights`, `init_state` and
+    `updates`. `step` is the one update function of the package: meta-training,
+    the Keras optimizer and the evaluation all call it.
 
     Attributes:
         name: identifies the rule in files and on command lines.
@@ -39,6 +40,27 @@ class UpdateRule:
     adjustable = ()
     attends = False
     before_training = "its updates are random"
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = _typed(getattr(self, field.name), field.default)
+            object.__setattr__(self, field.name, value)
+
+    def get_config(self):
+        """Returns the settings, ready for JSON: {name: value}."""
+        return {
+            field.name: _listed(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def default_config(cls):
+        """As `get_config`, of settings at their defaults."""
+        return {
+            field.name: _listed(field.default)
+            for field in dataclasses.fields(cls)
+            if field.default is not dataclasses.MISSING
+        }
 
     def init_weights(self, seed):
         """Returns meta-parameters before meta-training: {name: array}."""
@@ -64,19 +86,6 @@ class UpdateRule:
         point where the next gradient is taken.
         """
         raise NotImplementedError
-
-    def get_config(self):
-        """Returns the JSON-ready constructor arguments."""
-        raise NotImplementedError
-
-    @classmethod
-    def default_config(cls):
-        """The constructor's defaults: {name: default}."""
-        return {
-            name: argument.default
-            for name, argument in inspect.signature(cls).parameters.items()
-            if argument.default is not argument.empty
-        }
 
     def draw_log_learning_rates(self, uniforms, tensor_uniforms):
         """Turns uniform draws in [0, 1) into starting log learning rates.
@@ -128,15 +137,24 @@ class UpdateRule:
         return layout.unpack(state["true_parameters"])
 
 
-def checked_range(init_lr_range):
-    """The bounds of starting learning rates as floats, or a ValueError."""
-    bounds = tuple(float(bound) for bound in init_lr_range)
+def _typed(value, default):
+    """A setting in the type of its default: JSON has lists, users integers."""
+    if isinstance(default, tuple):
+        return tuple(_typed(part, default[0]) for part in value)
+    return type(default)(value) if type(default) in (int, float) else value
+
+
+def _listed(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_init_lr_range(bounds):
+    """Raises a ValueError for bounds of learning rates that cannot be."""
     if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
         raise ValueError(
             "Argument `init_lr_range` must be (min, max) with "
             f"0 < min <= max. Received: init_lr_range={bounds}"
         )
-    return bounds
 
 
 def batch_rank(weights):
@@ -213,20 +231,21 @@ class FlatLayout:
         return ops.matmul(values, _constant(self.membership, values))
 
     def map(self, function, elements, per_tensor):
-        """Applies an element-wise function and averages one of its results.
+        """Applies an element-wise function, and averages some of its results.
 
         Args:
-            function: maps (dict of element arrays, the per-tensor array seen
-                from every element) to (dict of element arrays, one element
-                array to average over each tensor).
+            function: maps (dict of element arrays, dict of what each element
+                sees of its tensor) to (dict of element arrays, dict of
+                element arrays to average over each tensor).
             elements: dict of element arrays [..., features, N].
-            per_tensor: array [..., features, T].
+            per_tensor: dict of arrays [..., features, T] that the elements
+                see.
 
         Returns:
-            (dict of element arrays, per-tensor means [..., features, T]).
+            (dict of element arrays, dict of means [..., features, T]).
         """
-        new, averaged = function(elements, self.spread(per_tensor))
-        return new, self.mean(averaged)
+        new, averaged = function(elements, _at_once(self.spread, per_tensor))
+        return new, _at_once(self.mean, averaged)
 
     def map_elements(self, function, elements):
         """Applies an element-wise function that needs no tensor's means.
@@ -312,11 +331,15 @@ class BlockLayout:
         def block(inputs):
             block_elements, values, mask = inputs
             new, averaged = function(block_elements, values)
-            return new, ops.sum(averaged * mask, -1, keepdims=True)
+            sums = _at_once(
+                lambda rows: ops.sum(rows * mask, -1, keepdims=True), averaged
+            )
+            return new, sums
 
-        mask = _constant(self.mask, per_tensor)
-        new, sums = ops.map(block, (elements, self.spread(per_tensor), mask))
-        return new, self._combine(sums)
+        spread = _at_once(self.spread, per_tensor)
+        mask = _constant(self.mask, next(iter(elements.values())))
+        new, sums = ops.map(block, (elements, spread, mask))
+        return new, _at_once(self._combine, sums)
 
     def map_elements(self, function, elements):
         """As `FlatLayout.map_elements`, block by block."""
@@ -331,6 +354,29 @@ class BlockLayout:
         """Block sums [C, ..., features, 1] -> tensor means."""
         sums = ops.moveaxis(ops.squeeze(sums, -1), 0, -1)
         return ops.matmul(sums, _constant(self.averaging, sums))
+
+
+def problem_mean(tensor_means, layout):
+    """Means over tensors [..., T] -> the mean over all elements, [..., 1]."""
+    shares = np.array(layout.sizes, "float32") / max(sum(layout.sizes), 1)
+    shares = _constant(shares, tensor_means)
+    return ops.sum(tensor_means * shares, axis=-1, keepdims=True)
+
+
+def _at_once(function, arrays):
+    """Applies a function of rows [..., features, n] to a dict of arrays.
+
+    One call on all rows together is faster than one for each array.
+    """
+    if not arrays:
+        return {}
+    rows = function(ops.concatenate(list(arrays.values()), axis=-2))
+    results, first = {}, 0
+    for name, array in arrays.items():
+        last = first + array.shape[-2]
+        results[name] = rows[..., first:last, :]
+        first = last
+    return results
 
 
 def _batch_shape(tensor, shape):

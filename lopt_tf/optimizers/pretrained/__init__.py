@@ -4,6 +4,7 @@ import pathlib
 import typing
 
 from lopt_tf import checkpointing
+from lopt_tf.optimizers import registry
 
 _KIND = "lopt_tf.optimizer"
 _FOLDER = pathlib.Path(__file__).parent
@@ -23,26 +24,6 @@ def save(path, rule, weights):
     checkpointing.save(path, _KIND, weights, metadata)
 
 
-def load(path, rule_name=None):
-    """Reads what `save` wrote: (rule's name, its configuration, weights).
-
-    Args:
-        path: the file to read.
-        rule_name: the kind of optimizer that is wanted; None for any.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or holds another
-            kind of optimizer.
-    """
-    weights, metadata = checkpointing.load(path, _KIND)
-    if rule_name not in (None, metadata["rule"]):
-        raise checkpointing.CheckpointError(
-            f"{path} holds the optimizer {metadata['rule']!r}, not "
-            f"{rule_name!r}."
-        )
-    return metadata["rule"], metadata["config"], weights
-
-
 def names(rule_name=None):
     """Names of the weights that ship with the package, the default first.
 
@@ -53,7 +34,7 @@ def names(rule_name=None):
         _FOLDER.glob("*.npz"), key=lambda file: (file.stem != _DEFAULT, file)
     )
     if rule_name is not None:
-        files = [file for file in files if load(file)[0] == rule_name]
+        files = [f for f in files if load_rule(f).rule.name == rule_name]
     return [file.stem for file in files]
 
 
@@ -115,6 +96,8 @@ class TrainedRule(typing.NamedTuple):
 def load_rule(path_or_name=None, rule_name=None):
     """The `TrainedRule` of a file, a folder of a meta-training, or a name.
 
+    Settings that are newer than the file are at their defaults.
+
     Args:
         path_or_name: the path or name; None for the default ones that ship.
         rule_name: the kind of optimizer that is wanted; None for any.
@@ -123,9 +106,12 @@ def load_rule(path_or_name=None, rule_name=None):
         ValueError: if the file is missing, damaged or of another kind, or
             the name is unknown.
     """
-    # Not at the top: the registry knows optimizers that load their weights.
-    from lopt_tf.optimizers import registry
-
     file, name = find(path_or_name, rule_name)
-    kind, config, weights = load(file, rule_name)
-    return TrainedRule(registry.rule(kind, **config), weights, name, file)
+    weights, metadata = checkpointing.load(file, _KIND)
+    kind = metadata["rule"]
+    if rule_name not in (None, kind):
+        raise checkpointing.CheckpointError(
+            f"{file} holds the optimizer {kind!r}, not {rule_name!r}."
+        )
+    rule = registry.rule(kind, **metadata["config"])
+    return TrainedRule(rule, weights, name, file)
