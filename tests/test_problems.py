@@ -15,7 +15,7 @@ from problems.classifiers import FullyConnected
 from problems.convnet import ConvNet
 from problems.keras_model import KerasModelProblem
 from problems.matmul import MatMulAlgorithm
-from problems.problem import fold, stateless_seed, value_and_gradients
+from problems.problem import fold, stateless_seed
 from problems.quadratic import Bowl, Quadratic
 from problems.sparse_softmax import (
     OneHotSparseSoftmaxRegression,
@@ -58,13 +58,12 @@ def test_instances_are_independent(name):
     params = problem.init(stateless_seed(2), 3)
     assert [tuple(p.shape) for p in params] == [(3, *s) for s in problem.shapes]
     batch = _batch(problem, 3)
-    loss, grads = value_and_gradients(problem, params, constants, batch)
+    loss, grads = problem.value_and_gradients(params, constants, batch)
     assert loss.shape == (3,)
     assert np.all(np.isfinite(loss))
     assert np.all(loss >= 0) or not problem.nonnegative
     for k in range(3):
-        single, single_grads = value_and_gradients(
-            problem,
+        single, single_grads = problem.value_and_gradients(
             [p[k : k + 1] for p in params],
             _one(constants, k),
             None if batch is None else batch[k : k + 1],
@@ -92,12 +91,12 @@ def test_large_single_quadratic_agrees_with_many():
     problem = Quadratic(30)
     constants = problem.constants(stateless_seed(1), 2)
     params = problem.init(stateless_seed(2), 2)
-    loss, grads = value_and_gradients(problem, params, constants)
+    loss, grads = problem.value_and_gradients(params, constants)
     w, y, x = constants["w"][0], constants["y"][0], params[0][0]
     residual = w.numpy() @ x.numpy() - y.numpy()
     np.testing.assert_allclose(loss[0], 0.5 * np.sum(residual**2), rtol=1e-5)
-    alone, alone_grads = value_and_gradients(
-        problem, [params[0][:1]], _one(constants, 0)
+    alone, alone_grads = problem.value_and_gradients(
+        [params[0][:1]], _one(constants, 0)
     )
     np.testing.assert_allclose(alone[0], loss[0], rtol=1e-5)
     np.testing.assert_allclose(
@@ -116,7 +115,7 @@ def test_large_single_quadratic_agrees_with_many():
 )
 def test_known_minima(problem, point, value):
     params = [tf.constant([point], "float32")]
-    loss, grads = value_and_gradients(problem, params, {})
+    loss, grads = problem.value_and_gradients(params, {})
     np.testing.assert_allclose(loss[0], value, atol=1e-4)
     np.testing.assert_allclose(grads[0][0], 0, atol=1e-3)
 
@@ -233,7 +232,7 @@ def _derivatives(problem, params, constants, batch, directions):
     """Objective, gradients, and the Hessian times a direction."""
     with tf.GradientTape() as tape:
         tape.watch(params)
-        loss, grads = value_and_gradients(problem, params, constants, batch)
+        loss, grads = problem.value_and_gradients(params, constants, batch)
         along = tf.add_n(
             [tf.reduce_sum(g * d) for g, d in zip(grads, directions)]
         )
@@ -250,7 +249,7 @@ def test_derivatives_agree_with_differences(problem):
 
     def at(step):
         moved = [p + step * d for p, d in zip(params, directions)]
-        return value_and_gradients(problem, moved, constants, batch)
+        return problem.value_and_gradients(moved, constants, batch)
 
     loss, grads, curvature = _derivatives(
         problem, params, constants, batch, directions
@@ -336,9 +335,8 @@ def test_equal_products_are_no_trouble():
     doubled = [np.concatenate([f, f[:, :1]], axis=1) for f in _STRASSEN]
     assert _matmul_loss(doubled) < 1e-6
     problem = MatMulAlgorithm(2, 8)
-    function = tf.function(value_and_gradients, jit_compile=True)
+    function = tf.function(problem.value_and_gradients, jit_compile=True)
     loss, grads = function(
-        problem,
         [tf.constant(form[None, :, [0] * 8]) for form in _STRASSEN],
         problem.constants(None, 1),
     )
@@ -390,14 +388,14 @@ def test_lookup_and_one_hot_are_one_objective():
     one_hot = OneHotSparseSoftmaxRegression(6, 4, data, 5)
     constants = lookup.constants(stateless_seed(1), 2)
     params = lookup.init(stateless_seed(2), 2)
-    loss, grads = value_and_gradients(lookup, params, constants)
-    other, other_grads = value_and_gradients(one_hot, params, constants)
+    loss, grads = lookup.value_and_gradients(params, constants)
+    other, other_grads = one_hot.value_and_gradients(params, constants)
     np.testing.assert_allclose(loss, other, rtol=1e-5)
     for gradient, expected in zip(grads, other_grads):
         np.testing.assert_allclose(gradient, expected, atol=1e-5)
     # What does not occur learns nothing, but for the L2 term.
     constants["data"] = tf.minimum(constants["data"], 2.0)
-    _, grads = value_and_gradients(lookup, params, constants)
+    _, grads = lookup.value_and_gradients(params, constants)
     decay = 2e-3 / 3 * params[0][:, 3]
     np.testing.assert_allclose(grads[0][:, 3], decay, rtol=1e-5)
 
@@ -533,8 +531,8 @@ def test_mnist_problems_learn(mnist, name):
     constants = problem.constants(stateless_seed(1), 2)
     params = problem.init(stateless_seed(2), 2)
     function = tf.function(
-        lambda params: value_and_gradients(
-            problem, params, constants, _batch(problem, 2)
+        lambda params: problem.value_and_gradients(
+            params, constants, _batch(problem, 2)
         ),
         jit_compile=True,
     )
@@ -766,7 +764,7 @@ def test_keras_model_is_a_problem():
     again = problem.init(stateless_seed(1), 3)
     np.testing.assert_array_equal(params[0], again[0])
     constants = problem.constants(stateless_seed(1), 3)
-    loss, grads = value_and_gradients(problem, params, constants)
+    loss, grads = problem.value_and_gradients(params, constants)
     model = problem.build_model()
     for k in range(3):
         model.set_weights([p[k].numpy() for p in params])
