@@ -162,9 +162,8 @@ def _architecture(model):
     names = {}
     _find_names(config, names)
     shapes = [(tuple(w.shape), w.dtype) for w in model.weights]
-    return (
-        f"{type(model).__name__}:{_digest([_renamed(config, names), shapes])}"
-    )
+    settings = [_renamed(config, names), shapes]
+    return f"{type(model).__name__}:{_digest(settings)}"
 
 
 def _find_names(config, names):
