@@ -589,6 +589,15 @@ def test_without_weights(tmp_path, capsys, monkeypatch):
     assert "train_scripts.metatrain" in capsys.readouterr().err
 
 
+def test_every_set_can_be_evaluated(tmp_path, trained):
+    """The sets that the release does not have, too."""
+    few = ("--steps=20", "--seeds=1", "--tuning_seeds=1")
+    chosen = "--problems=wide_classifier_problems.0"
+    assert _evaluate("problems", tmp_path, trained, *few, chosen) == 0
+    rows = _rows(tmp_path / "summary.csv")
+    assert {row["problem"] for row in rows} == {"wide_classifier_problems.0"}
+
+
 def test_learning_rates_need_learning_rates(tmp_path, capsys):
     path = tmp_path / "adam.npz"
     lopt_tf.LearnedAdam(seed=1).save_pretrained(path)
