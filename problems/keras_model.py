@@ -159,33 +159,22 @@ def _architecture(model):
         except NotImplementedError:
             # A subclass of keras.Model need not have one.
             config = {}
-    names = {}
-    _find_names(config, names)
-    shapes = [(tuple(w.shape), w.dtype) for w in model.weights]
-    settings = [_renamed(config, names), shapes]
-    return f"{type(model).__name__}:{_digest(settings)}"
+    text = describe([config, [(w.shape, w.dtype) for w in model.weights]])
+    for i, name in enumerate(dict.fromkeys(_layer_names(config))):
+        text = text.replace(f"'{name}'", f"layer {i}")
+    return f"{type(model).__name__}:{_digest(text)}"
 
 
-def _find_names(config, names):
-    """Numbers the names of layers, which Keras counts up in every process."""
+def _layer_names(config):
+    """The names that Keras gives to layers, which depend on earlier layers."""
     if isinstance(config, dict):
         # The name of a data type stands alone.
         if "name" in config and len(config) > 1:
-            names.setdefault(config["name"], f"layer {len(names)}")
+            yield config["name"]
         config = list(config.values())
     if isinstance(config, (list, tuple)):
         for part in config:
-            _find_names(part, names)
-
-
-def _renamed(config, names):
-    if isinstance(config, dict):
-        # The id is an address.
-        kept = {key: config[key] for key in config if key != "shared_object_id"}
-        return {key: _renamed(value, names) for key, value in kept.items()}
-    if isinstance(config, (list, tuple)):
-        return [_renamed(part, names) for part in config]
-    return names.get(config, config) if isinstance(config, str) else config
+            yield from _layer_names(part)
 
 
 def _describe_loss(loss):

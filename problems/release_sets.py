@@ -30,17 +30,6 @@ from problems.vector_functions import (
 )
 from problems.wrappers import LogObjective, Rescale, SparseProblem, SumTask
 
-_TEST_FUNCTIONS = (
-    Ackley,
-    Beale,
-    Booth,
-    Branin,
-    LogSumExp,
-    Matyas,
-    Michalewicz,
-    Rosenbrock,
-    StyblinskiTang,
-)
 _SUMMED_FUNCTIONS = (
     Rosenbrock,
     LogSumExp,
@@ -52,6 +41,7 @@ _SUMMED_FUNCTIONS = (
     Branin,
     Michalewicz,
 )
+_TEST_FUNCTIONS = sorted(_SUMMED_FUNCTIONS, key=lambda made: made.__name__)
 _SUMMED_SIZES = (11, 3, 9, 7, 5, 13, 12)
 
 # (features, hidden sizes, batch size); 1000 rows each.
