@@ -1,50 +1,74 @@
 """Problems to optimise: small, diverse, many instances at a time."""
 
-import importlib
+from problems import alternating, corpus, datasets
+from problems.classifiers import Classifier, FullyConnected, SoftmaxRegression
+from problems.convnet import ConvNet
+from problems.data_problem import DataProblem
+from problems.keras_model import KerasModelProblem
+from problems.matmul import MatMulAlgorithm
+from problems.problem import Problem
+from problems.quadratic import Bowl, Norm, Quadratic
+from problems.residual import ResidualNet
+from problems.sparse_softmax import (
+    OneHotSparseSoftmaxRegression,
+    SparseSoftmaxRegression,
+)
+from problems.test_functions import (
+    Ackley,
+    Beale,
+    Booth,
+    Branin,
+    LogSumExp,
+    Matyas,
+    Michalewicz,
+    Rosenbrock,
+    Saddle,
+    StyblinskiTang,
+)
+from problems.vector_functions import (
+    DependencyChain,
+    MinMaxWell,
+    OutwardSnake,
+    ProjectionQuadratic,
+    SumOfQuadratics,
+)
+from problems.wrappers import LogObjective, Rescale, SparseProblem, SumTask
 
-_HOMES = {
-    "Problem": "problems.problem",
-    "Quadratic": "problems.quadratic",
-    "Bowl": "problems.quadratic",
-    "Norm": "problems.quadratic",
-    "Rosenbrock": "problems.test_functions",
-    "LogSumExp": "problems.test_functions",
-    "Ackley": "problems.test_functions",
-    "Beale": "problems.test_functions",
-    "Booth": "problems.test_functions",
-    "StyblinskiTang": "problems.test_functions",
-    "Matyas": "problems.test_functions",
-    "Branin": "problems.test_functions",
-    "Michalewicz": "problems.test_functions",
-    "Saddle": "problems.test_functions",
-    "MatMulAlgorithm": "problems.matmul",
-    "MinMaxWell": "problems.vector_functions",
-    "DependencyChain": "problems.vector_functions",
-    "OutwardSnake": "problems.vector_functions",
-    "ProjectionQuadratic": "problems.vector_functions",
-    "SumOfQuadratics": "problems.vector_functions",
-    "DataProblem": "problems.data_problem",
-    "Classifier": "problems.classifiers",
-    "FullyConnected": "problems.classifiers",
-    "SoftmaxRegression": "problems.classifiers",
-    "SparseSoftmaxRegression": "problems.sparse_softmax",
-    "OneHotSparseSoftmaxRegression": "problems.sparse_softmax",
-    "ConvNet": "problems.convnet",
-    "ResidualNet": "problems.residual",
-    "Rescale": "problems.wrappers",
-    "SumTask": "problems.wrappers",
-    "LogObjective": "problems.wrappers",
-    "SparseProblem": "problems.wrappers",
-    "KerasModelProblem": "problems.keras_model",
-}
-_MODULES = ("alternating", "corpus", "datasets")
-
-__all__ = [*_HOMES, *_MODULES]
-
-
-def __getattr__(name):
-    if name in _MODULES:
-        return importlib.import_module(f"problems.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'problems' has no attribute {name!r}")
+__all__ = [
+    "alternating",
+    "corpus",
+    "datasets",
+    "Problem",
+    "Quadratic",
+    "Bowl",
+    "Norm",
+    "Rosenbrock",
+    "LogSumExp",
+    "Ackley",
+    "Beale",
+    "Booth",
+    "StyblinskiTang",
+    "Matyas",
+    "Branin",
+    "Michalewicz",
+    "Saddle",
+    "MatMulAlgorithm",
+    "MinMaxWell",
+    "DependencyChain",
+    "OutwardSnake",
+    "ProjectionQuadratic",
+    "SumOfQuadratics",
+    "DataProblem",
+    "Classifier",
+    "FullyConnected",
+    "SoftmaxRegression",
+    "SparseSoftmaxRegression",
+    "OneHotSparseSoftmaxRegression",
+    "ConvNet",
+    "ResidualNet",
+    "Rescale",
+    "SumTask",
+    "LogObjective",
+    "SparseProblem",
+    "KerasModelProblem",
+]

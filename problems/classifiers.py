@@ -1,9 +1,12 @@
 """Classifiers, and the two without convolutions: linear and fully connected."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from problems.data_problem import DataProblem
 from problems.problem import fold
+from problems.specification import specified
 
 _WEIGHT_DECAY = 1e-3
 _ACTIVATIONS = {"sigmoid": tf.sigmoid, "relu": tf.nn.relu, "tanh": tf.tanh}
@@ -18,35 +21,26 @@ class Classifier(DataProblem):
 
     Args:
         num_classes: at least 2.
-        dataset: a `datasets.Dataset`.
-        batch_size: examples in a minibatch.
-        noise_stdev: standard deviation of the gradient noise.
-        use_softmax: None means: with more than two classes.
-        num_scored: rows that the objective without a batch looks at; None
-            means all.
+        dataset, batch_size, noise_stdev, num_scored: as in `DataProblem`.
+        use_softmax: whether the cross entropy is that of the softmax. Defaults
+            to `None`: with more than two classes.
     """
 
-    def __init__(
-        self,
-        num_classes,
-        dataset,
-        batch_size,
-        noise_stdev=0.0,
-        use_softmax=None,
-        num_scored=None,
-    ):
-        super().__init__(dataset, batch_size, noise_stdev, num_scored)
+    use_softmax = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        use_softmax = self.use_softmax
         if use_softmax is None:
-            use_softmax = num_classes > 2
-        if num_classes < 2 or (num_classes > 2 and not use_softmax):
+            use_softmax = self.num_classes > 2
+            object.__setattr__(self, "use_softmax", use_softmax)
+        if self.num_classes < 2 or (self.num_classes > 2 and not use_softmax):
             raise ValueError(
                 "A classifier has at least two classes, and more than two "
                 "need `use_softmax`. "
-                f"Received: num_classes={num_classes}, "
+                f"Received: num_classes={self.num_classes}, "
                 f"use_softmax={use_softmax}"
             )
-        self.num_classes = num_classes
-        self.use_softmax = use_softmax
 
     def init(self, seed, instances):
         return [
@@ -80,40 +74,19 @@ class Classifier(DataProblem):
         raise NotImplementedError
 
 
-class FullyConnected(Classifier):
-    """A fully connected classifier.
+class _Layers(Classifier):
+    """Base of stacks of fully connected layers: weights and biases."""
 
-    Args:
-        num_features: input size.
-        num_classes, dataset, batch_size, noise_stdev, use_softmax,
-            num_scored: as in `Classifier`.
-        hidden_sizes: sizes of the hidden layers.
-        activation: "sigmoid", "relu" or "tanh".
-    """
+    hidden_sizes = ()
+    activation = "sigmoid"
 
-    def __init__(
-        self,
-        num_features,
-        num_classes,
-        dataset,
-        batch_size,
-        hidden_sizes=(),
-        activation="sigmoid",
-        noise_stdev=0.0,
-        use_softmax=None,
-        num_scored=None,
-    ):
-        super().__init__(
-            num_classes,
-            dataset,
-            batch_size,
-            noise_stdev,
-            use_softmax,
-            num_scored,
-        )
-        self.layer_sizes = (num_features, *hidden_sizes, num_classes)
-        self.activation = activation
-        self.activate = find_activation(activation)
+    def __post_init__(self):
+        super().__post_init__()
+        find_activation(self.activation)
+
+    @property
+    def layer_sizes(self):
+        return (self.num_features, *self.hidden_sizes, self.num_classes)
 
     @property
     def shapes(self):
@@ -123,35 +96,52 @@ class FullyConnected(Classifier):
         return shapes
 
     def logits(self, params, data):
+        activate = find_activation(self.activation)
         hidden = data
         for i in range(0, len(params), 2):
             if i:
-                hidden = self.activate(hidden)
+                hidden = activate(hidden)
             hidden = tf.matmul(hidden, params[i]) + params[i + 1][:, None]
         return hidden
 
-    def __repr__(self):
-        sizes = "-".join(map(str, self.layer_sizes))
-        noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
-        return (
-            f"{type(self).__name__}({sizes}, {self.activation}, "
-            f"{self.dataset!r}, batch={self.batch_size}{noise})"
-        )
+
+@specified
+class FullyConnected(_Layers):
+    """A fully connected classifier.
+
+    Args:
+        num_features: input size.
+        num_classes, dataset, batch_size, noise_stdev, use_softmax,
+            num_scored: as in `Classifier`.
+        hidden_sizes: sizes of the hidden layers. Defaults to none.
+        activation: "sigmoid", "relu" or "tanh". Defaults to "sigmoid".
+    """
+
+    num_features: int
+    num_classes: int
+    dataset: object
+    batch_size: int = dataclasses.field()
+    hidden_sizes: tuple = ()
+    activation: str = "sigmoid"
+    noise_stdev: float = 0.0
+    use_softmax: bool | None = None
+    num_scored: int | None = None
 
 
-class SoftmaxRegression(FullyConnected):
-    """A classifier without hidden layers: weights and one bias."""
+@specified
+class SoftmaxRegression(_Layers):
+    """A classifier without hidden layers: weights and one bias.
 
-    def __init__(
-        self, num_features, num_classes, dataset, batch_size, noise_stdev=0.0
-    ):
-        super().__init__(
-            num_features,
-            num_classes,
-            dataset,
-            batch_size,
-            noise_stdev=noise_stdev,
-        )
+    Args:
+        num_features: input size.
+        num_classes, dataset, batch_size, noise_stdev: as in `Classifier`.
+    """
+
+    num_features: int
+    num_classes: int
+    dataset: object
+    batch_size: int = dataclasses.field()
+    noise_stdev: float = 0.0
 
 
 def find_activation(name):

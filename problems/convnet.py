@@ -1,13 +1,17 @@
 """A convolutional classifier with filters of its own for every instance."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from problems.classifiers import Classifier, find_activation
 from problems.problem import Problem
+from problems.specification import specified
 
 _START_STDEV = 0.01
 
 
+@specified
 class ConvNet(Classifier):
     """Convolutions (stride 1, same size, no biases), then a linear layer.
 
@@ -15,34 +19,25 @@ class ConvNet(Classifier):
         image_shape: (height, width, channels); rows of data are flat images.
         num_classes, dataset, batch_size, noise_stdev, use_softmax,
             num_scored: as in `Classifier`.
-        filters: (height, width, channels out) for each convolution.
+        filters: (height, width, channels out) for each convolution. Defaults
+            to 8 of 3x3 and 8 of 5x5.
         activation: "sigmoid", "relu" or "tanh", after each convolution.
+            Defaults to "relu".
     """
 
-    def __init__(
-        self,
-        image_shape,
-        num_classes,
-        dataset,
-        batch_size,
-        filters=((3, 3, 8), (5, 5, 8)),
-        activation="relu",
-        noise_stdev=0.0,
-        use_softmax=None,
-        num_scored=None,
-    ):
-        super().__init__(
-            num_classes,
-            dataset,
-            batch_size,
-            noise_stdev,
-            use_softmax,
-            num_scored,
-        )
-        self.image_shape = tuple(image_shape)
-        self.filters = tuple(map(tuple, filters))
-        self.activation = activation
-        self.activate = find_activation(activation)
+    image_shape: tuple
+    num_classes: int
+    dataset: object
+    batch_size: int = dataclasses.field()
+    filters: tuple = ((3, 3, 8), (5, 5, 8))
+    activation: str = "relu"
+    noise_stdev: float = 0.0
+    use_softmax: bool | None = None
+    num_scored: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        find_activation(self.activation)
 
     @property
     def shapes(self):
@@ -59,19 +54,12 @@ class ConvNet(Classifier):
 
     def logits(self, params, data):
         *filters, weights, bias = params
+        activate = find_activation(self.activation)
         images = tf.reshape(data, (*data.shape[:2], *self.image_shape))
         for kernel in filters:
-            images = self.activate(convolve(images, kernel))
+            images = activate(convolve(images, kernel))
         hidden = tf.reshape(images, (*images.shape[:2], -1))
         return tf.matmul(hidden, weights) + bias[:, None]
-
-    def __repr__(self):
-        filters = ", ".join("x".join(map(str, f)) for f in self.filters)
-        noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
-        return (
-            f"ConvNet({'x'.join(map(str, self.image_shape))}, {filters}, "
-            f"{self.activation}, batch={self.batch_size}{noise})"
-        )
 
 
 def convolve(images, kernel):

@@ -8,22 +8,29 @@ from problems.problem import Problem
 class DataProblem(Problem):
     """A problem whose constants are "data" and "labels", drawn or read.
 
+    Subclasses are dataclasses with these settings; only the first two are
+    necessary. (`batch_size: int = dataclasses.field()` has no default, where
+    `batch_size: int` alone would take the None of `Problem` for one.)
+
     Args:
         dataset: a `datasets.Dataset`, or anything with its `num_examples` and
             `instances`.
-        batch_size: examples in a minibatch.
-        noise_stdev: standard deviation of the gradient noise.
+        batch_size: examples in a minibatch; at most the data set's.
+        noise_stdev: standard deviation of the gradient noise. Defaults to 0.
         num_scored: the objective without a batch is of that many first rows,
-            for data too large to go through at every step; None: of all.
+            for data too large to go through at every step. Defaults to
+            `None`: all rows.
     """
 
-    def __init__(self, dataset, batch_size, noise_stdev=0.0, num_scored=None):
-        self.dataset = dataset
-        self.num_examples = dataset.num_examples
-        # A batch never exceeds the data set.
-        self.batch_size = min(batch_size, dataset.num_examples)
-        self.noise_stdev = noise_stdev
-        self.num_scored = num_scored
+    num_scored = None
+
+    def __post_init__(self):
+        size = min(self.batch_size, self.num_examples)
+        object.__setattr__(self, "batch_size", size)
+
+    @property
+    def num_examples(self):
+        return self.dataset.num_examples
 
     def constants(self, seed, instances):
         data, labels = self.dataset.instances(seed.numpy(), instances)

@@ -3,28 +3,34 @@
 import numpy as np
 import sklearn.datasets
 
+from problems.specification import Specification
 
-class Dataset:
-    """How to draw (data, labels), and in which batches to go through them.
 
-    Attributes:
-        name: the drawing function's name.
+class Dataset(Specification):
+    """How to draw (data, labels).
+
+    Args:
+        draw: function of (num_features, num_examples, random_seed=...) and
+            `kw`, one of this module's for instance.
+        num_features: columns of data.
         num_examples: rows of data.
-        random_seed: an integer if every instance shares one draw, else None:
-            each instance of a problem draws its own.
+        random_seed: an integer if every instance shares one draw. Defaults to
+            `None`: each instance of a problem draws its own.
+        kw: further arguments of `draw`.
     """
 
     def __init__(
         self, draw, num_features, num_examples, random_seed=None, **kw
     ):
-        self.name = draw.__name__
+        self.draw = draw
         self.num_features = num_features
         self.num_examples = num_examples
         self.random_seed = random_seed
-        self._more = kw
-        self._draw = lambda seed: draw(
-            num_features, num_examples, random_seed=seed, **kw
-        )
+        self.kw = kw
+
+    def settings(self):
+        settings = super().settings()
+        return settings | settings.pop("kw")
 
     def instances(self, seed, count):
         """(data [K or 1, rows, features] float32, labels [K or 1, rows])."""
@@ -33,16 +39,14 @@ class Dataset:
         else:
             rng = np.random.default_rng([int(s) & 0xFFFFFFFF for s in seed])
             seeds = rng.integers(2**31, size=count)
-        draws = [self._draw(int(s)) for s in seeds]
+        sizes = (self.num_features, self.num_examples)
+        draws = [
+            self.draw(*sizes, random_seed=int(s), **self.kw) for s in seeds
+        ]
         return (
             np.stack([data for data, _ in draws]).astype("float32"),
             np.stack([labels for _, labels in draws]).astype("int32"),
         )
-
-    def __repr__(self):
-        sizes = [str(self.num_features), str(self.num_examples)]
-        more = [f"{name}={value!r}" for name, value in self._more.items()]
-        return f"{self.name}({', '.join(sizes + more)})"
 
 
 def random(num_features, num_examples, n_classes=2, sep=1.0, random_seed=None):
@@ -103,8 +107,8 @@ def noisy_parity_class(
 ):
     """Class ids; the label is their sum modulo the classes, or one more.
 
-    The arguments are in the release's order; `noisy_parity` has that of the
-    other data sets.
+    The arguments are in the release's order, for the tests of parity with it.
+    Problems use `noisy_parity`, which has the order of the other data sets.
     """
     rng = np.random.RandomState(random_seed)
     ids = rng.randint(0, n_classes, size=(num_examples, n_context_ids))
@@ -126,8 +130,9 @@ def noisy_parity(num_features, num_examples, random_seed=None, **kw):
 def batch_indices(rng, num_examples, batch_size, num_steps):
     """Minibatches [steps, B] from reshuffled epochs, without remainders.
 
-    A batch never exceeds the data set. The order is shuffled in place again
-    whenever fewer than `batch_size` examples are left.
+    As in the release, and only for the tests of parity with it: training uses
+    `minibatches`. A batch never exceeds the data set. The order is shuffled in
+    place again whenever fewer than `batch_size` examples are left.
 
     Args:
         rng: a `numpy.random.RandomState`, or the module `numpy.random`.
@@ -152,8 +157,7 @@ def minibatches(seed, first_step, num_steps, instances, num_examples, size):
 
     Every epoch is a fresh order of all examples for every instance; what is
     left of an epoch after the last full batch is dropped. The result depends
-    on the arguments alone, so that a stopped run goes on as if it had not
-    been.
+    on the arguments alone, so that a resumed run sees the same batches.
 
     Args:
         seed: sequence of integers.

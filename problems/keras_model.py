@@ -1,12 +1,15 @@
 """Any Keras model and data set as a problem."""
 
+import hashlib
 import random
+import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from problems.problem import Problem
+from problems.specification import describe
 
 
 class KerasModelProblem(Problem):
@@ -25,11 +28,20 @@ class KerasModelProblem(Problem):
         loss: Keras loss, or its name; of (labels, outputs), averaged over
             examples.
         batch_size: examples in a minibatch.
-        noise_stdev: standard deviation of the gradient noise.
+        noise_stdev: standard deviation of the gradient noise. Defaults to 0.
+        num_scored: the objective without a batch is of that many first rows.
+            Defaults to `None`: all rows.
     """
 
     def __init__(
-        self, build_model, data, labels, loss, batch_size, noise_stdev=0.0
+        self,
+        build_model,
+        data,
+        labels,
+        loss,
+        batch_size,
+        noise_stdev=0.0,
+        num_scored=None,
     ):
         if len(data) != len(labels):
             raise ValueError(
@@ -49,6 +61,21 @@ class KerasModelProblem(Problem):
         self.num_examples = len(data)
         self.batch_size = min(batch_size, self.num_examples)
         self.noise_stdev = noise_stdev
+        self.num_scored = num_scored
+        self._settings = {
+            "model": _architecture(self.model),
+            "untrained": _digest(self.model.non_trainable_weights),
+            "data": describe(self.data),
+            "labels": describe(self.labels),
+            "loss": _describe_loss(self.loss_function),
+        }
+
+    def settings(self):
+        return self._settings | {
+            "batch_size": self.batch_size,
+            "noise_stdev": self.noise_stdev,
+            "num_scored": self.num_scored,
+        }
 
     @property
     def shapes(self):
@@ -82,7 +109,8 @@ class KerasModelProblem(Problem):
 
         def one(arguments):
             tensors, rows = arguments
-            inputs, wanted = data, labels
+            inputs = data[: self.num_scored]
+            wanted = labels[: self.num_scored]
             if batch is not None:
                 inputs, wanted = tf.gather(data, rows), tf.gather(labels, rows)
             fixed = [v.value for v in self.model.non_trainable_variables]
@@ -97,8 +125,63 @@ class KerasModelProblem(Problem):
             one, (list(params), rows), fn_output_signature=tf.float32
         )
 
-    def __repr__(self):
-        return (
-            f"KerasModelProblem({self.model.name}, "
-            f"{self.model.count_params()} parameters, batch={self.batch_size})"
+
+class KerasNetwork(KerasModelProblem):
+    """A Keras model as a problem, differentiated one run after the other.
+
+    So the runs need the memory of one, and its backward pass is compiled
+    once, whatever the number of runs.
+    """
+
+    def value_and_gradients(self, params, constants, batch=None):
+        if batch is None:
+            return super().value_and_gradients(params, constants)
+
+        def one(arguments):
+            tensors, rows = arguments
+            single = [tensor[None] for tensor in tensors]
+            loss, gradients = KerasModelProblem.value_and_gradients(
+                self, single, constants, rows[None]
+            )
+            return loss[0], [gradient[0] for gradient in gradients]
+
+        signature = (tf.float32, [tf.float32] * len(params))
+        return tf.map_fn(
+            one, (list(params), batch), fn_output_signature=signature
         )
+
+
+def _architecture(model):
+    """The model's class, and a digest of its layers' and weights' settings."""
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            config = model.get_config()
+        except NotImplementedError:
+            # A subclass of keras.Model need not have one.
+            config = {}
+    text = describe([config, [(w.shape, w.dtype) for w in model.weights]])
+    for i, name in enumerate(dict.fromkeys(_layer_names(config))):
+        text = text.replace(f"'{name}'", f"layer {i}")
+    return f"{type(model).__name__}:{_digest(text)}"
+
+
+def _layer_names(config):
+    """The names that Keras gives to layers, which depend on earlier layers."""
+    if isinstance(config, dict):
+        # The name of a data type stands alone.
+        if "name" in config and len(config) > 1:
+            yield config["name"]
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for part in config:
+            yield from _layer_names(part)
+
+
+def _describe_loss(loss):
+    if hasattr(loss, "__qualname__"):
+        return describe(loss)
+    return f"{describe(type(loss))}:{_digest(vars(loss))}"
+
+
+def _digest(value):
+    return hashlib.sha256(describe(value).encode()).hexdigest()[:12]

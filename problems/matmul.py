@@ -4,12 +4,14 @@ import numpy as np
 import tensorflow as tf
 
 from problems.problem import Problem
+from problems.specification import specified
 
 # Keeps the normal equations solvable in float32 when two products coincide.
 # It changes the objective by its square only.
 _RIDGE = 1e-6
 
 
+@specified
 class MatMulAlgorithm(Problem):
     """Finds an n x n matrix product with k multiplications.
 
@@ -21,13 +23,12 @@ class MatMulAlgorithm(Problem):
     Args:
         n: size of the matrices.
         k: number of multiplications.
-        noise_stdev: standard deviation of the gradient noise.
+        noise_stdev: standard deviation of the gradient noise. Defaults to 0.
     """
 
-    def __init__(self, n, k, noise_stdev=0.0):
-        self.n = n
-        self.k = k
-        self.noise_stdev = noise_stdev
+    n: int
+    k: int
+    noise_stdev: float = 0.0
 
     @property
     def shapes(self):
@@ -63,7 +64,3 @@ class MatMulAlgorithm(Problem):
         readout = tf.linalg.cholesky_solve(factor, moments)
         residual = tf.matmul(products, readout) - wanted
         return tf.reduce_sum(tf.square(residual), axis=[1, 2])
-
-    def __repr__(self):
-        noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
-        return f"MatMulAlgorithm({self.n}, {self.k}{noise})"

@@ -2,8 +2,10 @@
 
 import tensorflow as tf
 
+from problems.specification import Specification
 
-class Problem:
+
+class Problem(Specification):
     """A family of objectives that share their parameters' shapes.
 
     One instance of the family is given by its constants (say the matrix of
@@ -90,8 +92,3 @@ def fold(seed, number):
 def stateless_seed(number):
     """A stateless seed [2] from an integer."""
     return tf.constant([number & 0x7FFFFFFF, number >> 31], "int32")
-
-
-def value_and_gradients(problem, params, constants, batch=None):
-    """Objectives [K] and their gradients, a list of tensors [K, *shape]."""
-    return problem.value_and_gradients(params, constants, batch)

@@ -1,12 +1,16 @@
 """A small residual network on images, with filters for every instance."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from problems.classifiers import Classifier
 from problems.convnet import convolve
 from problems.problem import fold
+from problems.specification import specified
 
 
+@specified
 class ResidualNet(Classifier):
     """A convolution, halved resolution, residual blocks, a linear layer.
 
@@ -19,32 +23,20 @@ class ResidualNet(Classifier):
             data are flat images.
         num_classes, dataset, batch_size, noise_stdev, num_scored: as in
             `Classifier`.
-        channels: of every convolution.
-        blocks: how many residual blocks.
+        channels: of every convolution. Defaults to 8.
+        blocks: how many residual blocks. Defaults to 2.
     """
 
-    def __init__(
-        self,
-        image_shape,
-        num_classes,
-        dataset,
-        batch_size,
-        channels=8,
-        blocks=2,
-        noise_stdev=0.0,
-        num_scored=None,
-    ):
-        super().__init__(
-            num_classes,
-            dataset,
-            batch_size,
-            noise_stdev,
-            use_softmax=True,
-            num_scored=num_scored,
-        )
-        self.image_shape = tuple(image_shape)
-        self.channels = channels
-        self.blocks = blocks
+    image_shape: tuple
+    num_classes: int
+    dataset: object
+    batch_size: int = dataclasses.field()
+    channels: int = 8
+    blocks: int = 2
+    noise_stdev: float = 0.0
+    num_scored: int | None = None
+
+    use_softmax = True
 
     @property
     def shapes(self):
@@ -71,14 +63,6 @@ class ResidualNet(Classifier):
             values = values + convolve(tf.nn.relu(branch), second)
         hidden = tf.reduce_mean(tf.nn.relu(values), axis=(2, 3))
         return tf.matmul(hidden, weights) + bias[:, None]
-
-    def __repr__(self):
-        noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
-        return (
-            f"ResidualNet({'x'.join(map(str, self.image_shape))}, "
-            f"{self.blocks} blocks of {self.channels} channels, "
-            f"batch={self.batch_size}{noise})"
-        )
 
 
 def _halved(images):

@@ -1,10 +1,14 @@
 """Regressions on sums of embeddings, by lookup and by one-hot vectors."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from problems.classifiers import Classifier
+from problems.specification import specified
 
 
+@specified
 class SparseSoftmaxRegression(Classifier):
     """Sums the embeddings of class ids, then classifies the sum linearly.
 
@@ -18,11 +22,11 @@ class SparseSoftmaxRegression(Classifier):
             ids.
     """
 
-    def __init__(
-        self, num_features, num_classes, dataset, batch_size, noise_stdev=0.0
-    ):
-        super().__init__(num_classes, dataset, batch_size, noise_stdev)
-        self.num_features = num_features
+    num_features: int
+    num_classes: int
+    dataset: object
+    batch_size: int = dataclasses.field()
+    noise_stdev: float = 0.0
 
     @property
     def shapes(self):
@@ -38,13 +42,6 @@ class SparseSoftmaxRegression(Classifier):
         """Embeddings [K, classes, f] and ids [K or 1, rows, ids] -> sums."""
         ids = tf.broadcast_to(ids, (embeddings.shape[0], *ids.shape[1:]))
         return tf.reduce_sum(tf.gather(embeddings, ids, batch_dims=1), axis=2)
-
-    def __repr__(self):
-        noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
-        return (
-            f"{type(self).__name__}({self.num_features}, {self.num_classes}, "
-            f"batch={self.batch_size}{noise})"
-        )
 
 
 class OneHotSparseSoftmaxRegression(SparseSoftmaxRegression):

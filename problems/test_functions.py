@@ -5,19 +5,20 @@ import math
 import tensorflow as tf
 
 from problems.problem import Problem
+from problems.specification import specified
 
 
+@specified
 class _TestFunction(Problem):
     """A function of (x, y), started uniformly in a box.
 
     Subclasses set `low` and `high` (the box) and implement `value`.
     """
 
+    noise_stdev: float = 0.0
+
     low = (-1.0, -1.0)
     high = (1.0, 1.0)
-
-    def __init__(self, noise_stdev=0.0):
-        self.noise_stdev = noise_stdev
 
     @property
     def shapes(self):
@@ -33,10 +34,6 @@ class _TestFunction(Problem):
 
     def value(self, x, y):
         raise NotImplementedError
-
-    def __repr__(self):
-        noise = f"noise={self.noise_stdev:g}" if self.noise_stdev else ""
-        return f"{type(self).__name__}({noise})"
 
 
 class Rosenbrock(_TestFunction):

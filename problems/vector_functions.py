@@ -1,22 +1,24 @@
 """Functions of one vector: a well, a chain, and sums over rows of data."""
 
+import dataclasses
 import math
 
 import tensorflow as tf
 
 from problems.data_problem import DataProblem
 from problems.problem import Problem
+from problems.specification import specified
 
 _EPSILON = 1e-6
 _OFFSET = 1e-12
 
 
+@specified
 class MinMaxWell(Problem):
     """max x^2 + 1 / min x^2 - 2 + 1e-12: two coordinates count."""
 
-    def __init__(self, n, noise_stdev=0.0):
-        self.n = n
-        self.noise_stdev = noise_stdev
+    n: int
+    noise_stdev: float = 0.0
 
     @property
     def shapes(self):
@@ -29,27 +31,19 @@ class MinMaxWell(Problem):
         # A sum of two terms that rounding cannot make negative.
         return (high - low) + tf.square(low - 1) / low + _OFFSET
 
-    def __repr__(self):
-        noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
-        return f"MinMaxWell({self.n}{noise})"
 
-
+@specified
 class _VectorWithData(DataProblem):
     """Base of functions of a vector and of rows of data of its size."""
 
-    def __init__(self, n, dataset, batch_size, noise_stdev=0.0):
-        super().__init__(dataset, batch_size, noise_stdev)
-        self.n = n
+    n: int
+    dataset: object
+    batch_size: int = dataclasses.field()
+    noise_stdev: float = 0.0
 
     @property
     def shapes(self):
         return [(1, self.n)]
-
-    def __repr__(self):
-        noise = f", noise={self.noise_stdev:g}" if self.noise_stdev else ""
-        return (
-            f"{type(self).__name__}({self.n}, batch={self.batch_size}{noise})"
-        )
 
 
 class DependencyChain(_VectorWithData):

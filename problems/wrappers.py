@@ -3,18 +3,28 @@
 import tensorflow as tf
 
 from problems.problem import Problem, fold
+from problems.specification import specified
 
 _EPSILON = 1e-6
 
 
+@specified
 class _Wrapper(Problem):
     """A problem around one member; the member's own start, data and noise."""
 
-    def __init__(self, problem):
-        self.problem = problem
-        self.batch_size = problem.batch_size
-        self.num_examples = problem.num_examples
-        self.nonnegative = problem.nonnegative
+    problem: Problem
+
+    @property
+    def batch_size(self):
+        return self.problem.batch_size
+
+    @property
+    def num_examples(self):
+        return self.problem.num_examples
+
+    @property
+    def nonnegative(self):
+        return self.problem.nonnegative
 
     @property
     def shapes(self):
@@ -38,16 +48,12 @@ class _Wrapper(Problem):
     def perturb(self, gradients, seed):
         return self.problem.perturb(gradients, seed)
 
-    def __repr__(self):
-        return f"{type(self).__name__}({self.problem!r})"
 
-
+@specified
 class Rescale(_Wrapper):
     """The member at theta / scale, started at scale times its start."""
 
-    def __init__(self, problem, scale):
-        super().__init__(problem)
-        self.scale = scale
+    scale: float
 
     def init(self, seed, instances):
         return [self.scale * p for p in super().init(seed, instances)]
@@ -55,19 +61,16 @@ class Rescale(_Wrapper):
     def loss(self, params, constants, batch=None):
         return super().loss([p / self.scale for p in params], constants, batch)
 
-    def __repr__(self):
-        return f"Rescale({self.problem!r}, {self.scale:g})"
 
-
+@specified
 class LogObjective(_Wrapper):
-    """log(objective + eps) - log(eps)."""
+    """log(objective + eps) - log(eps), eps = 1e-6."""
 
-    def __init__(self, problem):
-        super().__init__(problem)
-        if not problem.nonnegative:
+    def __post_init__(self):
+        if not self.problem.nonnegative:
             raise ValueError(
                 "LogObjective needs an objective that is never negative. "
-                f"Received: {problem!r}"
+                f"Received: {self.problem!r}"
             )
 
     def loss(self, params, constants, batch=None):
@@ -75,19 +78,15 @@ class LogObjective(_Wrapper):
         return tf.math.log(value + _EPSILON) - tf.math.log(_EPSILON)
 
 
+@specified
 class SparseProblem(_Wrapper):
     """Each gradient element of the member is zeroed with a probability."""
 
-    def __init__(self, problem, zero_probability=0.99):
-        super().__init__(problem)
-        self.zero_probability = zero_probability
+    zero_probability: float = 0.99
 
     @property
     def is_noisy(self):
         return True
-
-    def __repr__(self):
-        return f"SparseProblem({self.problem!r}, {self.zero_probability:g})"
 
     def perturb(self, gradients, seed):
         gradients = self.problem.perturb(gradients, fold(seed, 0))
@@ -100,18 +99,23 @@ class SparseProblem(_Wrapper):
         return sparse
 
 
+@specified
 class SumTask(Problem):
     """The sum of several problems without data, each with its parameters."""
 
-    def __init__(self, problems):
-        for problem in problems:
+    problems: tuple
+
+    def __post_init__(self):
+        for problem in self.problems:
             if problem.batch_size is not None:
                 raise ValueError(
                     "SumTask takes problems without data. "
                     f"Received: {problem!r}"
                 )
-        self.problems = list(problems)
-        self.nonnegative = all(p.nonnegative for p in problems)
+
+    @property
+    def nonnegative(self):
+        return all(p.nonnegative for p in self.problems)
 
     @property
     def shapes(self):
@@ -158,9 +162,6 @@ class SumTask(Problem):
             parts.append(tensors[start : start + count])
             start += count
         return parts
-
-    def __repr__(self):
-        return f"SumTask({', '.join(map(repr, self.problems))})"
 
 
 def _select(constants, prefix):

@@ -16,13 +16,11 @@ from lopt_tf.evaluation import (
     comparison,
     curves,
     experiments,
-    networks,
     plots,
     results,
     runs,
     store,
     study,
-    text,
     training,
 )
 from lopt_tf.evaluation.experiments import (
@@ -35,7 +33,7 @@ from lopt_tf.evaluation.experiments import (
 from lopt_tf.metatraining import trainer
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from lopt_tf.reporting import figures, report
-from problems import corpus
+from problems import corpus, text
 from problems.quadratic import Quadratic
 from train_scripts import command_line, evaluate
 
@@ -560,7 +558,7 @@ def test_failures(tmp_path, trained, monkeypatch):
         (["--optimizer=nothing"], "no pretrained weights"),
         (["--output_dir="], "--output_dir must be given"),
         (["--problems=widr"], "Did you mean 'wider'"),
-        (["--problems=nothing"], "Known sets of the corpus: default"),
+        (["--problems=nothing"], "Known sets: default"),
         (["--problems=wider.7"], "wider.0 to wider.1"),
         (["--epochs=3"], "has no setting 'epochs'"),
         (["--steps=0"], "--steps"),
@@ -589,6 +587,15 @@ def test_without_weights(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lopt_tf.optimizers.pretrained.names", lambda *_: [])
     assert _evaluate("training_set", tmp_path / "out", None) == 2
     assert "train_scripts.metatrain" in capsys.readouterr().err
+
+
+def test_every_set_can_be_evaluated(tmp_path, trained):
+    """The sets that the release does not have, too."""
+    few = ("--steps=20", "--seeds=1", "--tuning_seeds=1")
+    chosen = "--problems=wide_classifier_problems.0"
+    assert _evaluate("problems", tmp_path, trained, *few, chosen) == 0
+    rows = _rows(tmp_path / "summary.csv")
+    assert {row["problem"] for row in rows} == {"wide_classifier_problems.0"}
 
 
 def test_learning_rates_need_learning_rates(tmp_path, capsys):
@@ -721,7 +728,7 @@ def test_quick_presets_take_one_problem_of_each_set():
 @pytest.mark.parametrize("name", ["residual.0", "recurrent.0", "transformer.0"])
 def test_networks_learn(name):
     """Together and alone, runs are the same; and they learn."""
-    ((_, problem),) = networks.select([name]).items()
+    ((_, problem),) = corpus.select([name]).items()
     from lopt_tf.evaluation import baselines
 
     rule = baselines.AdamRule()
@@ -733,18 +740,6 @@ def test_networks_learn(name):
     assert losses[0, 0] != losses[0, 1]
     same = lanes.run(weights, [1, 1], (5,), 50)
     np.testing.assert_allclose(same[:, 0], losses[:, 1], rtol=1e-3)
-
-
-def test_networks_by_name(tmp_path):
-    known = networks.sets(tmp_path)
-    assert "mnist_convnet" not in known and "transformer" in known
-    assert list(networks.select(["deeper", "bowl_problems.1"])) == [
-        "deeper.0",
-        "deeper.1",
-        "bowl_problems.1",
-    ]
-    with pytest.raises(ValueError, match="No problem was named"):
-        networks.select([])
 
 
 def test_text():

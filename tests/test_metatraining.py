@@ -18,7 +18,7 @@ from lopt_tf.metatraining import (
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import datasets
 from problems.classifiers import FullyConnected
-from problems.problem import fold, value_and_gradients
+from problems.problem import fold
 from problems.quadratic import Quadratic
 
 SMALL = {"level_sizes": (3, 4, 5), "init_lr_range": (0.02, 0.2)}
@@ -62,7 +62,7 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
             if problem.batch_size:
                 rows = unroller.batches(seed, step // length * length)
                 batch = rows[step % length]
-            _, grads = value_and_gradients(problem, params, constants, batch)
+            _, grads = problem.value_and_gradients(params, constants, batch)
             # Compiled and eager code draw different random numbers.
             noise = compilation.compiled(
                 lambda g, s: problem.perturb(

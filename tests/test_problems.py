@@ -1,5 +1,7 @@
 """Problems: many instances at once, noise, data, names."""
 
+import dataclasses
+import functools
 import subprocess
 import sys
 
@@ -8,15 +10,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import problems
 from lopt_tf.metatraining import unroll
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
 from problems.classifiers import FullyConnected
 from problems.convnet import ConvNet
-from problems.keras_model import KerasModelProblem
+from problems.keras_model import KerasModelProblem, KerasNetwork
 from problems.matmul import MatMulAlgorithm
-from problems.problem import fold, stateless_seed, value_and_gradients
+from problems.problem import fold, stateless_seed
 from problems.quadratic import Bowl, Quadratic
+from problems.residual import ResidualNet
 from problems.sparse_softmax import (
     OneHotSparseSoftmaxRegression,
     SparseSoftmaxRegression,
@@ -58,13 +62,12 @@ def test_instances_are_independent(name):
     params = problem.init(stateless_seed(2), 3)
     assert [tuple(p.shape) for p in params] == [(3, *s) for s in problem.shapes]
     batch = _batch(problem, 3)
-    loss, grads = value_and_gradients(problem, params, constants, batch)
+    loss, grads = problem.value_and_gradients(params, constants, batch)
     assert loss.shape == (3,)
     assert np.all(np.isfinite(loss))
     assert np.all(loss >= 0) or not problem.nonnegative
     for k in range(3):
-        single, single_grads = value_and_gradients(
-            problem,
+        single, single_grads = problem.value_and_gradients(
             [p[k : k + 1] for p in params],
             _one(constants, k),
             None if batch is None else batch[k : k + 1],
@@ -92,12 +95,12 @@ def test_large_single_quadratic_agrees_with_many():
     problem = Quadratic(30)
     constants = problem.constants(stateless_seed(1), 2)
     params = problem.init(stateless_seed(2), 2)
-    loss, grads = value_and_gradients(problem, params, constants)
+    loss, grads = problem.value_and_gradients(params, constants)
     w, y, x = constants["w"][0], constants["y"][0], params[0][0]
     residual = w.numpy() @ x.numpy() - y.numpy()
     np.testing.assert_allclose(loss[0], 0.5 * np.sum(residual**2), rtol=1e-5)
-    alone, alone_grads = value_and_gradients(
-        problem, [params[0][:1]], _one(constants, 0)
+    alone, alone_grads = problem.value_and_gradients(
+        [params[0][:1]], _one(constants, 0)
     )
     np.testing.assert_allclose(alone[0], loss[0], rtol=1e-5)
     np.testing.assert_allclose(
@@ -116,7 +119,7 @@ def test_large_single_quadratic_agrees_with_many():
 )
 def test_known_minima(problem, point, value):
     params = [tf.constant([point], "float32")]
-    loss, grads = value_and_gradients(problem, params, {})
+    loss, grads = problem.value_and_gradients(params, {})
     np.testing.assert_allclose(loss[0], value, atol=1e-4)
     np.testing.assert_allclose(grads[0][0], 0, atol=1e-3)
 
@@ -233,7 +236,7 @@ def _derivatives(problem, params, constants, batch, directions):
     """Objective, gradients, and the Hessian times a direction."""
     with tf.GradientTape() as tape:
         tape.watch(params)
-        loss, grads = value_and_gradients(problem, params, constants, batch)
+        loss, grads = problem.value_and_gradients(params, constants, batch)
         along = tf.add_n(
             [tf.reduce_sum(g * d) for g, d in zip(grads, directions)]
         )
@@ -250,7 +253,7 @@ def test_derivatives_agree_with_differences(problem):
 
     def at(step):
         moved = [p + step * d for p, d in zip(params, directions)]
-        return value_and_gradients(problem, moved, constants, batch)
+        return problem.value_and_gradients(moved, constants, batch)
 
     loss, grads, curvature = _derivatives(
         problem, params, constants, batch, directions
@@ -336,9 +339,8 @@ def test_equal_products_are_no_trouble():
     doubled = [np.concatenate([f, f[:, :1]], axis=1) for f in _STRASSEN]
     assert _matmul_loss(doubled) < 1e-6
     problem = MatMulAlgorithm(2, 8)
-    function = tf.function(value_and_gradients, jit_compile=True)
+    function = tf.function(problem.value_and_gradients, jit_compile=True)
     loss, grads = function(
-        problem,
         [tf.constant(form[None, :, [0] * 8]) for form in _STRASSEN],
         problem.constants(None, 1),
     )
@@ -390,14 +392,14 @@ def test_lookup_and_one_hot_are_one_objective():
     one_hot = OneHotSparseSoftmaxRegression(6, 4, data, 5)
     constants = lookup.constants(stateless_seed(1), 2)
     params = lookup.init(stateless_seed(2), 2)
-    loss, grads = value_and_gradients(lookup, params, constants)
-    other, other_grads = value_and_gradients(one_hot, params, constants)
+    loss, grads = lookup.value_and_gradients(params, constants)
+    other, other_grads = one_hot.value_and_gradients(params, constants)
     np.testing.assert_allclose(loss, other, rtol=1e-5)
     for gradient, expected in zip(grads, other_grads):
         np.testing.assert_allclose(gradient, expected, atol=1e-5)
     # What does not occur learns nothing, but for the L2 term.
     constants["data"] = tf.minimum(constants["data"], 2.0)
-    _, grads = value_and_gradients(lookup, params, constants)
+    _, grads = lookup.value_and_gradients(params, constants)
     decay = 2e-3 / 3 * params[0][:, 3]
     np.testing.assert_allclose(grads[0][:, 3], decay, rtol=1e-5)
 
@@ -533,8 +535,8 @@ def test_mnist_problems_learn(mnist, name):
     constants = problem.constants(stateless_seed(1), 2)
     params = problem.init(stateless_seed(2), 2)
     function = tf.function(
-        lambda params: value_and_gradients(
-            problem, params, constants, _batch(problem, 2)
+        lambda params: problem.value_and_gradients(
+            params, constants, _batch(problem, 2)
         ),
         jit_compile=True,
     )
@@ -686,7 +688,145 @@ def test_batch_never_exceeds_the_data():
     assert FullyConnected(4, 2, data, 23).batch_size == 10
 
 
+# Settings.
+
+
+def _shifted(num_features, num_examples, random_seed=None):
+    data, labels = datasets.random_mlp(num_features, num_examples, random_seed)
+    return data + 1, labels
+
+
+_NET = FullyConnected(4, 2, _data(datasets.random_mlp), 5)
+_IMAGES = _small_convnet()
+_VECTOR = SumOfQuadratics(4, _data(), 5)
+_DIGITS = ResidualNet((8, 8, 1), 2, _data(features=64), 5)
+CHANGES = [
+    (_NET, "num_features", 5),
+    (_NET, "num_classes", 3),
+    (_NET, "dataset", _data(datasets.random_mlp, 5)),
+    (_NET, "dataset", _data(datasets.random_mlp, rows=13)),
+    (_NET, "dataset", _data(datasets.random_mlp, random_seed=1)),
+    (_NET, "dataset", _data(datasets.random, sep=2.0)),
+    (_NET, "dataset", _data(_shifted)),
+    (_NET, "batch_size", 6),
+    (_NET, "hidden_sizes", (3,)),
+    (_NET, "activation", "relu"),
+    (_NET, "noise_stdev", 0.1),
+    (_NET, "use_softmax", True),
+    (_NET, "num_scored", 5),
+    (_IMAGES, "image_shape", (5, 6, 2)),
+    (_IMAGES, "filters", ((3, 3, 2),)),
+    (_IMAGES, "dataset", _data(datasets.random, 60, n_classes=3, sep=2.0)),
+    (_IMAGES, "num_scored", 5),
+    (_VECTOR, "dataset", _data(rows=14)),
+    (_VECTOR, "noise_stdev", 0.1),
+    (_DIGITS, "num_scored", 5),
+    (MatMulAlgorithm(2, 5), "k", 6),
+    (Bowl(0.1), "angle", 1e-9),
+    (Rescale(Quadratic(4), 2.0), "scale", 2.0000001),
+    (Rescale(Quadratic(4), 2.0), "problem", Quadratic(4, 0.1)),
+    (SumTask([Quadratic(4)]), "problems", [Quadratic(4), Quadratic(4)]),
+    (SparseProblem(Quadratic(4)), "zero_probability", 0.5),
+]
+
+
+def _with(problem, changes):
+    """A problem anew, with other settings."""
+    if "num_classes" in changes:
+        changes = {**changes, "use_softmax": None}
+    return dataclasses.replace(problem, **changes)
+
+
+@pytest.mark.parametrize(
+    "problem, name, value",
+    CHANGES,
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_any_setting_makes_another_problem(problem, name, value):
+    other = _with(problem, {name: value})
+    assert other != problem and repr(other) != repr(problem)
+    same = _with(problem, {})
+    assert same == problem and repr(same) == repr(problem)
+    assert hash(same) == hash(problem) and same is not problem
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(problem, name, value)
+
+
+def test_type_makes_another_problem():
+    data = _data(datasets.noisy_parity, 5)
+    lookup = SparseSoftmaxRegression(6, 2, data, 5)
+    assert lookup != OneHotSparseSoftmaxRegression(6, 2, data, 5)
+    assert Rosenbrock() != Ackley() and Rosenbrock() == Rosenbrock(0)
+
+
+def test_functions_made_by_functions_are_told_apart():
+    def scaled(factor):
+        return lambda *sizes, random_seed: factor
+
+    assert _data(scaled(1)) == _data(scaled(1))
+    assert _data(scaled(1)) != _data(scaled(2))
+    draws = [
+        lambda *sizes: 1,
+        functools.partial(_shifted, 4),
+        functools.partial(_shifted, 5),
+    ]
+    assert len({_data(draw) for draw in draws}) == 3
+
+
+def test_keras_settings_make_other_problems():
+    problem = _keras_problem()
+    keras.layers.Dense(1)  # Keras counts the names of layers up.
+    again = _keras_problem()
+    assert again == problem and repr(again) == repr(problem)
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=1)
+    others = [
+        _keras_problem(kind=KerasNetwork),
+        _keras_problem(loss="sparse_categorical_crossentropy"),
+        _keras_problem(loss=loss),
+        _keras_problem(loss="mse"),
+        _keras_problem(loss="mae"),
+        _keras_problem(lambda: _build(hidden=4)),
+        _keras_problem(lambda: _build(activation="tanh")),
+        _keras_problem(lambda: _build(dtype="mixed_float16")),
+        _keras_problem(lambda: _build(frozen=1.0)),
+        _keras_problem(lambda: _build(frozen=0.0)),
+        _keras_problem(scale=2.0),
+        _keras_problem(above=0.5),
+        _keras_problem(batch_size=6),
+        _keras_problem(noise_stdev=0.1),
+        _keras_problem(num_scored=10),
+    ]
+    assert len({problem, *others}) == 1 + len(others)
+
+
+def test_settings_read_the_same_in_another_process():
+    names = ["wide_classifier_problems.0", "batch_norm.0", "transformer"]
+    code = (
+        "import sys; from problems import corpus; "
+        "print(corpus.select(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *names]
+    other = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert other.stdout.strip() == repr(corpus.select(names))
+
+
 # Names.
+
+
+def test_public_names_are_listed():
+    assert set(problems.__all__) <= set(dir(problems))
+    assert all(getattr(problems, name) for name in problems.__all__)
+
+
+def test_networks_are_chosen_like_all_problems(tmp_path):
+    chosen = corpus.select(["deeper", "bowl_problems.1", "wider.1"])
+    names = ["deeper.0", "deeper.1", "bowl_problems.1", "wider.1"]
+    assert list(chosen) == names
+    assert chosen["wider.1"].hidden_sizes == (512,)
+    there = corpus.network_sets(tmp_path)
+    assert "mnist_convnet" not in there and "transformer" in there
+    with pytest.raises(ValueError, match="No problem was named"):
+        corpus.select([])
 
 
 def test_selection():
@@ -710,6 +850,9 @@ def test_selection():
     [
         ("bowls", "Known sets: .*bowl_problems"),
         ("bowls", "Test sets: .*mnist_convnet"),
+        ("bowls", "Networks: .*transformer"),
+        ("transformers", "Did you mean 'transformer'"),
+        ("wider.7", "wider.0 to wider.1"),
         ("mnist_convnets", "Did you mean 'mnist_convnet'"),
         ("bowl_problem", "Did you mean 'bowl_problems'"),
         ("bowl_problems.9", "bowl_problems.0 to bowl_problems.3"),
@@ -742,21 +885,31 @@ def test_symmetric_data_come_in_pairs():
 # Keras models.
 
 
-def _keras_problem():
-    def build():
-        return keras.Sequential(
-            [
-                keras.layers.Input((4,)),
-                keras.layers.Dense(3, activation="relu"),
-                keras.layers.Dense(2),
-            ]
-        )
+def _build(hidden=3, activation="relu", dtype="float32", frozen=None):
+    layers = [
+        keras.layers.Input((4,)),
+        keras.layers.Dense(hidden, activation=activation, dtype=dtype),
+        keras.layers.Dense(2),
+    ]
+    if frozen is not None:
+        layers.append(keras.layers.Dense(2, trainable=False))
+    model = keras.Sequential(layers)
+    if frozen is not None:
+        layers[-1].kernel.assign(np.full((2, 2), frozen))
+    return model
 
-    rng = np.random.default_rng(0)
-    data = rng.normal(size=(20, 4))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    labels = (data[:, 0] > 0).astype("int32")
-    return KerasModelProblem(build, data, labels, loss, 5)
+
+def _keras_problem(
+    build=_build, scale=1.0, above=0, kind=KerasModelProblem, **changes
+):
+    data = scale * np.random.default_rng(0).normal(size=(20, 4))
+    labels = (data[:, 0] > above).astype("int32")
+    settings = {
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "batch_size": 5,
+        **changes,
+    }
+    return kind(build, data, labels, **settings)
 
 
 def test_keras_model_is_a_problem():
@@ -766,7 +919,7 @@ def test_keras_model_is_a_problem():
     again = problem.init(stateless_seed(1), 3)
     np.testing.assert_array_equal(params[0], again[0])
     constants = problem.constants(stateless_seed(1), 3)
-    loss, grads = value_and_gradients(problem, params, constants)
+    loss, grads = problem.value_and_gradients(params, constants)
     model = problem.build_model()
     for k in range(3):
         model.set_weights([p[k].numpy() for p in params])

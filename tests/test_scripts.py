@@ -273,6 +273,21 @@ def test_metatrain_mirrored_with_validation(estimator, tmp_path, capsys):
     assert (tmp_path / "best.npz").exists()
 
 
+def test_metatrain_validates_on_networks(tmp_path, capsys):
+    arguments = [
+        *TINY,
+        f"--output_dir={tmp_path}",
+        "--problems=bowl_problems.0",
+        "--estimator=es",
+        "--max_steps=10",
+        "--eval_every=2",
+        "--eval_problems=recurrent",
+        "--eval_steps=5",
+    ]
+    assert metatrain.main(["metatrain", *arguments]) == 0
+    assert "validation after meta-update 4" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -15,7 +15,7 @@ import tensorflow as tf
 from lopt_tf.metatraining import replicas as replicas_lib
 from lopt_tf.optimizers import update_rule
 from problems import datasets
-from problems.problem import fold, value_and_gradients
+from problems.problem import fold
 
 
 class Unroller:
@@ -289,7 +289,7 @@ class Unroller:
     def _objective(self, true, constants, with_slope):
         """The objectives [K] and, if wanted, their gradients."""
         if with_slope:
-            return value_and_gradients(self.problem, true, constants)
+            return self.problem.value_and_gradients(true, constants)
         return self.problem.loss(true, constants), []
 
     def _recorded(self, like):
@@ -345,7 +345,7 @@ class Unroller:
         weights_bar = {n: tf.zeros_like(w) for n, w in weights.items()}
         last = end
         if reuses_loss:
-            _, last = value_and_gradients(self.problem, end, constants)
+            _, last = self.problem.value_and_gradients(end, constants)
         (params_bar, state_bar), weights_bar, _ = self._loop(
             body, (cotangents[0], cotangents[1]), weights_bar, last
         )
@@ -355,9 +355,7 @@ class Unroller:
         """One inner step: params, state, loss before it, clean gradients."""
         seed, first_step, batches, replica = inputs
         batch = None if self.problem.batch_size is None else batches[t]
-        loss, clean = value_and_gradients(
-            self.problem, params, constants, batch
-        )
+        loss, clean = self.problem.value_and_gradients(params, constants, batch)
         gradients = self._perturbed(
             clean, fold(fold(seed, 2), first_step + t), replica
         )

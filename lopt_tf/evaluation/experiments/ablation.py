@@ -5,8 +5,9 @@ import dataclasses
 from keras import ops
 
 from lopt_tf import metatraining
-from lopt_tf.evaluation import comparison, networks, plots, results, training
+from lopt_tf.evaluation import comparison, plots, results, training
 from lopt_tf.optimizers.hierarchical_rnn import ROBUST, HierarchicalRNNRule
+from problems import corpus
 
 TITLE = "Which of its parts matter?"
 QUESTION = (
@@ -79,7 +80,7 @@ class Settings:
         variants: keys of `VARIANTS`.
         train_problems: as for `problems.corpus.select`.
         meta_updates: of each variant.
-        problems: to test on, as for `networks.select`.
+        problems: to test on, as for `corpus.select`.
         steps: of each optimizer; Adam runs four times as long.
         seeds: runs in the comparison.
         tuning_seeds: runs of each of Adam's learning rates.
@@ -132,7 +133,7 @@ def run(study, settings):
             f"Unknown variants: {', '.join(unknown) or 'none given'}. Known: "
             f"{', '.join(VARIANTS)}."
         )
-    problems = networks.select(settings.problems, study.data_dir)
+    problems = corpus.select(settings.problems, study.data_dir)
     contenders, trainings = {}, []
     for name in settings.variants:
         make_rule, changes = VARIANTS[name]

@@ -7,7 +7,6 @@ import numpy as np
 from lopt_tf import metatraining
 from lopt_tf.evaluation import (
     comparison,
-    networks,
     results,
     speedup,
     training,
@@ -49,7 +48,7 @@ class Settings:
         validation_problems: of each optimizer, the weights that did best on
             them are taken; other instances than those of the training.
         meta_updates: of each optimizer.
-        problems: to test on, as for `networks.select`.
+        problems: to test on, as for `corpus.select`.
         horizon: steps after which progress counts as beyond what was
             trained for; the mean length of a run in meta-training.
         steps: of each optimizer; Adam runs four times as long.
@@ -119,7 +118,7 @@ def run(study, settings):
             f"The experiment is about what follows step {settings.horizon}: "
             f"{settings.steps} steps do not get there. Give more --steps."
         )
-    problems = networks.select(settings.problems, study.data_dir)
+    problems = corpus.select(settings.problems, study.data_dir)
     options = training.options(
         settings.meta_updates, seed=settings.training_seed
     )

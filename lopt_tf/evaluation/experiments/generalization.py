@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from lopt_tf.evaluation import comparison, networks, results
+from lopt_tf.evaluation import comparison, results
+from problems import corpus
 
 TITLE = "On networks never seen in meta-training"
 QUESTION = (
@@ -20,7 +21,7 @@ class Settings:
     """Which networks, and how much of each.
 
     Attributes:
-        problems: as for `networks.select`; None means all sets whose data
+        problems: as for `corpus.select`; None means all sets whose data
             are there.
         one_of_each: only the first network of each set.
         steps: of each optimizer; Adam runs four times as long.
@@ -45,13 +46,13 @@ def run(study, settings):
     """Compares on every network; returns an `Outcome`."""
     names = settings.problems
     if names is None:
-        names = networks.sets(study.data_dir)
+        names = corpus.network_sets(study.data_dir)
         if settings.one_of_each:
             names = [f"{name}.0" for name in names]
     return results.comparison_outcome(
         *comparison.compare(
             study,
-            networks.select(names, study.data_dir),
+            corpus.select(names, study.data_dir),
             {"learned": study.learned},
             comparison.Plan(
                 settings.steps, settings.seeds, settings.tuning_seeds

@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 
-from lopt_tf.evaluation import baselines, curves, networks, plots, results, runs
+from lopt_tf.evaluation import baselines, curves, plots, results, runs
 from lopt_tf.optimizers import registry
+from problems import corpus
 
 TITLE = "Robust to the initial learning rate"
 QUESTION = (
@@ -27,7 +28,7 @@ class Settings:
     """Which problems and learning rates.
 
     Attributes:
-        problems: as for `networks.select`.
+        problems: as for `corpus.select`.
         rates: initial learning rates, ascending.
         steps: of each run.
         seeds: runs of each learning rate.
@@ -76,7 +77,7 @@ def run(study, settings):
             f"The optimizer {rule.name!r} does not begin with learning rates "
             "of its own: there is nothing to vary."
         )
-    problems = networks.select(settings.problems, study.data_dir)
+    problems = corpus.select(settings.problems, study.data_dir)
     count = len(settings.rates) * settings.seeds * (1 + len(_BASELINES))
     study.progress.plan(len(problems) * count)
     numbers = ", ".join(f"({_SEED}, {run})" for run in range(settings.seeds))

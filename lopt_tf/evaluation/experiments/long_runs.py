@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from lopt_tf.evaluation import comparison, networks, plots, results, speedup
+from lopt_tf.evaluation import comparison, plots, results, speedup
+from problems import corpus
 
 TITLE = "Over long runs"
 QUESTION = (
@@ -21,7 +22,7 @@ class Settings:
     """Which problems, and how long.
 
     Attributes:
-        problems: as for `networks.select`.
+        problems: as for `corpus.select`.
         steps: of each optimizer.
         seeds: runs in the comparison.
         tuning_seeds: runs of each learning rate, as long.
@@ -64,7 +65,7 @@ def run(study, settings):
     """Runs everything for long; returns an `Outcome`."""
     found, tuned = comparison.compare(
         study,
-        networks.select(settings.problems, study.data_dir),
+        corpus.select(settings.problems, study.data_dir),
         {"learned": study.learned},
         comparison.Plan(
             settings.steps,

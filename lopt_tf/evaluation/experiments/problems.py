@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from lopt_tf.evaluation import comparison, networks, results
+from lopt_tf.evaluation import comparison, results
+from problems import corpus
 
 TITLE = "On chosen problems"
 QUESTION = (
@@ -17,7 +18,7 @@ class Settings:
     """Which problems, and how much of each.
 
     Attributes:
-        problems: as for `networks.select`.
+        problems: as for `corpus.select`.
         steps: of each optimizer; Adam runs four times as long.
         seeds: runs in the comparison.
         tuning_seeds: runs of each learning rate.
@@ -51,7 +52,7 @@ def run(study, settings):
     return results.comparison_outcome(
         *comparison.compare(
             study,
-            networks.select(settings.problems, study.data_dir),
+            corpus.select(settings.problems, study.data_dir),
             learned,
             comparison.Plan(
                 settings.steps, settings.seeds, settings.tuning_seeds

@@ -1,0 +1,165 @@
+"""Networks that no optimizer was meta-trained on, as problems by name.
+
+The paper's test problems, on MNIST where it is prepared and on scikit-learn's
+digits always; the same wider and deeper, with other batch sizes, with batch
+normalisation; a residual net; a recurrent net and a transformer that predict
+the next character of Python source.
+"""
+
+import functools
+
+import keras
+import sklearn.datasets
+from keras import layers
+
+from problems import datasets, text
+from problems.classifiers import FullyConnected
+from problems.convnet import ConvNet
+from problems.keras_model import KerasNetwork
+from problems.residual import ResidualNet
+
+_BATCH = 64
+_LENGTH = 32
+_TEXT_BATCH = 16
+# The objective without a batch looks at so many pieces of text.
+_SCORED_TEXTS = 256
+_FROM_LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@functools.cache
+def _digits():
+    """1,797 images of 8x8 pixels in 0..1 and their labels."""
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    return (images / 16).astype("float32"), labels.astype("int32")
+
+
+def _digits_rows(num_features, num_examples, random_seed=None):
+    """The digits, as `datasets.Dataset` draws data."""
+    del num_features, num_examples, random_seed
+    return _digits()
+
+
+def _digits_dataset():
+    # Any seed: the runs share one data set.
+    return datasets.Dataset(_digits_rows, 64, 1797, random_seed=0)
+
+
+def _fully_connected(hidden, activation="relu", batch=_BATCH):
+    return FullyConnected(64, 10, _digits_dataset(), batch, hidden, activation)
+
+
+def _convnet(activation):
+    return ConvNet(
+        (8, 8, 1), 10, _digits_dataset(), _BATCH, activation=activation
+    )
+
+
+def _keras_digits(build):
+    images, labels = _digits()
+    images = images.reshape(-1, 8, 8, 1)
+    return KerasNetwork(build, images, labels, _FROM_LOGITS, _BATCH)
+
+
+def _keras_text(build):
+    inputs, following = text.windows(_LENGTH)
+    return KerasNetwork(
+        build,
+        inputs,
+        following,
+        _FROM_LOGITS,
+        _TEXT_BATCH,
+        num_scored=_SCORED_TEXTS,
+    )
+
+
+def _batch_norm_mlp():
+    """Two hidden layers of 32, each with batch normalisation."""
+    stack = [layers.Input((8, 8, 1)), layers.Flatten()]
+    for _ in range(2):
+        stack.append(layers.Dense(32, use_bias=False))
+        stack.append(layers.BatchNormalization())
+        stack.append(layers.Activation("relu"))
+    return keras.Sequential([*stack, layers.Dense(10)], name="batch_norm_mlp")
+
+
+def _batch_norm_convnet():
+    """Two convolutions, each with batch normalisation."""
+    stack = [layers.Input((8, 8, 1))]
+    for filters, strides in ((8, 1), (16, 2)):
+        stack.append(
+            layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)
+        )
+        stack.append(layers.BatchNormalization())
+        stack.append(layers.Activation("relu"))
+    stack += [layers.Flatten(), layers.Dense(10)]
+    return keras.Sequential(stack, name="batch_norm_convnet")
+
+
+def _recurrent_net():
+    """A GRU with 32 units over characters."""
+    size = len(text.VOCABULARY)
+    return keras.Sequential(
+        [
+            layers.Input((_LENGTH,)),
+            layers.Embedding(size, 16),
+            layers.GRU(32, return_sequences=True),
+            layers.Dense(size),
+        ],
+        name="recurrent_net",
+    )
+
+
+class _Positions(layers.Layer):
+    """Adds a learned vector for each place of the sequence."""
+
+    def build(self, shape):
+        self.vectors = self.add_weight(
+            shape=shape[1:], initializer="normal", name="positions"
+        )
+
+    def call(self, inputs):
+        return inputs + self.vectors
+
+
+def _transformer():
+    """One causal attention block with 2 heads and 32 features."""
+    size = len(text.VOCABULARY)
+    inputs = layers.Input((_LENGTH,))
+    values = layers.Embedding(size, 32)(inputs)
+    values = _Positions()(values)
+    normed = layers.LayerNormalization()(values)
+    attended = layers.MultiHeadAttention(2, 16)(
+        normed, normed, use_causal_mask=True
+    )
+    values = layers.Add()([values, attended])
+    normed = layers.LayerNormalization()(values)
+    hidden = layers.Dense(64, activation="relu")(normed)
+    values = layers.Add()([values, layers.Dense(32)(hidden)])
+    outputs = layers.Dense(size)(layers.LayerNormalization()(values))
+    return keras.Model(inputs, outputs, name="transformer")
+
+
+# {set name: function that makes its problems, the quick presets' one first}.
+SETS = {
+    "fully_connected": lambda: [
+        _fully_connected((64,), "relu"),
+        _fully_connected((64,), "sigmoid"),
+    ],
+    "convolutional": lambda: [_convnet("relu"), _convnet("sigmoid")],
+    "wider": lambda: [_fully_connected((256,)), _fully_connected((512,))],
+    "deeper": lambda: [
+        _fully_connected((32,) * 4),
+        _fully_connected((32,) * 8),
+    ],
+    "batch_size": lambda: [
+        _fully_connected((64,), batch=8),
+        _fully_connected((64,), batch=512),
+    ],
+    "batch_norm": lambda: [
+        _keras_digits(_batch_norm_mlp),
+        _keras_digits(_batch_norm_convnet),
+    ],
+    "residual": lambda: [ResidualNet((8, 8, 1), 10, _digits_dataset(), _BATCH)],
+    "recurrent": lambda: [_keras_text(_recurrent_net)],
+    "transformer": lambda: [_keras_text(_transformer)],
+}
