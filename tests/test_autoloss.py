@@ -12,6 +12,7 @@ from lopt_tf import checkpointing
 from lopt_tf.autoloss import (
     baselines,
     comparison,
+    compiled_episodes,
     episodes,
     metadata,
     options,
@@ -19,6 +20,7 @@ from lopt_tf.autoloss import (
     reinforce,
     rewards,
     schedules,
+    tasks,
     trainer,
 )
 from lopt_tf.autoloss.controller import ScheduleController
@@ -42,15 +44,14 @@ class Planted(alternating.AlternatingTask):
         state = {"time": tf.constant(0), "loss": tf.fill([count], 1.0)}
         return state, self._metadata(state, tf.zeros([count]))
 
-    def step(self, state, choice):
-        drop = 0.01 * choice[:, 1]
+    def step(self, state, action_weights):
+        drop = 0.01 * action_weights[:, 1]
         state = {"time": state["time"] + 1, "loss": state["loss"] - drop}
         return state, self._metadata(state, drop)
 
     def _metadata(self, state, drop):
         ones = tf.ones_like(drop)
         return {
-            "progress": ones * tf.cast(state["time"], tf.float32) / 40,
             "finished": (ones > 0) & (state["time"] >= self.max_steps),
             "validated": ones > 0,
             "improvement": drop,
@@ -80,7 +81,7 @@ TINY = {
 
 
 def _tiny(name, **more):
-    return alternating.TASKS[name](**TINY[name], **more)
+    return tasks.TASKS[name].make(**TINY[name], **more)
 
 
 # Tasks
@@ -203,9 +204,10 @@ def test_patience_ends_an_episode_and_freezes_it():
     task = _tiny("regression", patience=1)
     # Uphill: every validation is worse than the one before.
     schedule = schedules.Constant([[-1.0, 0.0]])
-    state, shares = episodes.play(
-        episodes.Episodes(task, schedule, segment_length=10), [0]
+    position, _ = episodes.play(
+        compiled_episodes.episodes_of(task, schedule, segment_length=10), [0]
     )
+    state = position.state
     assert int(state["time"]) < 40
     assert bool(state["finished"][0])
     before = state["params"][0].numpy()
@@ -241,7 +243,7 @@ def test_patience_counts_validations_worse_than_the_one_before():
 )
 def test_task_arguments_are_checked(name, bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
-        alternating.TASKS[name](**bad)
+        tasks.TASKS[name].make(**bad)
 
 
 def test_unknown_activation_is_named():
@@ -253,9 +255,9 @@ def test_unknown_activation_is_named():
 def test_baselines_reproduce_the_release():
     """Means within two of the release's standard deviations."""
     cases = [
-        (alternating.TASKS[name](), baseline, figures)
-        for name, known in comparison.RELEASE.items()
-        for baseline, figures in known.items()
+        (entry.task(), baseline, figures)
+        for entry in tasks.TASKS.values()
+        for baseline, figures in entry.reported.items()
     ]
     for task, baseline, (mean, deviation) in cases:
         candidate = baselines.published(task)[baseline]
@@ -300,7 +302,8 @@ def test_features_by_hand():
     for t in range(20):
         state, found = task.step(state, tf.one_hot([0, t % 2], 2))
     names = tuple(metadata.FEATURES)
-    values = metadata.compose(names)(found).numpy()
+    found |= metadata.course(task, 20, 2)
+    values = metadata.Features(names)(found).numpy()
     train, valid = found["train_loss"].numpy(), found["valid_loss"].numpy()
     first, second = found["gradient_magnitudes"].numpy().T
     loss, penalty = found["losses"].numpy().T
@@ -323,7 +326,7 @@ def test_features_by_hand():
         reference = np.clip(expected[name], -5, 5)
         np.testing.assert_allclose(column, reference, rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="Unknown feature 'mood'.*gap"):
-        metadata.compose(["mood"])
+        metadata.Features(["mood"])
 
 
 def test_improvements_are_those_of_the_validation_loss():
@@ -426,7 +429,7 @@ def test_sampled_policy_gradient_points_to_the_expectation():
     run = trainer.Trainer(task, learner_options)
     before = run.controller.policy.trainable_variables[1].numpy()
     for _ in range(4):
-        run.play_round()
+        run.step()
     after = run.controller.policy.trainable_variables[1].numpy()
     assert after[1] - after[0] > before[1] - before[0]
 
@@ -456,16 +459,16 @@ def test_replay_has_no_value_after_the_end():
     # The episode of 40 steps ends within the segment or on its last step.
     for length in (40, 50):
         run.learner._replay = []
-        played = episodes.Episodes(
+        played = compiled_episodes.episodes_of(
             task, run.schedule, length, rewards.step_reward()
         )
         _, records = played.advance(played.begin([0, 1]))
-        assert records.finished.numpy().all()
+        assert records.finished.all()
         run.learner._replay = [records]
         batch = run.learner._transitions()
         returns = batch["returns"].reshape(length, 2)
         # The last return is the last reward, and nothing beyond.
-        last = records.reward.numpy()[39]
+        last = records.reward[39]
         np.testing.assert_allclose(returns[39], last, atol=1e-6)
 
 
@@ -502,7 +505,7 @@ def test_a_planted_action_is_learned(algorithm, seed):
     task = Planted()
     controller, _ = trainer.train(task, learner_options)
     _, shares = episodes.play(
-        episodes.Episodes(task, controller.schedule()), range(32)
+        compiled_episodes.episodes_of(task, controller.schedule()), range(32)
     )
     assert np.nanmean(shares[..., 1]) > 0.9
 
@@ -514,7 +517,7 @@ def test_collapse_is_detected_and_restarts_the_controller():
     run = trainer.Trainer(Planted(), learner_options)
     lowest = []
     while not run.restarts:
-        row = run.play_round()
+        row = run.step()
         lowest.append(row)
         assert run.round < 40
     assert lowest[-1]["collapsed"] >= 3
@@ -524,7 +527,7 @@ def test_collapse_is_detected_and_restarts_the_controller():
     # A restarted training is restored like any other.
     other = trainer.Trainer(Planted(), learner_options)
     other.restore(*run.snapshot())
-    assert run.play_round() == other.play_round()
+    assert run.step() == other.step()
 
 
 def test_collapsed_episodes_get_the_lowest_reward():
@@ -603,7 +606,7 @@ def test_paired_interval_against_scipy():
 
 
 def test_training_resumes_exactly(tmp_path):
-    learner_options = options.recipe(
+    learner_options = tasks.recipe(
         "regression", episodes=12, parallel=3, validate_every=2
     )
     task = _tiny("regression", role="controller")
@@ -613,7 +616,7 @@ def test_training_resumes_exactly(tmp_path):
     class Stop(Exception):
         pass
 
-    original = trainer.Trainer.play_round
+    original = trainer.Trainer.step
 
     def stopping(self):
         row = original(self)
@@ -623,7 +626,7 @@ def test_training_resumes_exactly(tmp_path):
 
     resumed = False
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.Trainer, "play_round", stopping)
+        patch.setattr(trainer.Trainer, "step", stopping)
         with pytest.raises(Stop):
             trainer.train(
                 task,
@@ -654,15 +657,15 @@ def test_snapshot_holds_everything(algorithm):
     )
     straight = trainer.Trainer(Planted(), learner_options)
     for _ in range(2):
-        straight.play_round()
+        straight.step()
     other = trainer.Trainer(Planted(), learner_options)
     other.restore(*straight.snapshot())
-    assert straight.play_round() == other.play_round()
+    assert straight.step() == other.step()
 
 
 def test_damaged_and_foreign_files(tmp_path):
     task = _tiny("regression", role="controller")
-    learner_options = options.recipe("regression", episodes=2, parallel=2)
+    learner_options = tasks.recipe("regression", episodes=2, parallel=2)
     trainer.train(task, learner_options, output_dir=tmp_path)
     with pytest.raises(checkpointing.CheckpointError, match="already holds"):
         trainer.train(task, learner_options, output_dir=tmp_path)
@@ -683,9 +686,9 @@ def test_damaged_and_foreign_files(tmp_path):
     with pytest.raises(checkpointing.CheckpointError, match="no file"):
         ScheduleController.load(tmp_path / "nothing.npz")
     with pytest.raises(ValueError, match="Unknown task 'juggling'"):
-        options.recipe("juggling")
+        tasks.recipe("juggling")
     with pytest.raises(ValueError, match="Unknown algorithm 'guess'"):
-        options.recipe("regression", algorithm="guess")
+        tasks.recipe("regression", algorithm="guess")
 
 
 def test_release_figures_stand_beside_its_own_task_only():

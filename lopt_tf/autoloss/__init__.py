@@ -1,22 +1,21 @@
 """AutoLoss: schedules of losses, fixed ones and learned ones."""
 
-import importlib
+from lopt_tf.autoloss.compiled_episodes import episodes_of
+from lopt_tf.autoloss.controller import ScheduleController
+from lopt_tf.autoloss.episodes import Episodes, play
+from lopt_tf.autoloss.options import ControllerOptions
+from lopt_tf.autoloss.policy import Policy
+from lopt_tf.autoloss.tasks import TASKS, recipe
+from lopt_tf.autoloss.trainer import train
 
-_HOMES = {
-    "ControllerOptions": "options",
-    "recipe": "options",
-    "Policy": "policy",
-    "ScheduleController": "controller",
-    "Episodes": "episodes",
-    "play": "episodes",
-    "train": "trainer",
-}
-
-__all__ = [*_HOMES]
-
-
-def __getattr__(name):
-    if name in _HOMES:
-        module = importlib.import_module(f"lopt_tf.autoloss.{_HOMES[name]}")
-        return getattr(module, name)
-    raise AttributeError(f"module 'lopt_tf.autoloss' has no attribute {name!r}")
+__all__ = [
+    "TASKS",
+    "ControllerOptions",
+    "Episodes",
+    "Policy",
+    "ScheduleController",
+    "episodes_of",
+    "play",
+    "recipe",
+    "train",
+]

@@ -1,10 +1,11 @@
 """Schedules that nothing learns, and how their settings are tuned."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
-from lopt_tf.autoloss import episodes, schedules
+from lopt_tf.autoloss import compiled_episodes, episodes, schedules, tasks
 from lopt_tf.autoloss.starts import starts
 
 _RATIOS = (2, 3, 5, 7, 9, 11)
@@ -18,46 +19,130 @@ class Candidate:
         label: how it is called in tables, such as "coin 0.52".
         kind: the class in `schedules`.
         setting: its setting for one episode.
+        at_edge: whether it is at the edge of its grid. Defaults to False.
     """
 
     label: str
     kind: type
     setting: object
+    at_edge: bool = False
 
 
 def published(task):
-    """{name: Candidate}: the schedules whose figures are known."""
-    first, second = task.actions
-    released = {"regression": 0.5, "classification": 0.02}
-    weight = released.get(task.name, 1.0)
-    penalty = getattr(task, "penalty", 1.0)
-    return {
-        f"{first} alone": Candidate(
-            f"{first} alone", schedules.Constant, (1, 0)
-        ),
-        f"{second} alone": Candidate(
-            f"{second} alone", schedules.Constant, (0, 1)
-        ),
-        "1:1": Candidate("1:1", schedules.Ratio, (1, 1)),
-        "even coin": Candidate("coin 0.5", schedules.Coin, (0.5, 0.5)),
-        "published weighted sum": Candidate(
+    """{name: Candidate}: the schedules whose figures are known.
+
+    Each action alone, all by turns ("1:1"), drawn evenly, and (where actions
+    can be combined) a weighted sum.
+    """
+    count = len(task.actions)
+    alone = {
+        f"{name} alone": Candidate(
+            f"{name} alone", schedules.Constant, tuple(row)
+        )
+        for name, row in zip(task.actions, np.eye(count))
+    }
+    turns = even(task)
+    coin = Candidate(
+        f"coin {1 / count:.3g}", schedules.Coin, (1 / count,) * count
+    )
+    found = {**alone, turns.label: turns, "even coin": coin}
+    if task.combines_actions:
+        entry = tasks.TASKS.get(task.name)
+        weight = entry.reported_sum if entry else 1.0
+        first, *others = task.loss_weights
+        found["published weighted sum"] = Candidate(
             f"weighted sum {weight:g}",
             schedules.Constant,
-            (1, weight / penalty),
-        ),
-    }
+            (1, *(weight * first / other for other in others)),
+        )
+    return found
+
+
+def even(task):
+    """The candidate that takes all actions by turns: "1:1", "1:1:1", ..."""
+    ones = (1,) * len(task.actions)
+    return Candidate(":".join(map(str, ones)), schedules.Ratio, ones)
 
 
 def grids(task, fine=True):
     """{name: list of Candidate} to choose from on validation data.
 
+    Ratios of each pair of actions, coins over the simplex, weighted sums
+    where actions can be combined, and for two actions the rule that watches
+    overfitting, where the task tells both losses.
+
     Args:
-        task: an `AlternatingTask` of two actions that can be combined.
+        task: a `problems.alternating.Task`.
         fine: whether the grids have all of their points, or a third.
     """
-    penalty = getattr(task, "penalty", 1.0)
-    factors = np.geomspace(0.25, 8.0, 31 if fine else 11)
-    chances = np.linspace(0.02, 0.98, 49) if fine else np.arange(1, 20) / 20
+    found = {"best ratio": _ratios(task)}
+    if task.combines_actions:
+        found["best weighted sum"] = _weighted_sums(task, fine)
+    found["best coin"] = _coins(len(task.actions), fine)
+    supplied = compiled_episodes.kind_of(task).supplied(task)
+    needed = schedules.WatchOverfitting.metadata
+    if len(task.actions) == 2 and supplied.issuperset(needed):
+        found["best overfitting rule"] = _gaps(fine)
+    return found
+
+
+def _ratios(task):
+    pairs = [(1, 1)] + [(1, k) for k in _RATIOS] + [(k, 1) for k in _RATIOS]
+    settings = [even(task).setting]
+    for places in itertools.combinations(range(len(task.actions)), 2):
+        for pair in pairs:
+            setting = np.zeros(len(task.actions), int)
+            setting[list(places)] = pair
+            settings.append(tuple(setting.tolist()))
+    return [
+        Candidate(f"ratio {':'.join(map(str, s))}", schedules.Ratio, s)
+        for s in dict.fromkeys(settings)
+    ]
+
+
+def _weighted_sums(task, fine):
+    others = len(task.actions) - 1
+    # Two actions have a line to search, more have a space.
+    points = (31 if fine else 11) if others == 1 else (7 if fine else 4)
+    factors = np.geomspace(0.25, 8.0, points)
+    found = []
+    for chosen in itertools.product(factors, repeat=others):
+        weights = np.multiply(task.loss_weights[1:], chosen)
+        weights = weights / task.loss_weights[0]
+        label = ":".join(f"{weight:.3g}" for weight in weights)
+        edge = not factors[0] < min(chosen) <= max(chosen) < factors[-1]
+        found.append(
+            Candidate(
+                f"weighted sum {label}",
+                schedules.Constant,
+                (1, *chosen),
+                edge,
+            )
+        )
+    return found
+
+
+def _coins(actions, fine):
+    """Coins whose chances are positive multiples of 1 / parts."""
+    parts = (50 if fine else 20) if actions == 2 else (10 if fine else 5)
+    parts = max(parts, actions)
+    found = []
+    for ends in itertools.combinations(range(1, parts), actions - 1):
+        shares = np.diff([0, *ends, parts])
+        told = shares[1:] if actions == 2 else shares
+        label = ":".join(f"{share / parts:.2f}" for share in told)
+        found.append(
+            Candidate(
+                f"coin {label}",
+                schedules.Coin,
+                tuple(shares / parts),
+                min(shares) == 1 and parts > actions,
+            )
+        )
+    return found if actions > 2 else found[::-1]
+
+
+def _gaps(fine):
     # Negative: the validation loss may well be the lower one.
     gaps = np.concatenate(
         [
@@ -65,29 +150,15 @@ def grids(task, fine=True):
             np.geomspace(0.6, 20, 10 if fine else 5),
         ]
     )
-    ratios = [(1, 1)] + [(1, k) for k in _RATIOS] + [(k, 1) for k in _RATIOS]
-    return {
-        "best ratio": [
-            Candidate(f"ratio {a}:{b}", schedules.Ratio, (a, b))
-            for a, b in ratios
-        ],
-        "best weighted sum": [
-            Candidate(
-                f"weighted sum {penalty * c:.3g}",
-                schedules.Constant,
-                (1, c),
-            )
-            for c in factors
-        ],
-        "best coin": [
-            Candidate(f"coin {p:.2f}", schedules.Coin, (1 - p, p))
-            for p in chances
-        ],
-        "best overfitting rule": [
-            Candidate(f"gap {g:.3g}", schedules.WatchOverfitting, g)
-            for g in gaps
-        ],
-    }
+    return [
+        Candidate(
+            f"gap {gap:.3g}",
+            schedules.WatchOverfitting,
+            gap,
+            gap in (gaps[0], gaps[-1]),
+        )
+        for gap in gaps
+    ]
 
 
 def run(task, candidates, seeds, split):
@@ -96,20 +167,16 @@ def run(task, candidates, seeds, split):
     All candidates and starts run side by side.
     """
     settings = np.repeat([c.setting for c in candidates], len(seeds), axis=0)
-    schedule = candidates[0].kind(settings)
-    state, _ = episodes.play(
-        episodes.Episodes(task, schedule),
-        list(seeds) * len(candidates),
-    )
-    results = task.result(state, split).numpy()
-    return results.reshape(len(candidates), len(seeds))
+    played = compiled_episodes.episodes_of(task, candidates[0].kind(settings))
+    position, _ = episodes.play(played, list(seeds) * len(candidates))
+    return played.result(position, split).reshape(len(candidates), len(seeds))
 
 
 def tune(task, count, fine=True, report=None):
     """Chooses the best setting of each kind on the validation split.
 
     Args:
-        task: an `AlternatingTask`.
+        task: a `problems.alternating.Task`.
         count: starts of each candidate, none of them used in tests.
         fine: see `grids`.
         report: a function of one line of text.
@@ -124,22 +191,18 @@ def tune(task, count, fine=True, report=None):
         results = run(task, candidates, starts("validation", count), "valid")
         means = results.mean(axis=1)
         sign = -1 if task.higher_is_better else 1
-        best = int(np.argmin(sign * means))
-        chosen[name] = candidates[best]
-        # The order of ratios is no grid.
-        last = len(candidates) - 1
-        edge = name != "best ratio" and best in (0, last)
-        for i, candidate in enumerate(candidates):
-            rows.append(
-                {
-                    "baseline": name,
-                    "setting": candidate.label,
-                    "validation": float(means[i]),
-                    "chosen": i == best,
-                    "at_edge": bool(edge and i == best),
-                }
-            )
+        best = chosen[name] = candidates[int(np.argmin(sign * means))]
+        rows += [
+            {
+                "baseline": name,
+                "setting": candidate.label,
+                "validation": float(mean),
+                "chosen": candidate is best,
+                "at_edge": candidate is best and best.at_edge,
+            }
+            for candidate, mean in zip(candidates, means)
+        ]
         if report:
-            note = " (at the edge of its grid)" if edge else ""
-            report(f"{name}: {candidates[best].label}{note}")
+            note = " (at the edge of its grid)" if best.at_edge else ""
+            report(f"{name}: {best.label}{note}")
     return chosen, rows

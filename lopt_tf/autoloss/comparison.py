@@ -3,30 +3,15 @@
 import numpy as np
 import scipy.stats
 
-from lopt_tf.autoloss import baselines, episodes
+from lopt_tf.autoloss import baselines, compiled_episodes, episodes, tasks
 from lopt_tf.autoloss.starts import starts
-
-# Measured by running the release: (mean, standard deviation) on test data.
-RELEASE = {
-    "regression": {
-        "1:1": (4.281, 0.034),
-        "mse alone": (11.98, 0.87),
-        "published weighted sum": (3.916, 0.007),
-        "even coin": (4.115, 0.027),
-    },
-    "classification": {
-        "1:1": (0.9152, 0.0019),
-        "cross_entropy alone": (0.844, 0.006),
-        "published weighted sum": (0.919, 0.006),
-    },
-}
 
 
 def run_baselines(task, chosen, count):
     """Test results {name: (label, array [count])} of fixed schedules.
 
     Args:
-        task: an `AlternatingTask`.
+        task: a `problems.alternating.Task`.
         chosen: {name: Candidate}.
         count: test starts.
     """
@@ -43,12 +28,12 @@ def run_baselines(task, chosen, count):
 def run_controller(task, controller, count):
     """(test results [count], action shares [segments, actions])."""
     controller.check_fits(task)
-    state, shares = episodes.play(
-        episodes.Episodes(task, controller.schedule(), segment_length(task)),
-        starts("test", count),
+    played = compiled_episodes.episodes_of(
+        task, controller.schedule(), segment_length(task)
     )
+    position, shares = episodes.play(played, starts("test", count))
     # Some episode is alive in every segment that was run.
-    return task.result(state, "test").numpy(), np.nanmean(shares, axis=1)
+    return played.result(position, "test"), np.nanmean(shares, axis=1)
 
 
 def segment_length(task):
@@ -84,10 +69,11 @@ def summary(task, results, controller=None):
 
 def _release_figures(task):
     """What the release reached, if this is the task that it ran."""
-    if task.name not in RELEASE:
+    entry = tasks.TASKS.get(task.name)
+    if entry is None or not entry.reported:
         return {}
-    same = task.get_config() == type(task)().get_config()
-    return RELEASE[task.name] if same else {}
+    same = task.get_config() == entry.task().get_config()
+    return entry.reported if same else {}
 
 
 def _row(task, name, label, values):
@@ -101,36 +87,19 @@ def _row(task, name, label, values):
 
 
 def paired(first, second):
-    """The mean of first - second, with an interval of 95 %."""
+    """The mean of first - second, with an interval of 95 %.
+
+    The interval is NaN for one pair, and the mean alone where all pairs differ
+    equally.
+    """
     difference = np.asarray(first, float) - np.asarray(second, float)
-    mean = float(difference.mean())
+    mean = low = high = float(difference.mean())
     if len(difference) < 2:
-        return {"difference": mean, "low": float("nan"), "high": float("nan")}
-    error = float(scipy.stats.sem(difference))
-    half = error * float(scipy.stats.t.ppf(0.975, len(difference) - 1))
-    return {"difference": mean, "low": mean - half, "high": mean + half}
-
-
-# What a frozen controller meets that it was not trained on.
-TRANSFER = {
-    "regression": (
-        {"data_seed": 2},
-        {"data_seed": 3},
-        {"dimensions": 8},
-        {"dimensions": 32},
-        {"noise": 1.0},
-        {"noise": 4.0},
-    ),
-    "classification": (
-        {"data_seed": 2},
-        {"data_seed": 3},
-        {"features": 16},
-        {"hidden": [64]},
-        {"hidden": [32, 32]},
-        {"activation": "tanh"},
-        {"label_noise": 0.1},
-    ),
-}
+        low = high = float("nan")
+    elif np.ptp(difference):
+        test = scipy.stats.ttest_rel(first, second)
+        low, high = map(float, test.confidence_interval(0.95))
+    return {"difference": mean, "low": low, "high": high}
 
 
 def transfer(tasks, controller, count, tuning, report):
@@ -148,7 +117,8 @@ def transfer(tasks, controller, count, tuning, report):
         report(f"task {number + 1} of {len(tasks)}: {name}")
         controller_results, _ = run_controller(task, controller, count)
         chosen, _ = baselines.tune(task, tuning, fine=False)
-        chosen = {"1:1": baselines.published(task)["1:1"], **chosen}
+        even = baselines.even(task)
+        chosen = {even.label: even, **chosen}
         results = run_baselines(task, chosen, count)
         for row in summary(task, results, controller_results):
             rows.append({"task": name, **row})

@@ -28,7 +28,7 @@ class ScheduleController:
     def schedule(self):
         """The `PolicySchedule` that samples from the policy."""
         return schedules.PolicySchedule(
-            self.policy, metadata.compose(self.features)
+            self.policy, metadata.Features(self.features)
         )
 
     def check_fits(self, task):

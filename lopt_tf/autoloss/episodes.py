@@ -1,134 +1,135 @@
-"""Episodes of a task under a schedule, side by side and compiled."""
+"""Episodes of a task under a schedule: what trainers and tests run."""
 
 import typing
 
 import numpy as np
-import tensorflow as tf
 
-# Steps in one compiled call.
+from lopt_tf.autoloss import contract
+
+# Steps between two looks at the episodes (chosen).
 SEGMENT = 500
 
 
+class Position(typing.NamedTuple):
+    """Where E episodes are; only `Episodes` looks into it.
+
+    Attributes:
+        step: steps that were run.
+        draw: an integer: the actions' random numbers.
+        state: of the models and their training.
+        metadata: {name: [E, ...]}, what the schedule looks at next.
+    """
+
+    step: typing.Any
+    draw: typing.Any
+    state: typing.Any
+    metadata: dict
+
+
 class Records(typing.NamedTuple):
-    """What happened in T steps of E episodes.
+    """What happened in T steps of E episodes, as NumPy arrays.
 
     Attributes:
         features: what the policy saw [T, E, features].
-        weights: the choices [T, E, actions].
-        log_prob: of the choices, when they were made [T, E].
-        reward: step rewards [T, E].
+        weights: the weights of the actions [T, E, actions].
+        log_prob: of the actions, when they were chosen [T, E].
+        reward: step rewards [T, E]; 0 after the end.
         alive: whether the episode had not finished before the step [T, E].
         following: what the policy would see after the last step [E, features].
         finished: whether the episode has finished after the last step [E].
     """
 
-    features: tf.Tensor
-    weights: tf.Tensor
-    log_prob: tf.Tensor
-    reward: tf.Tensor
-    alive: tf.Tensor
-    following: tf.Tensor
-    finished: tf.Tensor
+    features: np.ndarray
+    weights: np.ndarray
+    log_prob: np.ndarray
+    reward: np.ndarray
+    alive: np.ndarray
+    following: np.ndarray
+    finished: np.ndarray
 
     @property
     def actions(self):
         """The actions as integers [T, E]."""
-        return tf.argmax(self.weights, axis=-1, output_type=tf.int32)
+        return self.weights.argmax(-1).astype("int32")
 
 
 class Episodes:
-    """Runs whole episodes in compiled segments.
+    """E episodes of a task, run in segments.
 
-    Between two segments the caller may look, stop, or change a policy.
+    Between two segments the caller may look, save, stop, or change a policy.
+    Every task gets these metadata beside its own (see `metadata.course`):
+    "progress" [E], "last_action" [E, actions] and "run_length" [E].
+
+    A subclass runs one kind of task. The state may live in the position
+    (compiled tasks) or in variables (models): a position is used once, the
+    next one comes from `advance` or `load`.
 
     Args:
-        task: an `AlternatingTask`.
+        task: a `problems.alternating.Task`.
         schedule: a function of (metadata, step, seed), see `schedules`.
-        segment_length: steps in one compiled call.
-        step_reward: a function from metadata to rewards [E], or None.
+        segment_length: the most steps of one `advance`.
+        step_reward: a function from metadata to rewards [E], such as
+            `rewards.step_reward` returns; None for no rewards.
+
+    Raises:
+        ValueError: if the task breaks its contract, or has not the metadata
+            that the schedule or the rewards need.
     """
 
     def __init__(
         self, task, schedule, segment_length=SEGMENT, step_reward=None
     ):
+        contract.check_task(task)
+        needs = {}
+        for each in (schedule, step_reward):
+            needs |= getattr(each, "needs", {})
+        contract.check_needs(task, self.supplied(task), needs)
         self.task = task
         self.schedule = schedule
         self.segment_length = segment_length
-        self._step_reward = step_reward or (
-            lambda metadata: tf.zeros_like(metadata["progress"])
-        )
-        self._advance = tf.function(
-            self._segment, jit_compile=True, autograph=False
-        )
+        self.step_reward = step_reward
+
+    @classmethod
+    def supplied(cls, task):
+        """Names of the metadata that schedules of this task may look at.
+
+        Raises:
+            ValueError: if the task's metadata break its contract.
+        """
+        raise NotImplementedError
 
     def begin(self, seeds, draw=0):
         """Begins episodes.
 
         Args:
             seeds: E integers: the episodes' initial models.
-            draw: an integer: the actions' random numbers.
+            draw: an integer: the actions' random numbers, which also depend
+                on an episode's place among the others.
 
         Returns:
-            A position, for `advance`.
+            The first `Position`.
         """
-        state, metadata = self.task.reset(seeds)
-        return tf.constant(0), tf.constant(draw), state, metadata
+        raise NotImplementedError
 
     def advance(self, position):
-        """Runs one segment: (next position, `Records`)."""
-        *position, records = self._advance(*position)
-        return tuple(position), Records(*records)
+        """Runs one segment: (next `Position`, `Records`)."""
+        raise NotImplementedError
 
     def finished(self, position):
         """Whether all episodes have finished."""
-        return bool(tf.reduce_all(position[3]["finished"]))
+        return bool(np.all(position.metadata["finished"]))
 
-    def _segment(self, step, draw, state, metadata):
-        length = self.segment_length
-        arrays = [
-            tf.TensorArray(dtype, length, element_shape=shape)
-            for dtype, shape in self._shapes(step, draw, state, metadata)
-        ]
+    def result(self, position, split):
+        """Results of the episodes on "valid" or "test", an array [E]."""
+        raise NotImplementedError
 
-        def body(i, state, metadata, arrays):
-            alive = ~metadata["finished"]
-            seed = tf.stack([draw, step + i])
-            choice = self.schedule(metadata, step + i, seed)
-            state, metadata = self.task.step(state, choice.weights)
-            reward = self._step_reward(metadata)
-            record = (
-                choice.features,
-                choice.weights,
-                choice.log_prob,
-                tf.where(alive, reward, 0.0),
-                alive,
-            )
-            arrays = [a.write(i, x) for a, x in zip(arrays, record)]
-            return i + 1, state, metadata, arrays
+    def save(self, position):
+        """({name: array}, JSON-ready dictionary) to resume from exactly."""
+        raise NotImplementedError
 
-        done, state, metadata, arrays = tf.while_loop(
-            lambda i, s, metadata, a: ~tf.reduce_all(metadata["finished"]),
-            body,
-            (0, state, metadata, arrays),
-            maximum_iterations=length,
-        )
-        following = self.schedule(metadata, step, tf.stack([draw, step]))
-        records = [array.stack() for array in arrays]
-        return (
-            step + done,
-            draw,
-            state,
-            metadata,
-            (*records, following.features, metadata["finished"]),
-        )
-
-    def _shapes(self, step, draw, state, metadata):
-        seed = tf.stack([draw, step])
-        choice = self.schedule(metadata, step, seed)
-        count = choice.weights.shape[0]
-        chosen = (choice.features, choice.weights, choice.log_prob)
-        shapes = [(x.dtype, x.shape) for x in chosen]
-        return [*shapes, (tf.float32, [count]), (tf.bool, [count])]
+    def load(self, arrays, metadata):
+        """The `Position` that `save` was given."""
+        raise NotImplementedError
 
 
 def play(episodes, seeds, draw=0):
@@ -137,11 +138,10 @@ def play(episodes, seeds, draw=0):
     Args:
         episodes: `Episodes`.
         seeds: E integers: the initial models.
-        draw: an integer: the actions' random numbers, which also depend on
-            an episode's place among the others.
+        draw: see `Episodes.begin`.
 
     Returns:
-        state: the task's final state.
+        position: the last `Position`, for `Episodes.result`.
         shares: how often each action was taken while an episode had not
             finished, [segments, E, actions]; NaN where it had.
     """
@@ -149,12 +149,12 @@ def play(episodes, seeds, draw=0):
     while not episodes.finished(position):
         position, records = episodes.advance(position)
         shares.append(action_shares(records))
-    return position[2], np.stack(shares)
+    return position, np.stack(shares)
 
 
 def action_shares(records):
     """The mean weights of the actions [E, actions]; NaN after the end."""
-    alive = records.alive.numpy()
-    total = (records.weights.numpy() * alive[..., None]).sum(0)
+    alive = records.alive
+    total = (records.weights * alive[..., None]).sum(0)
     count = alive.sum(0)[:, None]
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,11 +1,60 @@
-"""What a policy looks at: features of a task's metadata, normalised."""
+"""What a policy looks at: features of metadata, and the episodes' own."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 
 # No feature leaves this range, on whatever task.
 _LIMIT = 5.0
+# Metadata that episodes add to those of every task.
+COURSE = ("progress", "last_action", "run_length")
+
+
+def course(task, step, count, action_weights=None, before=None):
+    """The metadata that every task has.
+
+    Args:
+        task: a `problems.alternating.Task`.
+        step: steps that were run.
+        count: E.
+        action_weights: of the last step [E, actions]; None before the first.
+        before: metadata before that step.
+
+    Returns:
+        progress: the share of `max_steps` that was run [E].
+        last_action: the weights of the actions in the last step, zeros before
+            the first [E, actions].
+        run_length: how many of the last steps took the same weights [E]; a
+            float.
+    """
+    progress = tf.cast(step, tf.float32) / task.max_steps
+    if action_weights is None:
+        last = tf.zeros([count, len(task.actions)])
+        length = tf.zeros([count])
+    else:
+        last = action_weights
+        same = tf.reduce_all(last == before["last_action"], axis=1)
+        length = tf.where(same, before["run_length"] + 1, 1.0)
+    return {
+        "progress": tf.fill([count], progress),
+        "last_action": last,
+        "run_length": length,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One number that a policy sees of each episode.
+
+    Attributes:
+        function: from metadata to [E].
+        needs: names of the metadata that the function looks at.
+    """
+
+    function: Callable
+    needs: tuple
 
 
 def gap(metadata):
@@ -15,7 +64,10 @@ def gap(metadata):
 
 
 def improvement(metadata):
-    """The logarithm of the mean improvement of the validation loss."""
+    """The logarithm of the mean improvement of the validation loss.
+
+    From about 0, where nothing improves, to 1 for an improvement of 1.
+    """
     return 1 + tf.math.log(metadata["mean_improvement"] + 1e-5) / 12
 
 
@@ -63,38 +115,54 @@ def log_magnitudes(metadata):
     return tf.math.log(ratio) / tf.math.log(10.0)
 
 
+GAP_NEEDS = ("train_loss", "valid_loss")
+_MAGNITUDES = ("gradient_magnitudes",)
+# Those of the recipes in `tasks` are published, with their scales; the others
+# are our own.
 FEATURES = {
-    "gap": gap,
-    "improvement": improvement,
-    "level_20": functools.partial(level, scale=20.0),
-    "level_1": functools.partial(level, scale=1.0),
-    "penalty": penalty,
-    "magnitudes": magnitudes,
-    "relative_magnitudes": relative_magnitudes,
-    "log_magnitudes": log_magnitudes,
-    "accuracy_gap": accuracy_gap,
-    "cosine": cosine,
-    "progress": progress,
+    "gap": Feature(gap, GAP_NEEDS),
+    "improvement": Feature(improvement, ("mean_improvement",)),
+    "level_20": Feature(functools.partial(level, scale=20.0), ("losses",)),
+    "level_1": Feature(functools.partial(level, scale=1.0), ("losses",)),
+    "penalty": Feature(penalty, ("losses",)),
+    "magnitudes": Feature(magnitudes, _MAGNITUDES),
+    "relative_magnitudes": Feature(relative_magnitudes, _MAGNITUDES),
+    "log_magnitudes": Feature(log_magnitudes, _MAGNITUDES),
+    "accuracy_gap": Feature(accuracy_gap, ("train_accuracy", "valid_accuracy")),
+    "cosine": Feature(cosine, ("gradient_cosine",)),
+    "progress": Feature(progress, ("progress",)),
 }
 
 
-def compose(names):
+class Features:
     """A function from metadata to features [E, len(names)].
 
     Args:
-        names: of `FEATURES`.
+        names: of `FEATURES`, at least one.
+
+    Attributes:
+        needs: {"the feature 'name'": names of the metadata that it needs}.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or none.
     """
-    unknown = [name for name in names if name not in FEATURES]
-    if unknown:
-        raise ValueError(
-            f"Unknown feature {unknown[0]!r}. Known: {', '.join(FEATURES)}."
-        )
 
-    def features(metadata):
-        columns = [FEATURES[name](metadata) for name in names]
+    def __init__(self, names):
+        if not names:
+            raise ValueError(
+                "A policy must look at one feature at least. "
+                f"Known: {', '.join(FEATURES)}."
+            )
+        unknown = [name for name in names if name not in FEATURES]
+        if unknown:
+            raise ValueError(
+                f"Unknown feature {unknown[0]!r}. Known: {', '.join(FEATURES)}."
+            )
+        self._features = [FEATURES[name] for name in names]
+        self.needs = {
+            f"the feature {name!r}": FEATURES[name].needs for name in names
+        }
+
+    def __call__(self, metadata):
+        columns = [f.function(metadata) for f in self._features]
         return tf.clip_by_value(tf.stack(columns, 1), -_LIMIT, _LIMIT)
-
-    return features

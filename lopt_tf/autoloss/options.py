@@ -1,11 +1,4 @@
-"""Settings of a controller and its training, by task.
-
-Features, networks, rewards and clipping are the published ones. What differs,
-because many episodes run side by side and share one update: the learning rate
-(published: 0.001, an update after each episode), the weight of the step rewards
-in regression (published: 1; they pull the policy beyond the best final reward),
-and the number of episodes in classification (published: up to 40,000).
-"""
+"""Settings of a controller and of its training."""
 
 import dataclasses
 
@@ -20,7 +13,8 @@ class ControllerOptions:
 
     Attributes:
         algorithm: "reinforce" or "ppo".
-        features: names of `metadata.FEATURES`.
+        features: names of `metadata.FEATURES`. Defaults to the one that
+            every task has.
         hidden: width of the policy's hidden layer; 0 for a linear policy.
         activation: of the hidden layer.
         logit_scale: logits are divided by this.
@@ -39,7 +33,7 @@ class ControllerOptions:
     """
 
     algorithm: str = "reinforce"
-    features: tuple = ()
+    features: tuple = ("progress",)
     hidden: int = 16
     activation: str = "leaky_relu"
     logit_scale: float = 1.0
@@ -66,7 +60,7 @@ class ControllerOptions:
                 f"Unknown algorithm {self.algorithm!r}. Known: "
                 f"{', '.join(ALGORITHMS)}."
             )
-        metadata.compose(self.features)
+        metadata.Features(self.features)
         for name in ("episodes", "parallel", "collapse_after"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -78,47 +72,3 @@ class ControllerOptions:
     def rounds(self):
         """How often `parallel` episodes are run."""
         return -(-self.episodes // self.parallel)
-
-
-_REGRESSION = ControllerOptions(
-    features=("gap", "improvement", "level_20", "penalty", "magnitudes"),
-    logit_scale=2.0,
-    learning_rate=0.01,
-    final_scale=20_000.0,
-    step_scale=0.3,
-    collapse_after=2000,
-)
-_CLASSIFICATION = ControllerOptions(
-    features=(
-        "gap",
-        "improvement",
-        "level_1",
-        "penalty",
-        "accuracy_gap",
-        "relative_magnitudes",
-    ),
-    learning_rate=0.02,
-    episodes=3200,
-    parallel=64,
-    final_scale=-1000.0,
-    advantage_clip=5.0,
-    baseline_decay=0.9,
-    step_scale=0.1,
-    collapse_after=500,
-)
-RECIPES = {"regression": _REGRESSION, "classification": _CLASSIFICATION}
-_PPO = {"hidden": 32, "activation": "tanh", "entropy_bonus": 0.01}
-
-
-def recipe(task, algorithm="reinforce", **changes):
-    """The settings for a task by name, with changes.
-
-    Raises:
-        ValueError: for an unknown task or algorithm.
-    """
-    if task not in RECIPES:
-        raise ValueError(f"Unknown task {task!r}. Known: {', '.join(RECIPES)}.")
-    basis = _PPO if algorithm == "ppo" else {}
-    return dataclasses.replace(
-        RECIPES[task], **{**basis, "algorithm": algorithm, **changes}
-    )

@@ -4,46 +4,56 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf.autoloss import named_arrays
+from lopt_tf import compilation
+from lopt_tf.autoloss import learner
 from lopt_tf.autoloss import policy as policy_lib
 
+# All chosen: segments in the replay, batches of an update and transitions of
+# each episode in a batch, units of the value network, weight of its error.
 _REPLAY_SEGMENTS = 4
 _BATCHES = 3
+_BATCH_STEPS = 64
+_VALUE_HIDDEN = 32
+_VALUE_WEIGHT = 0.5
 
 
-class PPO:
+class PPO(learner.Learner):
     """Updates a policy every 50 task steps from step rewards alone.
 
     The replay holds the last 200 transitions of each episode; each update
     takes three batches from it, of 64 transitions an episode.
 
-    Args:
-        policy: a `Policy`.
-        options: `ControllerOptions`.
+    Reported are means over the updates of a round, as in CleanRL:
+    "approximate_kl", of the policy before and after an update; "clip_fraction",
+    of the samples whose probability ratio was clipped; "explained_variance", of
+    the returns by the value network (None if the returns do not vary).
     """
 
+    # Chosen, like the share of random actions below.
     segment_length = 50
+    remembered = ("updates",)
 
     def __init__(self, policy, options):
-        self.policy = policy
-        self.options = options
-        self.value = policy_lib.value_network(32, options.seed)
+        super().__init__(policy, options)
+        self.value = policy_lib.value_network(_VALUE_HIDDEN, options.seed)
         self.value.build([None, len(options.features)])
         self.optimizer = keras.optimizers.Adam(options.learning_rate)
-        self.optimizer.build(self._variables())
+        self.optimizer.build(self._trained())
         self.updates = 0
         self._epsilon = 0.0
-        self._replay = []
-        self._metrics = []
-        self._update = tf.function(self._batch_update, jit_compile=True)
+        self.forget()
+        self._update = compilation.compiled(self._batch_update)
 
-    def _variables(self):
+    def forget(self):
+        self._replay, self._metrics, self._explained = [], [], []
+
+    def _trained(self):
         return [
             *self.policy.trainable_variables,
             *self.value.trainable_variables,
         ]
 
-    def _state_variables(self):
+    def variables(self):
         return [*self.value.variables, *self.optimizer.variables]
 
     def epsilon(self, done):
@@ -52,7 +62,7 @@ class PPO:
         return self._epsilon
 
     def after_segment(self, records):
-        """Takes the next `Records`, and updates policy and value."""
+        """Updates policy and value."""
         self._replay = [*self._replay, records][-_REPLAY_SEGMENTS:]
         batch = self._transitions()
         live = np.flatnonzero(batch.pop("alive"))
@@ -60,8 +70,11 @@ class PPO:
         self.updates += 1
         if not live.size:
             return
+        returns = batch["returns"][live]
+        values = returns - batch["advantages"][live]
+        self._explained.append(explained_variance(values, returns))
         # Resampled to one size: compiled functions have static shapes.
-        size = 64 * records.alive.shape[1]
+        size = _BATCH_STEPS * records.alive.shape[1]
         order = np.resize(rng.permutation(live), _BATCHES * size)
         for places in np.split(order, _BATCHES):
             chosen = {k: tf.constant(v[places]) for k, v in batch.items()}
@@ -77,8 +90,8 @@ class PPO:
         values = self._values(features)
         options = self.options
         # An episode that has finished has no value any more.
-        last = self._values(parts[-1].following.numpy())
-        last = last * ~parts[-1].finished.numpy()
+        last = self._values(parts[-1].following)
+        last = last * ~parts[-1].finished
         advantages = generalised_advantages(
             rewards, values, last, alive, options.discount, options.gae_lambda
         )
@@ -107,43 +120,33 @@ class PPO:
         advantages = (advantages - tf.reduce_mean(advantages)) / deviation
         with tf.GradientTape() as tape:
             new = self.policy.distribution(batch["features"], epsilon)
+            log_prob = new.log_prob(batch["actions"])
             gain = clipped_objective(
-                new.log_prob(batch["actions"]),
-                batch["log_prob"],
-                advantages,
-                self.options.clip,
+                log_prob, batch["log_prob"], advantages, self.options.clip
             )
             entropy = tf.reduce_mean(new.entropy())
             values = self.value(batch["features"])[:, 0]
             error = tf.reduce_mean(tf.square(values - batch["returns"]))
             loss = (
-                0.5 * error
+                _VALUE_WEIGHT * error
                 - tf.reduce_mean(gain)
                 - self.options.entropy_bonus * entropy
             )
-        gradients = tape.gradient(loss, self._variables())
-        self.optimizer.apply(gradients, self._variables())
-        return entropy, error
+        gradients = tape.gradient(loss, self._trained())
+        self.optimizer.apply(gradients, self._trained())
+        moved = policy_change(log_prob, batch["log_prob"], self.options.clip)
+        return entropy, error, *moved
 
     def after_round(self, final_rewards, period):
         """The next round begins with an empty replay; what to report."""
-        del final_rewards, period
+        names = ("entropy", "value_error", "approximate_kl", "clip_fraction")
         means = np.mean(self._metrics, axis=0)
-        self._replay, self._metrics = [], []
+        known = [x for x in self._explained if np.isfinite(x)]
+        self.forget()
         return {
-            "entropy": float(means[0]),
-            "value_error": float(means[1]),
+            **dict(zip(names, map(float, means))),
+            "explained_variance": float(np.mean(known)) if known else None,
         }
-
-    def state(self):
-        """(arrays, metadata) to go on from."""
-        arrays = named_arrays.read("learner", self._state_variables())
-        return arrays, {"updates": self.updates}
-
-    def restore(self, arrays, metadata):
-        """Goes on from what `state` returned."""
-        named_arrays.assign("learner", self._state_variables(), arrays)
-        self.updates = metadata["updates"]
 
 
 def generalised_advantages(rewards, values, last, alive, discount, decay):
@@ -175,3 +178,24 @@ def clipped_objective(new_log_prob, old_log_prob, advantages, clip):
     ratio = tf.exp(new_log_prob - old_log_prob)
     bounded = tf.clip_by_value(ratio, 1 - clip, 1 + clip)
     return tf.minimum(ratio * advantages, bounded * advantages)
+
+
+def policy_change(new_log_prob, old_log_prob, clip):
+    """(approximate KL divergence, clip fraction) of an update.
+
+    The former is the mean of (ratio - 1) - log(ratio), see
+    http://joschu.net/blog/kl-approx.html; the latter the share of ratios
+    further than `clip` from 1.
+    """
+    log_ratio = new_log_prob - old_log_prob
+    ratio = tf.exp(log_ratio)
+    clipped = tf.cast(tf.abs(ratio - 1) > clip, tf.float32)
+    return tf.reduce_mean(ratio - 1 - log_ratio), tf.reduce_mean(clipped)
+
+
+def explained_variance(values, returns):
+    """1 - var(returns - values) / var(returns); NaN without variance."""
+    variance = np.var(returns)
+    if variance == 0:
+        return np.nan
+    return float(1 - np.var(returns - values) / variance)

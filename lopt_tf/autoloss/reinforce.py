@@ -4,104 +4,88 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf.autoloss import episodes, named_arrays
+from lopt_tf import compilation
+from lopt_tf.autoloss import episodes, learner
 from lopt_tf.autoloss import rewards as rewards_lib
 
 
-class Reinforce:
+class Reinforce(learner.Learner):
     """Updates a policy once after each round of parallel episodes.
 
     The advantage of a step is that of its episode, the final reward minus a
     moving average over rounds, clipped, plus the step's own reward relative
     to what other episodes had at the same step.
-
-    Args:
-        policy: a `Policy`.
-        options: `ControllerOptions`.
     """
 
     segment_length = episodes.SEGMENT
+    remembered = ("baseline",)
 
     def __init__(self, policy, options):
-        self.policy = policy
-        self.options = options
+        super().__init__(policy, options)
         self.optimizer = keras.optimizers.Adam(options.learning_rate)
         self.optimizer.build(policy.trainable_variables)
         self.baseline = np.nan
         self._records = []
-        self._gradient = tf.function(self._segment_gradient, jit_compile=True)
-
-    def epsilon(self, done):
-        """The share of random actions after a share of the training."""
-        return 0.0
+        self._gradient = compilation.compiled(self._segment_gradient)
 
     def after_segment(self, records):
-        """Takes the next `Records` of the round."""
         self._records.append(records)
 
-    def after_round(self, final_rewards, period):
-        """Updates the policy.
-
-        Args:
-            final_rewards: [E].
-            period: steps between validations.
-
-        Returns:
-            {name: number}: what to report.
-        """
-        options, records = self.options, self._records
+    def forget(self):
         self._records = []
-        if np.isnan(self.baseline):
-            self.baseline = float(np.mean(final_rewards))
-        advantage = final_rewards - self.baseline
-        clipped = np.clip(
-            advantage, -options.advantage_clip, options.advantage_clip
+
+    def variables(self):
+        return self.optimizer.variables
+
+    def after_round(self, final_rewards, period):
+        records, advantages = self._records, self._advantages(final_rewards)
+        self._records = []
+        rewards, alive = (
+            np.concatenate(parts)
+            for parts in zip(*((r.reward, r.alive) for r in records))
         )
-        decay = options.baseline_decay
-        mean = float(np.mean(final_rewards))
-        self.baseline = decay * self.baseline + (1 - decay) * mean
-        total, entropy = None, 0.0
-        for part in records:
-            step = rewards_lib.spread(part.reward.numpy(), period)
-            others = relative(step, part.alive.numpy())
-            gradient, bits = self._gradient(
-                part, tf.constant(np.float32(clipped + others))
+        # Whole rounds: a period may reach beyond a segment.
+        advantages = advantages + relative(
+            rewards_lib.spread(rewards, period), alive
+        )
+        ends = np.cumsum([len(r.alive) for r in records])[:-1]
+        gradients, entropies = zip(
+            *(
+                self._gradient(
+                    part.features, part.actions, np.float32(those), part.alive
+                )
+                for part, those in zip(records, np.split(advantages, ends))
             )
-            entropy += float(bits)
-            total = (
-                gradient
-                if total is None
-                else [a + b for a, b in zip(total, gradient)]
-            )
+        )
+        total = [sum(parts[1:], parts[0]) for parts in zip(*gradients)]
         self.optimizer.apply(
             [-g for g in total], self.policy.trainable_variables
         )
-        steps = sum(int(tf.math.count_nonzero(r.alive)) for r in records)
         return {
-            "entropy": entropy / steps,
+            "entropy": sum(map(float, entropies)) / int(alive.sum()),
             "gradient_norm": float(tf.linalg.global_norm(total)),
             "baseline": self.baseline,
         }
 
-    def _segment_gradient(self, records, advantages):
+    def _advantages(self, final_rewards):
+        """Clipped advantages of the episodes [E]; moves the baseline."""
+        options, mean = self.options, float(np.mean(final_rewards))
+        if np.isnan(self.baseline):
+            self.baseline = mean
+        bound, decay = options.advantage_clip, options.baseline_decay
+        clipped = np.clip(final_rewards - self.baseline, -bound, bound)
+        self.baseline = decay * self.baseline + (1 - decay) * mean
+        return clipped
+
+    def _segment_gradient(self, features, actions, advantages, alive):
         return policy_gradient(
             self.policy,
-            records.features,
-            records.actions,
-            tf.where(records.alive, advantages, 0.0),
-            tf.cast(records.alive, tf.float32),
+            features,
+            actions,
+            tf.where(alive, advantages, 0.0),
+            tf.cast(alive, tf.float32),
             self.options.entropy_bonus,
         )
-
-    def state(self):
-        """(arrays, metadata) to go on from."""
-        arrays = named_arrays.read("learner", self.optimizer.variables)
-        return arrays, {"baseline": self.baseline}
-
-    def restore(self, arrays, metadata):
-        """Goes on from what `state` returned."""
-        named_arrays.assign("learner", self.optimizer.variables, arrays)
-        self.baseline = metadata["baseline"]
 
 
 def policy_gradient(

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+# Bound of a step reward (published).
 _STEP_LIMIT = 20.0
 
 
@@ -13,30 +14,46 @@ def step_reward(scale=1.0):
     `scale`; steps between validations have none of their own (see `spread`).
 
     Returns:
-        A function from a task's metadata to rewards [E].
+        A function from a task's metadata to rewards [E]; None if `scale` is
+        0, so that no task needs metadata for it.
     """
+    return StepReward(scale) if scale else None
 
-    def reward(metadata):
+
+class StepReward:
+    """See `step_reward`."""
+
+    needs = {
+        "a step reward (`step_scale` other than 0)": (
+            "improvement",
+            "mean_improvement",
+            "validated",
+        )
+    }
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, metadata):
         change = metadata["improvement"]
         mean = metadata["mean_improvement"] + 1e-8
         size = tf.minimum(tf.sqrt(tf.abs(change) / mean), _STEP_LIMIT)
         size = tf.where(metadata["validated"], size, 0.0)
-        return scale * tf.sign(change) * size
-
-    return reward
+        return self.scale * tf.sign(change) * size
 
 
 def spread(rewards, period):
     """Gives each step the reward of the validation that it led to.
 
     Args:
-        rewards: [T, E]; T is a multiple of `period`.
+        rewards: of a whole round [T, E], 0 between validations. The last
+            steps may be fewer than a period.
         period: steps between validations.
     """
-    blocks = np.reshape(rewards, [-1, period, rewards.shape[1]])
-    return np.broadcast_to(
-        blocks[:, -1:], [len(blocks), period, rewards.shape[1]]
-    ).reshape(rewards.shape)
+    steps, count = rewards.shape
+    padded = np.pad(rewards, [(0, -steps % period), (0, 0)])
+    sums = padded.reshape(-1, period, count).sum(1, dtype=rewards.dtype)
+    return np.repeat(sums, period, axis=0)[:steps]
 
 
 def final_reward(scale):

@@ -1,8 +1,10 @@
 """Schedules: from metadata to the choice of what to optimise next.
 
-A schedule is called inside of compiled episodes with (metadata, step, seed) and
-returns a `Choice`. The fixed ones take a setting for each episode, so that a
-whole grid of settings runs as one batch.
+A schedule is called inside of (compiled) episodes with (metadata, step, seed)
+and returns a `Choice`. The fixed ones take a setting for each episode, so that
+a whole grid of settings runs as one batch; `alone` is the schedule of one of
+them, for episodes that run one after the other. `needs` says who looks at which
+metadata, as in `metadata.Features`.
 """
 
 import typing
@@ -33,8 +35,14 @@ class Schedule:
         settings: array [E] or [E, ...], one for each episode.
     """
 
+    needs = {}
+
     def __init__(self, settings):
         self.settings = tf.constant(settings, tf.float32)
+
+    def alone(self, episode):
+        """The schedule of one of the episodes."""
+        return type(self)(self.settings[episode : episode + 1])
 
     def __call__(self, metadata, step, seed):
         weights = self.weights(metadata, step, seed)
@@ -83,6 +91,9 @@ class WatchOverfitting(Schedule):
     may be, in training losses.
     """
 
+    metadata = metadata_lib.GAP_NEEDS
+    needs = {"the rule that watches overfitting": metadata}
+
     def weights(self, metadata, step, seed):
         behind = metadata_lib.gap(metadata) > self.settings
         return tf.one_hot(tf.cast(behind, tf.int32), 2)
@@ -93,14 +104,19 @@ class PolicySchedule:
 
     Args:
         policy: a `Policy`.
-        features: a function from metadata to features [E, features].
+        features: `metadata.Features`.
     """
 
     def __init__(self, policy, features):
         self.policy = policy
         self.features = features
+        self.needs = features.needs
         # A variable: it changes between calls of the compiled episodes.
         self.epsilon = tf.Variable(0.0, trainable=False)
+
+    def alone(self, episode):
+        """The same for every episode."""
+        return self
 
     def __call__(self, metadata, step, seed):
         features = self.features(metadata)

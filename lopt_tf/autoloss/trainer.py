@@ -1,20 +1,21 @@
-"""Trains a controller: rounds of episodes, checkpoints, progress."""
+"""Trains a controller: rounds of episodes, and what is learned from them."""
 
 import dataclasses
-import pathlib
-import time
 
 import numpy as np
 
-from lopt_tf import checkpointing, scalars
+from lopt_tf import long_run
+from lopt_tf.autoloss import compiled_episodes, ppo, reinforce, rewards
 from lopt_tf.autoloss import episodes as episodes_lib
-from lopt_tf.autoloss import ppo, reinforce, rewards
 from lopt_tf.autoloss.controller import ScheduleController
+from lopt_tf.autoloss.options import ControllerOptions
 from lopt_tf.autoloss.starts import starts, training_starts
 
 _KIND = "lopt_tf.autoloss"
 _LEARNERS = {"reinforce": reinforce.Reinforce, "ppo": ppo.PPO}
+# Chosen.
 _VALIDATION_STARTS = 16
+_COUNTS = ("round", "steps", "lowest_reward", "best_score", "history")
 
 
 def train(
@@ -30,15 +31,15 @@ def train(
     """Trains a controller by policy gradient.
 
     Args:
-        task: the `AlternatingTask` whose training is to be scheduled; final
-            rewards are its results on the validation split.
+        task: the `problems.alternating.Task` whose training is to be
+            scheduled; final rewards are its results on the validation split.
         options: `ControllerOptions`.
         validation_task: where controllers are compared, on its validation
             split, every `options.validate_every` rounds; none if None.
         output_dir: gets checkpoints, TensorBoard scalars, `controller.npz`
             (the last) and `best.npz` (the best at validation); None writes
             nothing.
-        resume: go on from the newest checkpoint in `output_dir`.
+        resume: resume from the newest checkpoint in `output_dir`.
         report: a function of one line of text.
         checkpoint_every_s: seconds between checkpoints.
 
@@ -50,38 +51,37 @@ def train(
         CheckpointError: if there is nothing to resume, the checkpoint is
             damaged or of other settings, or (without `resume`) `output_dir`
             already holds a training.
+        ValueError: if the task breaks its contract, or has not the metadata
+            that the options' features and rewards need.
         KeyboardInterrupt: when interrupted; the rounds before are saved.
     """
-    if resume and not output_dir:
-        raise ValueError("`resume` needs `output_dir`.")
     trainer = Trainer(task, options, validation_task)
-    files = _Files(trainer, output_dir)
-    if resume:
-        files.restore()
-    else:
-        files.check_unused()
-    say = report or (lambda line: None)
-    progress = _Progress(trainer, say)
-    saved = time.monotonic()
-    # A round that is interrupted leaves nothing behind.
-    snapshot = trainer.snapshot()
-    try:
-        while trainer.round < options.rounds:
-            row = trainer.play_round()
-            progress.add(row)
-            files.log(row)
-            snapshot = trainer.snapshot()
-            if time.monotonic() - saved > checkpoint_every_s:
-                files.save(snapshot)
-                saved = time.monotonic()
-    finally:
-        files.save(snapshot)
-        progress.close()
+    run = long_run.LongRun(
+        trainer, _KIND, output_dir, report, checkpoint_every_s
+    )
+    run.run(resume)
     return trainer.best_controller(), trainer.history
 
 
-class Trainer:
-    """A controller, its learner, and what they have been through."""
+class Trainer(long_run.Trainer):
+    """A controller, its learner, and what they have been through.
+
+    Args:
+        task: see `train`.
+        options: see `train`.
+        validation_task: see `train`.
+
+    Attributes:
+        round: rounds of `options.parallel` episodes that were run.
+        restarts: controllers that were dropped because they collapsed.
+        steps: task steps that were run, in all episodes.
+        lowest_reward: the lowest final reward without a collapse.
+        best_score: the best validation; less is better.
+        best_weights: of the controller that reached it, or None.
+        history: one dictionary for each round.
+    """
+
+    unit = "task steps"
 
     def __init__(self, task, options, validation_task=None):
         self.task = task
@@ -113,19 +113,35 @@ class Trainer:
         policy = self.controller.policy
         self.learner = _LEARNERS[options.algorithm](policy, options)
         self.schedule = self.controller.schedule()
-        self._episodes = episodes_lib.Episodes(
+        self._episodes = compiled_episodes.episodes_of(
             self.task,
             self.schedule,
             self.learner.segment_length,
             rewards.step_reward(options.step_scale),
         )
         if self.validation_task is not None:
-            self._validation = episodes_lib.Episodes(
+            self._validation = compiled_episodes.episodes_of(
                 self.validation_task, self.controller.schedule()
             )
 
-    def play_round(self):
+    @property
+    def step_number(self):
+        return self.round
+
+    @property
+    def num_steps(self):
+        return self.options.rounds
+
+    def step(self):
         """One round of episodes and what is learned from it: a dictionary."""
+        before = self.snapshot()
+        try:
+            return self._play_round()
+        except BaseException:
+            self.restore(*before)
+            raise
+
+    def _play_round(self):
         options = self.options
         epsilon = self.learner.epsilon(self.round / options.rounds)
         self.schedule.epsilon.assign(epsilon)
@@ -135,9 +151,9 @@ class Trainer:
         while not self._episodes.finished(position):
             position, records = self._episodes.advance(position)
             self.learner.after_segment(records)
-            parts.append((records.actions.numpy(), records.alive.numpy()))
+            parts.append((records.actions, records.alive))
         actions, alive = (np.concatenate(x) for x in zip(*parts))
-        results = self.task.result(position[2], "valid").numpy()
+        results = self._episodes.result(position, "valid")
         final, collapsed = self._final_rewards(results, actions, alive)
         metrics = self.learner.after_round(final, self.task.period)
         self.round += 1
@@ -155,8 +171,7 @@ class Trainer:
         if collapsed.mean() > 0.5:
             self.restarts += 1
             self._new_controller()
-        row["restarts"] = self.restarts
-        row["validation"] = self._validate_if_due()
+        row |= {"restarts": self.restarts, "validation": None}
         self.history.append(row)
         return row
 
@@ -178,21 +193,26 @@ class Trainer:
             worst = float(np.nan_to_num(final).min())
         return np.where(collapsed, worst, final), collapsed
 
-    def _validate_if_due(self):
-        """The mean validation result of the present controller, or None."""
+    def measure(self):
+        """The mean validation result of the present controller, if due."""
         every, last = self.options.validate_every, self.options.rounds
-        due = self.round % every == 0 or self.round == last
+        due = self.round and (self.round % every == 0 or self.round == last)
         if self.validation_task is None or not due:
-            return None
-        seeds = starts("validation", _VALIDATION_STARTS)
-        state, _ = episodes_lib.play(self._validation, seeds)
-        values = self.validation_task.result(state, "valid").numpy()
+            return {}
+        row = self.history[-1]
+        if row["validation"] is not None:
+            return {}
+        position, _ = episodes_lib.play(
+            self._validation, starts("validation", _VALIDATION_STARTS)
+        )
+        values = self._validation.result(position, "valid")
         mean = float(np.mean(values))
         score = -mean if self.task.higher_is_better else mean
         if score < self.best_score:
             self.best_score = score
             self.best_weights = self.controller.weights()
-        return mean
+        row["validation"] = mean
+        return {"validation": mean}
 
     def best_controller(self):
         """The controller with the best validation, else the present one."""
@@ -202,36 +222,20 @@ class Trainer:
         return best
 
     def snapshot(self):
-        """(arrays, metadata): everything to go on from."""
         arrays, learner = self.learner.state()
         arrays |= self.controller.weights()
         for name, array in (self.best_weights or {}).items():
             arrays[f"best/{name}"] = array
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        counts["history"] = [dict(row) for row in self.history]
         return arrays, {
-            "settings": self.settings(),
             "learner": learner,
-            "round": self.round,
             "restarts": self.restarts,
-            "steps": self.steps,
-            "lowest_reward": self.lowest_reward,
-            "best_score": self.best_score,
-            "history": list(self.history),
+            **counts,
         }
 
     def restore(self, arrays, metadata):
-        """Goes on from a snapshot of the same settings."""
-        differing = [
-            f"{part}.{name}"
-            for part, values in self.settings().items()
-            for name, value in values.items()
-            if metadata["settings"].get(part, {}).get(name) != value
-        ]
-        if differing:
-            raise checkpointing.CheckpointError(
-                "The checkpoint was made with other settings "
-                f"({', '.join(differing)}). Use the same, or another folder."
-            )
-        if metadata["restarts"]:
+        if metadata["restarts"] != self.restarts:
             self.restarts = metadata["restarts"]
             self._new_controller()
         self.learner.restore(arrays, metadata["learner"])
@@ -242,120 +246,74 @@ class Trainer:
             if name.startswith("best/")
         }
         self.best_weights = best or None
-        for name in (
-            "round",
-            "steps",
-            "lowest_reward",
-            "best_score",
-            "history",
-        ):
+        for name in _COUNTS:
             setattr(self, name, metadata[name])
 
     def settings(self):
         """What a checkpoint must agree with; more episodes may be run."""
-        options = dataclasses.asdict(self.options)
-        del options["episodes"]
-        options["features"] = list(options["features"])
         judge = self.validation_task
         return {
             "task": {"name": self.task.name, **self.task.get_config()},
             "validation_task": {} if judge is None else judge.get_config(),
-            "options": options,
+            "options": _compared(self.options),
         }
 
+    def default_settings(self):
+        return {"options": _compared(ControllerOptions())}
 
-class _Files:
-    """What a training leaves in its output folder."""
-
-    def __init__(self, trainer, output_dir):
-        self.trainer = trainer
-        self.folder = pathlib.Path(output_dir) if output_dir else None
-        self.checkpoints = checkpointing.Checkpoints(
-            self.folder and self.folder / "checkpoints", _KIND
-        )
-        self._scalars = scalars.Scalars(
-            self.folder and self.folder / "tensorboard"
-        )
-
-    def check_unused(self):
-        self.checkpoints.check_unused(self.folder, "a training")
-
-    def restore(self):
-        self.trainer.restore(*self.checkpoints.load_latest())
-
-    def save(self, snapshot):
-        if not self.folder:
-            return
-        arrays, metadata = snapshot
-        self.checkpoints.save(metadata["round"], arrays, metadata)
-        controller, best = self.trainer.controller, self.trainer.best_weights
-        facts = {"training": self.trainer.settings()}
-        controller.save(self.folder / "controller.npz", arrays, **facts)
-        if best is not None:
-            controller.save(self.folder / "best.npz", best, **facts)
-        self._scalars.flush()
-
-    def log(self, row):
-        known = {name: x for name, x in row.items() if x is not None}
-        self._scalars.write(row["episodes"], known)
-
-
-class _Progress:
-    """A line for each round: what is done, how fast, how long yet."""
-
-    def __init__(self, trainer, say, every_s=5.0):
-        self._trainer = trainer
-        self._say = say
-        self._every_s = every_s
-        self._began = self._spoke = time.monotonic()
-        self._first_round = trainer.round
-        self._first_steps = trainer.steps
-        self._last = None
-        say(
-            f"{trainer.task.name}: {trainer.options.algorithm}, "
-            f"{trainer.options.rounds} rounds of "
-            f"{trainer.options.parallel} episodes"
-        )
-
-    def add(self, row):
-        self._last = row
-        if time.monotonic() - self._spoke > self._every_s:
-            self._line()
-
-    def close(self):
-        if self._last:
-            self._line()
-
-    def _line(self):
-        trainer, row = self._trainer, self._last
-        self._last = None
-        self._spoke = time.monotonic()
-        seconds = self._spoke - self._began
-        rounds = trainer.round - self._first_round
-        left = (trainer.options.rounds - trainer.round) * seconds / rounds
-        speed = (trainer.steps - self._first_steps) / seconds
-        shares = "  ".join(
-            f"{name} {row[f'share/{name}']:.2f}"
-            for name in trainer.task.actions
-        )
-        self._say(
-            f"episode {row['episodes']}/{trainer.options.episodes}  "
-            f"{trainer.task.result_name} {row['result']:.4f}  {shares}  "
-            f"{self._best()}{speed:,.0f} task steps/s  "
-            f"{left / 60:.1f} min left"
-        )
-        if row["collapsed"]:
-            self._say(
-                f"{row['collapsed']} episodes collapsed onto one action; "
-                f"{row['restarts']} restarts of the controller so far"
+    def products(self):
+        facts = {"training": self.settings()}
+        controllers = {"controller.npz": None}
+        if self.best_weights is not None:
+            controllers["best.npz"] = self.best_weights
+        return {
+            name: lambda path, weights=weights: self.controller.save(
+                path, weights, **facts
             )
+            for name, weights in controllers.items()
+        }
 
-    def _best(self):
-        score = self._trainer.best_score
-        if not np.isfinite(score):
-            return ""
-        sign = -1 if self._trainer.task.higher_is_better else 1
-        return f"best validation {sign * score:.4f}  "
+    def describe(self):
+        options = self.options
+        return [
+            f"{self.task.name}: {options.algorithm}, {options.rounds} rounds "
+            f"of {options.parallel} episodes"
+        ]
+
+    def status(self, rows):
+        row = rows[-1]
+        parts = [
+            f"episode {row['episodes']}/{self.options.episodes}",
+            f"{self.task.result_name} {row['result']:.4f}",
+        ]
+        for name in self.task.actions:
+            parts.append(f"{name} {row[f'share/{name}']:.2f}")
+        if np.isfinite(self.best_score):
+            sign = -1 if self.task.higher_is_better else 1
+            parts.append(f"best validation {sign * self.best_score:.4f}")
+        collapsed = sum(row["collapsed"] for row in rows)
+        if collapsed:
+            parts.append(f"{collapsed} episodes collapsed onto one action")
+        if self.restarts:
+            parts.append(f"{self.restarts} restarts of the controller so far")
+        return "  ".join(parts)
+
+    def work(self):
+        return self.steps
+
+    def scalar_step(self):
+        return self.round * self.options.parallel
+
+    def num_compilations(self):
+        """Each controller compiles programs of its own."""
+        return self.restarts
+
+
+def _compared(options):
+    """Options as a dictionary, without those that a resumed run may change."""
+    found = dataclasses.asdict(options)
+    del found["episodes"]
+    return found
 
 
 def _action_shares(names, actions, alive):

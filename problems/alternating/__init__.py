@@ -2,8 +2,6 @@
 
 from problems.alternating.classification import Classification
 from problems.alternating.regression import Regression
-from problems.alternating.task import AlternatingTask
+from problems.alternating.task import AlternatingTask, Task
 
-TASKS = {"regression": Regression, "classification": Classification}
-
-__all__ = ["TASKS", "AlternatingTask", "Classification", "Regression"]
+__all__ = ["AlternatingTask", "Classification", "Regression", "Task"]

@@ -57,6 +57,11 @@ class Classification(SupervisedTask):
             role, data_seed, penalty, learning_rate, max_steps, patience
         )
         check_positive(int, features=features)
+        if not isinstance(hidden, (list, tuple)):
+            raise ValueError(
+                "`hidden` must be a list of widths, such as [64, 64]. "
+                f"Received: hidden={hidden!r}"
+            )
         for width in hidden:
             check_positive(int, hidden=width)
         if features < 4 or not 0 <= label_noise <= 1:
@@ -85,14 +90,18 @@ class Classification(SupervisedTask):
 
     def initial_params(self, seeds):
         """Weights [E, in, out] and biases [E, out] of each layer."""
-        sizes = [self.features, *self.hidden, 2]
         rngs = [np.random.default_rng(seed) for seed in seeds]
         params = []
-        for shape in zip(sizes, sizes[1:]):
+        for _, *shape in self.products():
             draws = [0.1 * rng.normal(size=shape) for rng in rngs]
             params.append(np.stack(draws).astype("float32"))
             params.append(np.zeros((len(rngs), shape[1]), "float32"))
         return params
+
+    def products(self):
+        sizes = [self.features, *self.hidden, 2]
+        rows = self.splits["train"][0].shape[0]
+        return [(rows, *shape) for shape in zip(sizes, sizes[1:])]
 
     def losses(self, params):
         sums = [

@@ -57,6 +57,9 @@ class Regression(SupervisedTask):
         draws = [np.random.default_rng(s).normal(size=d + d * d) for s in seeds]
         return [(scale * np.stack(draws)).astype("float32")]
 
+    def products(self):
+        return [(_ROWS, self.dimensions + self.dimensions**2, 1)]
+
     def losses(self, params):
         (weights,) = params
         l1 = self.penalty * tf.reduce_sum(tf.abs(weights), axis=1)

@@ -40,6 +40,7 @@ class SupervisedTask(AlternatingTask):
     """
 
     period = 10
+    combines_actions = True
 
     def __init__(
         self, role, data_seed, penalty, learning_rate, max_steps, patience
@@ -58,6 +59,10 @@ class SupervisedTask(AlternatingTask):
         self.learning_rate = learning_rate
         self.max_steps = max_steps
         self.patience = patience
+
+    @property
+    def loss_weights(self):
+        return (1.0, self.penalty)
 
     def take_data(self, parts):
         """Sets `splits`.
@@ -103,6 +108,10 @@ class SupervisedTask(AlternatingTask):
         """
         raise NotImplementedError
 
+    def products(self):
+        """The matrix products of a forward pass: (rows, inputs, outputs)."""
+        raise NotImplementedError
+
     def reset(self, seeds):
         params = [tf.constant(p) for p in self.initial_params(list(seeds))]
         zeros = [tf.zeros_like(p) for p in params]
@@ -125,9 +134,9 @@ class SupervisedTask(AlternatingTask):
         state["losses"], state["gradients"] = self._gradients(params)
         return state, self._metadata(state)
 
-    def step(self, state, choice):
+    def step(self, state, action_weights):
         state = dict(state)
-        self._adam(state, choice)
+        self._adam(state, action_weights)
         state["losses"], state["gradients"] = self._gradients(state["params"])
         changing = [
             "best_params",
@@ -153,10 +162,10 @@ class SupervisedTask(AlternatingTask):
     def result(self, state, split):
         return self.measure(state["best_params"], split)[self.result_key]
 
-    def _adam(self, state, choice):
+    def _adam(self, state, action_weights):
         alive = ~state["finished"]
         # An episode that has finished moves no further.
-        chosen = tf.where(alive[:, None], choice, 0.0)
+        chosen = tf.where(alive[:, None], action_weights, 0.0)
         state["time"] = state["time"] + 1
         time = tf.cast(state["time"], tf.float32)
         rate = self.learning_rate * tf.sqrt(1 - _BETA_2**time)
@@ -224,11 +233,9 @@ class SupervisedTask(AlternatingTask):
         size = sum(tf.size(p[0], tf.float32) for p in state["params"])
         product = _dot(*state["gradients"][:2])
         cosine = product * tf.math.rsqrt(squares[0] * squares[1] + 1e-20)
-        time = tf.cast(state["time"], tf.float32)
-        ones = tf.ones_like(state["improvement"])
+        validated = state["time"] % self.period == 0
         metadata = {
-            "progress": ones * time / self.max_steps,
-            "validated": (ones > 0) & (state["time"] % self.period == 0),
+            "validated": tf.fill(state["finished"].shape, validated),
             "finished": state["finished"],
             "losses": state["losses"],
             "gradient_magnitudes": tf.sqrt(tf.stack(squares, 1) / size),

@@ -1,34 +1,83 @@
 """The interface of a task that asks, step by step, what to optimise next."""
 
+# Metadata that schedules, features and rewards know by name: what their second
+# axis is, behind the episodes (None: there is none), and whether they are
+# booleans. Only "finished" is required.
+METADATA = {
+    "finished": (None, bool),
+    "validated": (None, bool),
+    "improvement": (None, float),
+    "mean_improvement": (None, float),
+    "train_loss": (None, float),
+    "valid_loss": (None, float),
+    "train_accuracy": (None, float),
+    "valid_accuracy": (None, float),
+    "losses": ("actions", float),
+    "gradient_magnitudes": ("actions", float),
+    "gradient_cosine": (None, float),
+}
 
-class AlternatingTask:
+
+class Task:
     """A training run as an episode: at every step, one of several actions.
 
-    All methods are pure TensorFlow functions that compile under XLA, for E
-    episodes at once: every tensor of a state, of metadata and of a choice
-    begins with an axis of E, and all episodes are at the same step. An episode
-    that has finished stays as it is.
-
-    An action is a loss and the variables that it updates. A choice is given as
-    weights [E, number of actions]: a row of zeros and a one takes that action;
-    where actions can be taken together, any row takes the weighted sum of the
-    losses.
+    An action is a loss and the variables that it updates. What is required of
+    all tasks stands here; `lopt_tf.autoloss` checks it once, when it makes
+    episodes of a task.
 
     Attributes:
         name: what the task is called in commands and files.
-        actions: the names of the actions.
-        max_steps: steps after which an episode has finished.
-        period: steps between two validations.
-        result_name: what `result` measures.
-        higher_is_better: of `result`.
+        actions: the names of the actions: at least two, all different.
+        combines_actions: whether several actions can be taken in one step, as
+            a weighted sum of their losses. Defaults to False: one at a time.
+        loss_weights: the weights that the losses have already, one for each
+            action; labels of weighted sums count them. Defaults to ones.
+        max_steps: steps after which an episode has finished, at least 1.
+        period: steps between two validations, at least 1. Defaults to 1.
+        result_name: what an episode's result measures.
+        higher_is_better: of the result. Defaults to False.
     """
 
     name = None
     actions = ()
+    combines_actions = False
     max_steps = None
     period = 1
     result_name = None
     higher_is_better = False
+
+    @property
+    def loss_weights(self):
+        return (1.0,) * len(self.actions)
+
+    def get_config(self):
+        """The constructor's arguments, ready for JSON."""
+        raise NotImplementedError
+
+
+class AlternatingTask(Task):
+    """A task of pure TensorFlow functions, for many episodes at once.
+
+    `step` and `result` compile under XLA. Every tensor of metadata and of
+    action weights begins with an axis of E episodes, and all episodes are at
+    the same step. An episode that has finished stays as it is. `step` returns
+    structures, shapes and types as it is given.
+
+    Metadata are what a schedule may look at, {name: tensor}. Required is
+    "finished" [E], booleans. The others are a task's own choice, but each
+    feature and each reward names those that it needs; these have a meaning:
+
+        validated [E]: whether the step ended with a validation (boolean).
+        improvement [E]: of the validation loss, at the last validation.
+        mean_improvement [E]: the moving mean of its absolute values.
+        train_loss, valid_loss, train_accuracy, valid_accuracy [E].
+        losses [E, actions]: the losses of the actions.
+        gradient_magnitudes [E, actions]: of their gradients.
+        gradient_cosine [E]: of the angle between the first two gradients.
+
+    "progress", "last_action" and "run_length" come from the episodes and
+    replace what a task may call so; see `lopt_tf.autoloss.episodes.Episodes`.
+    """
 
     def reset(self, seeds):
         """Begins episodes; runs outside of compiled functions.
@@ -38,18 +87,18 @@ class AlternatingTask:
 
         Returns:
             state: a nested structure of tensors.
-            metadata: {name: tensor [E] or [E, number of actions]}, what a
-                schedule may look at. "finished" [E], booleans, is always
-                there; see `lopt_tf.autoloss.metadata` for the others.
+            metadata: see the class.
         """
         raise NotImplementedError
 
-    def step(self, state, choice):
+    def step(self, state, action_weights):
         """One update of the model of each episode.
 
         Args:
             state: as returned by `reset` or `step`.
-            choice: weights of the actions [E, number of actions].
+            action_weights: weights of the actions [E, actions]. A row of
+                zeros and a one takes that action; if the task
+                `combines_actions`, any row takes the weighted sum.
 
         Returns:
             The next state, and metadata as `reset` returns them.
@@ -66,8 +115,4 @@ class AlternatingTask:
         Returns:
             A tensor [E].
         """
-        raise NotImplementedError
-
-    def get_config(self):
-        """The constructor's arguments, ready for JSON."""
         raise NotImplementedError

@@ -5,16 +5,17 @@ import time
 
 from train_scripts.suites.rows import row
 
-# Measured by running the release.
-_RELEASE = {"regression": 285.0, "classification": 220.0}
 _STEPS = 2000
 
 
 def measure(counts, repetitions):
     """Episodes under an untrained policy, one alone and many side by side."""
-    for name in _RELEASE:
+    from lopt_tf.autoloss import tasks
+
+    for name, entry in tasks.TASKS.items():
         for count in counts:
-            yield _measure(name, count, repetitions)
+            if entry.reported_speed:
+                yield _measure(name, entry, count, repetitions)
     yield row(
         "autoloss/matrix_product",
         _matrix_product(),
@@ -24,24 +25,22 @@ def measure(counts, repetitions):
     )
 
 
-def _measure(name, count, repetitions):
+def _measure(name, entry, count, repetitions):
     from lopt_tf import autoloss
-    from lopt_tf.autoloss import episodes, rewards
-    from lopt_tf.autoloss.controller import ScheduleController
-    from problems import alternating
+    from lopt_tf.autoloss import rewards
 
-    task = alternating.TASKS[name](max_steps=_STEPS, patience=_STEPS)
-    options = autoloss.recipe(name)
+    task = entry.task(max_steps=_STEPS, patience=_STEPS)
+    options = entry.recipe
     config = {
         "num_actions": len(task.actions),
         "hidden": options.hidden,
         "logit_scale": options.logit_scale,
         "seed": 0,
     }
-    controller = ScheduleController(
+    controller = autoloss.ScheduleController(
         name, task.actions, options.features, config
     )
-    runner = episodes.Episodes(
+    runner = autoloss.episodes_of(
         task, controller.schedule(), 500, rewards.step_reward()
     )
     began = time.perf_counter()
@@ -60,7 +59,7 @@ def _measure(name, count, repetitions):
         speed,
         "task steps/s",
         True,
-        times_the_release=speed / _RELEASE[name],
+        times_the_release=speed / entry.reported_speed,
         first_call_s=compiling,
         gigaflops=speed * _flops(task) / 1e9,
     )
@@ -72,12 +71,8 @@ def _flops(task):
     Forward once and backward once in the weights (and in the values between
     layers), on the training rows; validation and the optimizer not counted.
     """
-    rows = task.splits["train"][0].shape[0]
-    sizes = [p.shape[1:] for p in task.initial_params([0])]
-    if task.name == "regression":
-        return 2 * 2 * rows * sizes[0][0]
-    layers = [2 * rows * a * b for a, b in (s for s in sizes if len(s) == 2)]
-    return 2 * sum(layers) + sum(layers[1:])
+    products = [2 * rows * a * b for rows, a, b in task.products()]
+    return 2 * sum(products) + sum(products[1:])
 
 
 def _matrix_product():

@@ -1,0 +1,175 @@
+"""Controllers and fixed schedules on one task: tuned, tested, in one folder."""
+
+import json
+import pathlib
+
+from lopt_tf import folders
+from lopt_tf.autoloss import baselines, comparison, plots
+from lopt_tf.autoloss.controller import ScheduleController
+from lopt_tf.autoloss.starts import starts as seeds_for
+from lopt_tf.reporting import figures, tables
+
+
+class Bench:
+    """Baselines, tests and transfers, as tables and plots in a folder.
+
+    Baselines are tuned once: `tuning.json` keeps what was chosen, for as long
+    as the task and the grids are the same.
+
+    Args:
+        folder: an existing folder.
+        starts: starts of each schedule in a test. Defaults to 32.
+        tuning_starts: starts of each candidate when baselines are tuned.
+            Defaults to 16.
+        fine: whether baselines' grids are fine. Defaults to True.
+        report: a function of one line of text. Defaults to silence.
+    """
+
+    def __init__(
+        self, folder, starts=32, tuning_starts=16, fine=True, report=None
+    ):
+        self.folder = pathlib.Path(folder)
+        self.starts = starts
+        self.tuning_starts = tuning_starts
+        self.fine = fine
+        self.say = report or (lambda line: None)
+
+    def baseline(self, task):
+        """Runs fixed schedules, tuned before, on the test starts."""
+        chosen = self.chosen(task)
+        results = comparison.run_baselines(task, chosen, self.starts)
+        rows = comparison.summary(task, results)
+        self._write("baselines", rows, results)
+        return rows
+
+    def test(self, task, controller):
+        """Runs a controller and fixed schedules on the test starts."""
+        figures.check_available()
+        controller.check_fits(task)
+        self._note_other_task(controller, task)
+        chosen = self.chosen(task)
+        values, shares = comparison.run_controller(
+            task, controller, self.starts
+        )
+        results = comparison.run_baselines(task, chosen, self.starts)
+        rows = comparison.summary(task, results, values)
+        everything = {"controller": ("learned", values), **results}
+        self._write("test", rows, everything)
+        plots.plot_schedule(
+            self.folder / "schedule.png",
+            shares,
+            task.actions,
+            comparison.segment_length(task),
+        )
+        path = self.folder / "test.png"
+        plots.plot_results(path, everything, task.result_name)
+        self.say(f"Plots: {self.folder}/schedule.png, test.png")
+        return rows
+
+    def transfer(self, task_entry, controller, configs=()):
+        """Runs a frozen controller on tasks that it was not trained on.
+
+        Args:
+            task_entry: a `tasks.Entry`.
+            controller: a `ScheduleController`.
+            configs: arguments of the tasks; the entry's own if empty.
+        """
+        made = {
+            ", ".join(f"{k}={v}" for k, v in config.items()): task_entry.task(
+                **config
+            )
+            for config in configs or task_entry.transfer
+        }
+        rows = comparison.transfer(
+            made, controller, self.starts, self.tuning_starts, self.say
+        )
+        self._write_table("transfer", rows)
+        self.say(f"Results: {self.folder}/transfer.csv")
+        return rows
+
+    def controller(self, path=None):
+        """The `ScheduleController` of a file; of the folder's best if None.
+
+        Raises:
+            CheckpointError: if it is missing, damaged or something else.
+        """
+        best, last = self.folder / "best.npz", self.folder / "controller.npz"
+        if path is None and last.exists() and not best.exists():
+            raise ValueError(
+                f"There is no file {best}: the training has not come to a "
+                f"validation yet. Resume it, or name the controller {last}."
+            )
+        return ScheduleController.load(path or best)
+
+    def _note_other_task(self, controller, task):
+        """Says so if a controller was trained on another task."""
+        trained = controller.facts.get("task", {})
+        differing = [
+            f"{name} {trained[name]} instead of {value}"
+            for name, value in task.get_config().items()
+            if name != "role" and trained.get(name, value) != value
+        ]
+        if differing:
+            self.say(
+                f"note: the controller was trained with {', '.join(differing)}."
+            )
+
+    def chosen(self, task):
+        """{name: Candidate}: published schedules and tuned ones.
+
+        An earlier tuning of the same task is used if it is there.
+        """
+        grids = baselines.grids(task, self.fine)
+        settings = {
+            "task": task.name,
+            **task.get_config(),
+            "tuning_starts": self.tuning_starts,
+            "candidates": {
+                name: [c.label for c in candidates]
+                for name, candidates in grids.items()
+            },
+        }
+        path = self.folder / "tuning.json"
+        labels = _known_choices(path, settings)
+        if labels is None:
+            self.say("Tuning fixed schedules on validation data:")
+            chosen, rows = baselines.tune(
+                task, self.tuning_starts, self.fine, self.say
+            )
+            labels = {name: c.label for name, c in chosen.items()}
+            tables.write_csv(self.folder / "tuning.csv", rows)
+            content = {"settings": settings, "chosen": labels}
+            folders.write_text(path, json.dumps(content, indent=1) + "\n")
+        tuned = {
+            name: next(c for c in grids[name] if c.label == label)
+            for name, label in labels.items()
+        }
+        return {**baselines.published(task), **tuned}
+
+    def _write(self, name, rows, results):
+        single = [
+            {"schedule": key, "setting": label, "start": seed, "test": float(x)}
+            for key, (label, values) in results.items()
+            for seed, x in zip(seeds_for("test", len(values)), values)
+        ]
+        tables.write_csv(self.folder / f"{name}.csv", single)
+        self._write_table(f"{name}_summary", rows)
+        self.say(f"Results: {self.folder}/{name}_summary.csv, {name}.csv")
+
+    def _write_table(self, name, rows):
+        tables.write_csv(self.folder / f"{name}.csv", rows)
+        self.say(tables.format_table(rows))
+
+
+def _known_choices(path, settings):
+    """The labels in an earlier tuning's file, if its settings are these."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        same = content["settings"] == json.loads(json.dumps(settings))
+        return content["chosen"] if same else None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Delete it to tune anew."
+        ) from error

@@ -1,0 +1,70 @@
+"""What improves a policy: the interface of REINFORCE and PPO."""
+
+from lopt_tf.autoloss import named_arrays
+
+
+class Learner:
+    """Updates a policy from the records of its episodes.
+
+    A round is: `epsilon`, episodes in segments with `after_segment` after
+    each, then `after_round`.
+
+    Args:
+        policy: a `Policy`.
+        options: `ControllerOptions`.
+
+    Attributes:
+        segment_length: the most steps of a segment; a class attribute.
+        remembered: names of attributes, numbers, that `state` keeps.
+    """
+
+    segment_length = None
+    remembered = ()
+
+    def __init__(self, policy, options):
+        self.policy = policy
+        self.options = options
+
+    def epsilon(self, done):
+        """The share of random actions.
+
+        Args:
+            done: the share of the training's rounds that is done.
+        """
+        return 0.0
+
+    def after_segment(self, records):
+        """Takes the next `Records` of the round, of NumPy arrays."""
+        raise NotImplementedError
+
+    def after_round(self, final_rewards, period):
+        """Ends a round.
+
+        Args:
+            final_rewards: of the episodes [E].
+            period: steps between validations.
+
+        Returns:
+            {name: number, or None if unknown}: what to report.
+        """
+        raise NotImplementedError
+
+    def forget(self):
+        """Drops the records of a round that was interrupted."""
+        raise NotImplementedError
+
+    def variables(self):
+        """What `state` keeps besides the policy: a list of variables."""
+        raise NotImplementedError
+
+    def state(self):
+        """({name: array}, JSON-ready dictionary) between two rounds."""
+        arrays = named_arrays.read("learner", self.variables())
+        return arrays, {name: getattr(self, name) for name in self.remembered}
+
+    def restore(self, arrays, metadata):
+        """Resumes from what `state` returned."""
+        self.forget()
+        named_arrays.assign("learner", self.variables(), arrays)
+        for name in self.remembered:
+            setattr(self, name, metadata[name])

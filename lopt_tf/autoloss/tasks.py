@@ -1,0 +1,172 @@
+"""The tasks, one entry each: how they are made, trained on, and judged.
+
+A new task is a file in `problems/alternating` and an entry here.
+
+In the recipes features, networks, rewards and clipping are the published ones.
+What differs, because many episodes run side by side and share one update: the
+learning rate (published: 0.001, an update after each episode), the weight of
+the step rewards in regression (published: 1; they pull the policy beyond the
+best final reward), and the number of episodes in classification (published: up
+to 40,000).
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+
+from lopt_tf.autoloss.options import ControllerOptions
+from problems import alternating
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What is known of a task beside its class.
+
+    Attributes:
+        make: from keyword arguments to a `problems.alternating.Task`.
+        recipe: `ControllerOptions` to train a controller with.
+        controller: arguments of the task that controllers are trained on,
+            where it differs from the one that they are compared on.
+        transfer: arguments that a frozen controller was not trained on, a
+            dictionary for each test.
+        reported: measured by running the release, {baseline: (mean, standard
+            deviation) on test data}.
+        reported_sum: weight of the second loss in the published weighted sum.
+        reported_speed: of the release, in task steps a second.
+    """
+
+    make: Callable
+    recipe: ControllerOptions = ControllerOptions()
+    controller: Mapping = dataclasses.field(default_factory=dict)
+    transfer: tuple = ()
+    reported: Mapping = dataclasses.field(default_factory=dict)
+    reported_sum: float = 1.0
+    reported_speed: float | None = None
+
+    def task(self, for_controller=False, **given):
+        """Makes the task.
+
+        Args:
+            for_controller: whether controllers shall be trained on it.
+            **given: arguments of the task.
+
+        Raises:
+            ValueError: for an argument that the task does not have, or a
+                value that it does not take; the message gives the reason.
+        """
+        parameters = inspect.signature(self.make).parameters
+        known = [name for name in parameters if name not in self.controller]
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            defaults = {name: parameters[name].default for name in known}
+            raise ValueError(
+                f"Unknown: {unknown[0]}. The task's arguments, with defaults: "
+                f"{defaults}"
+            )
+        chosen = {**given, **(self.controller if for_controller else {})}
+        try:
+            return self.make(**chosen)
+        except TypeError as error:
+            raise ValueError(
+                f"The task cannot be made with {given}: {error}."
+            ) from error
+
+
+TASKS = {
+    "regression": Entry(
+        make=alternating.Regression,
+        controller={"role": "controller"},
+        recipe=ControllerOptions(
+            features=(
+                "gap",
+                "improvement",
+                "level_20",
+                "penalty",
+                "magnitudes",
+            ),
+            logit_scale=2.0,
+            learning_rate=0.01,
+            final_scale=20_000.0,
+            step_scale=0.3,
+            collapse_after=2000,
+        ),
+        transfer=(
+            {"data_seed": 2},
+            {"data_seed": 3},
+            {"dimensions": 8},
+            {"dimensions": 32},
+            {"noise": 1.0},
+            {"noise": 4.0},
+        ),
+        reported={
+            "1:1": (4.281, 0.034),
+            "mse alone": (11.98, 0.87),
+            "published weighted sum": (3.916, 0.007),
+            "even coin": (4.115, 0.027),
+        },
+        reported_sum=0.5,
+        reported_speed=285.0,
+    ),
+    "classification": Entry(
+        make=alternating.Classification,
+        controller={"role": "controller"},
+        recipe=ControllerOptions(
+            features=(
+                "gap",
+                "improvement",
+                "level_1",
+                "penalty",
+                "accuracy_gap",
+                "relative_magnitudes",
+            ),
+            learning_rate=0.02,
+            episodes=3200,
+            parallel=64,
+            final_scale=-1000.0,
+            advantage_clip=5.0,
+            baseline_decay=0.9,
+            step_scale=0.1,
+            collapse_after=500,
+        ),
+        transfer=(
+            {"data_seed": 2},
+            {"data_seed": 3},
+            {"features": 16},
+            {"hidden": [64]},
+            {"hidden": [32, 32]},
+            {"activation": "tanh"},
+            {"label_noise": 0.1},
+        ),
+        reported={
+            "1:1": (0.9152, 0.0019),
+            "cross_entropy alone": (0.844, 0.006),
+            "published weighted sum": (0.919, 0.006),
+        },
+        reported_sum=0.02,
+        reported_speed=220.0,
+    ),
+}
+_PPO = {"hidden": 32, "activation": "tanh", "entropy_bonus": 0.01}
+
+
+def entry(name):
+    """The `Entry` of a task.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in TASKS:
+        raise ValueError(f"Unknown task {name!r}. Known: {', '.join(TASKS)}.")
+    return TASKS[name]
+
+
+def recipe(task, algorithm="reinforce", **changes):
+    """The settings for a task by name, with changes.
+
+    Raises:
+        ValueError: for an unknown task or algorithm.
+    """
+    basis = _PPO if algorithm == "ppo" else {}
+    return dataclasses.replace(
+        entry(task).recipe, **{**basis, "algorithm": algorithm, **changes}
+    )
