@@ -59,7 +59,7 @@ _RECOMMENDED_PROBLEMS = (
 
 # Learns fast and steadily: backpropagation through some hundred steps, in
 # which no instance outvotes the others. Chosen on held-out problems of the
-# corpus (LOG.md), as everything that is not said to be published.
+# corpus (docs/lab_log.md), as everything that is not said to be published.
 _QUICK = TrainingOptions(
     meta_updates=500,
     estimator="bptt",
