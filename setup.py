@@ -40,7 +40,7 @@ setuptools.setup(
         "absl-py>=2.1,<3",
         "numpy>=1.26,<3",
         "scikit-learn>=1.5,<2",
-        "scipy>=1.11,<2",
+        "scipy>=1.15,<2",
         "tensorboard>=2.20,<2.22",
     ],
     extras_require={

@@ -82,6 +82,15 @@ def load(path, kind):
     return arrays, metadata
 
 
+def differences(saved, given):
+    """["name: saved ..., given ..."] where two dictionaries differ."""
+    return [
+        f"{name}: saved {saved.get(name)!r}, given {given.get(name)!r}"
+        for name in sorted({*saved, *given})
+        if saved.get(name) != given.get(name)
+    ]
+
+
 def check_settings(saved, given):
     """Checks that a run resumes with the settings that it began with.
 
@@ -92,11 +101,9 @@ def check_settings(saved, given):
         CheckpointError: if they differ; the message gives both values.
     """
     different = [
-        f"{part}.{key}: saved {saved[part].get(key)!r}, "
-        f"given {given[part].get(key)!r}"
+        f"{part}.{line}"
         for part in given
-        for key in sorted({*saved[part], *given[part]})
-        if saved[part].get(key) != given[part].get(key)
+        for line in differences(saved[part], given[part])
     ]
     if different:
         raise CheckpointError(

@@ -8,19 +8,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import lopt_tf
 from lopt_tf.evaluation import (
     baselines,
     bootstrap,
     comparison,
     curves,
-    digits,
+    keras_training,
     plots,
+    results,
     runs,
     speedup,
-    study,
     tuning,
 )
+from lopt_tf.evaluation.experiments import digits, failures, learning_rates
+from lopt_tf.evaluation.folder import ExperimentFolder
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from lopt_tf.optimizers.pretrained import TrainedRule
 from lopt_tf.reporting import tables
 from problems.quadratic import Quadratic
 
@@ -97,13 +101,30 @@ def test_summary():
         _curve(np.linspace(50, 1, 100), "learned", 0, accuracy=0.9),
         _curve(np.linspace(100, 90, 100), "learned", 1, accuracy=0.9),
     ]
-    adam, learned = curves.summary(runs)
+    adam, learned = digits.summary(runs)
     assert adam["accuracy"] == pytest.approx(0.6)
     assert adam["steps_to_adam"] == 100
     assert learned["seeds"] == 2
     assert learned["steps_to_adam"] == np.inf
     table = tables.format_table([adam, learned])
     assert table.splitlines()[0].startswith("problem  optimizer")
+
+
+def test_diverged_is_a_share_in_all_tables():
+    runs = [
+        _curve([1.0] + [9.0] * 30, optimizer, seed)
+        for optimizer in ("adam", "learned")
+        for seed in range(4)
+    ]
+    runs[0].losses[:] = 0.5
+    for rows in (
+        digits.summary(runs),
+        results.by_problem(runs),
+        results.overall(runs),
+        learning_rates._rows(runs),
+        failures._beyond(runs, 10),
+    ):
+        assert [row["diverged"] for row in rows] == [0.75, 1.0]
 
 
 def test_baselines_side_by_side_are_the_same():
@@ -270,14 +291,14 @@ def test_files(tmp_path):
 
 def test_comparison(tmp_path):
     rule = HierarchicalRNNRule(level_sizes=(3,))
-    learned = comparison.Contender(rule, rule.init_weights(0))
+    learned = TrainedRule(rule, rule.init_weights(0))
     said = []
-    work = study.Study(tmp_path, {}, report=said.append)
+    work = ExperimentFolder(tmp_path, {}, report=said.append)
     found, tuned = comparison.compare(
         work,
         {"quadratic": Quadratic(4)},
         {"learned": learned},
-        comparison.Plan(steps=60, seeds=3, tuning_seeds=2),
+        comparison.Settings(None, steps=60, seeds=3, tuning_seeds=2),
     )
     work.close()
     assert len(found) == 12
@@ -308,45 +329,46 @@ def test_comparison(tmp_path):
 
 def test_tuning_sees_other_runs_than_the_comparison(tmp_path, monkeypatch):
     seeds = {}
-    run = runs.Lanes.run
+    run = runs.ParallelRuns.run
 
     def watched(self, weights, sources, seed, steps, start_rule=None):
         losses = run(self, weights, sources, seed, steps, start_rule)
         seeds.setdefault(seed, set()).update(losses[0].tolist())
         return losses
 
-    monkeypatch.setattr(runs.Lanes, "run", watched)
-    work = study.Study(tmp_path, {})
-    plan = comparison.Plan(steps=20, seeds=2)
+    monkeypatch.setattr(runs.ParallelRuns, "run", watched)
+    work = ExperimentFolder(tmp_path, {})
+    plan = comparison.Settings(None, steps=20, seeds=2, tuning_seeds=1)
     comparison.compare(work, {"quadratic": Quadratic(4)}, {}, plan)
     work.close()
     tuning_starts, comparison_starts = seeds.values()
     assert not tuning_starts & comparison_starts
 
 
-def test_lanes_share_starts():
+def test_parallel_runs_share_starts():
     rule = baselines.AdamRule()
-    lanes = runs.Lanes(Quadratic(4), rule, 4)
+    parallel = runs.ParallelRuns(Quadratic(4), rule, 4)
     weights = runs.repeated(rule.init_weights(0), 4)
-    losses = lanes.run(weights, [0, 1, 0, 1], (1,), 60)
+    losses = parallel.run(weights, [0, 1, 0, 1], (1,), 60)
     assert losses.shape == (60, 4)
     np.testing.assert_allclose(losses[:, 0], losses[:, 2], rtol=1e-6)
     assert losses[0, 0] != losses[0, 1]
     # The same whatever runs beside.
-    again = lanes.run(weights, [1, 1, 1, 0], (1,), 60)
+    again = parallel.run(weights, [1, 1, 1, 0], (1,), 60)
     np.testing.assert_array_equal(again[:, 3], losses[:, 0])
-    assert np.any(lanes.run(weights, [0, 1, 0, 1], (2,), 60) != losses)
+    assert np.any(parallel.run(weights, [0, 1, 0, 1], (2,), 60) != losses)
 
 
 def test_digits_run():
-    data = digits.Digits.load()
+    data = digits.load_digits()
     assert len(data.train[0]) % digits.BATCH_SIZE == 0
     assert not set(map(bytes, data.train[0])) & set(map(bytes, data.test[0]))
-    run = digits.train(
-        "digits_mlp",
-        "adam",
-        lambda: keras.optimizers.Adam(0.003),
-        data,
+    keras.utils.set_random_seed(0)
+    run = keras_training.train(
+        digits.mlp(),
+        keras_training.optimizer_by_name("adam", 0.003),
+        *data,
+        names=("digits_mlp", "adam"),
         seed=0,
         epochs=3,
     )
@@ -362,3 +384,20 @@ def test_digits_run():
     # Keras reports running means; the curve holds each minibatch's own loss.
     assert run.losses[0] == pytest.approx(np.log(10), abs=0.7)
     assert np.all(run.losses > 0)
+
+
+def test_optimizers_by_name(tmp_path):
+    """Keras' own, shipped weights, a file and a meta-training's folder."""
+    by_name = keras_training.optimizer_by_name
+    assert isinstance(by_name("rmsprop", 0.1), keras.optimizers.RMSprop)
+    momentum = by_name("momentum")
+    assert isinstance(momentum, keras.optimizers.SGD)
+    assert momentum.momentum == 0.9 and float(momentum.learning_rate) < 0.1
+    shipped = by_name("hierarchical_rnn_lasting", 0.5)
+    assert shipped.pretrained_name == "hierarchical_rnn_lasting"
+    assert float(shipped.learning_rate) == 0.5
+    lopt_tf.LearnedAdam(seed=1).save_pretrained(tmp_path / "optimizer.npz")
+    for place in (tmp_path, tmp_path / "optimizer.npz"):
+        assert isinstance(by_name(place), lopt_tf.LearnedAdam)
+    with pytest.raises(ValueError, match="no pretrained weights named 'adm'"):
+        by_name("adm")

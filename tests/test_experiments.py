@@ -13,14 +13,12 @@ import pytest
 import lopt_tf
 from lopt_tf import compilation, metatraining
 from lopt_tf.evaluation import (
-    comparison,
     curves,
+    experiment,
     experiments,
     plots,
     results,
     runs,
-    store,
-    study,
     training,
 )
 from lopt_tf.evaluation.experiments import (
@@ -30,8 +28,10 @@ from lopt_tf.evaluation.experiments import (
     long_runs,
     wall_clock,
 )
+from lopt_tf.evaluation.folder import ExperimentFolder
 from lopt_tf.metatraining import trainer
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from lopt_tf.optimizers.pretrained import TrainedRule
 from lopt_tf.reporting import figures, report
 from problems import corpus, text
 from problems.quadratic import Quadratic
@@ -186,13 +186,13 @@ def test_stopped_anywhere_and_started_again(
     """Interrupts before random runs: the same CSV, and nothing twice."""
     whole = tmp_path / "whole"
     calls = []
-    run = runs.Lanes.run
+    run = runs.ParallelRuns.run
 
     def counted(self, *args, **kwargs):
         calls.append(None)
         return run(self, *args, **kwargs)
 
-    monkeypatch.setattr(runs.Lanes, "run", counted)
+    monkeypatch.setattr(runs.ParallelRuns, "run", counted)
     assert _evaluate(experiment, whole, trained, *arguments) == 0
     needed = len(calls)
     calls.clear()
@@ -205,7 +205,7 @@ def test_stopped_anywhere_and_started_again(
             raise KeyboardInterrupt
         return counted(self, *args, **kwargs)
 
-    monkeypatch.setattr(runs.Lanes, "run", interrupted)
+    monkeypatch.setattr(runs.ParallelRuns, "run", interrupted)
     folder = tmp_path / "stopped"
     while stops:
         assert _evaluate(experiment, folder, trained, *arguments) == 130
@@ -337,7 +337,7 @@ def test_training_that_blows_up(tmp_path, monkeypatch):
     rule = HierarchicalRNNRule(level_sizes=(3,))
     said = []
     for _ in range(2):
-        work = study.Study(tmp_path, {}, report=said.append)
+        work = ExperimentFolder(tmp_path, {}, report=said.append)
         contender = training.train(
             work, "mine", rule, training.options(5), ["bowl_problems.0"]
         )
@@ -360,7 +360,7 @@ def test_the_best_weights_are_taken(tmp_path):
             return {"any": float(len(seen))}
 
     validate = Validation(corpus.select(["bowl_problems.0"]))
-    settings, work = training.options(4), study.Study(tmp_path, {})
+    settings, work = training.options(4), ExperimentFolder(tmp_path, {})
     contender = training.train(
         work, "mine", rule, settings, ["bowl_problems.0"], validate
     )
@@ -639,14 +639,14 @@ def test_a_mistake_can_be_corrected(
 
 
 def test_a_refused_folder_is_free_again(tmp_path):
-    kept = store.Store(tmp_path, {"a": 1})
-    kept.get("x", lambda: ({}, {}))
+    kept = ExperimentFolder(tmp_path, {"a": 1})
+    kept.keep("x", {})
     kept.close()
     with pytest.raises(ValueError, match="other settings") as refused:
-        store.Store(tmp_path, {"a": 2})
+        ExperimentFolder(tmp_path, {"a": 2})
     # Its frame is still there, as where a caller looks at the error.
     assert refused.value.__traceback__
-    store.Store(tmp_path, {"a": 1}).close()
+    ExperimentFolder(tmp_path, {"a": 1}).close()
 
 
 def test_damaged_results(tmp_path, trained, capsys):
@@ -667,24 +667,24 @@ def test_damaged_results(tmp_path, trained, capsys):
 
 
 def test_one_process_at_a_time(tmp_path):
-    first = store.Store(tmp_path, {"a": 1})
+    first = ExperimentFolder(tmp_path, {"a": 1})
     with pytest.raises(ValueError, match="Another process"):
-        store.Store(tmp_path, {"a": 1})
+        ExperimentFolder(tmp_path, {"a": 1})
     first.close()
-    store.Store(tmp_path, {"a": 1}).close()
+    ExperimentFolder(tmp_path, {"a": 1}).close()
 
 
 def test_store_knows_its_settings(tmp_path):
-    kept = store.Store(tmp_path, {"a": 1})
-    arrays, _ = kept.get("x/y", lambda: ({"n": np.arange(3)}, {}))
-    assert arrays["n"].tolist() == [0, 1, 2]
-    again, _ = kept.get("x/y", lambda: pytest.fail("done twice"))
-    assert again["n"].tolist() == [0, 1, 2]
+    kept = ExperimentFolder(tmp_path, {"a": 1})
+    assert not kept.has("x/y")
+    kept.keep("x/y", {"n": np.arange(3)})
+    assert kept.has("x/y")
+    assert kept.load("x/y")["n"].tolist() == [0, 1, 2]
     kept.close()
     (tmp_path / "settings.json").unlink()
-    other = store.Store(tmp_path, {"a": 2})
+    other = ExperimentFolder(tmp_path, {"a": 2})
     with pytest.raises(ValueError, match="made with other settings"):
-        other.get("x/y", lambda: pytest.fail("not this one"))
+        other.load("x/y")
     other.close()
 
 
@@ -732,13 +732,13 @@ def test_networks_learn(name):
     from lopt_tf.evaluation import baselines
 
     rule = baselines.AdamRule()
-    lanes = runs.Lanes(problem, rule, 2)
+    parallel = runs.ParallelRuns(problem, rule, 2)
     weights = runs.repeated({"learning_rate": [[0.003]]}, 2)
-    losses = lanes.run(weights, [0, 1], (5,), 50)
+    losses = parallel.run(weights, [0, 1], (5,), 50)
     assert losses.shape == (50, 2)
     assert np.all(losses[-10:].mean(0) < losses[:5].mean(0))
     assert losses[0, 0] != losses[0, 1]
-    same = lanes.run(weights, [1, 1], (5,), 50)
+    same = parallel.run(weights, [1, 1], (5,), 50)
     np.testing.assert_allclose(same[:, 0], losses[:, 1], rtol=1e-3)
 
 
@@ -767,10 +767,10 @@ def test_losses_of_attending_rules_are_those_of_true_parameters():
     rule = HierarchicalRNNRule(level_sizes=(3,), use_attention=True)
     weights = rule.init_weights(0)
     plain = HierarchicalRNNRule(level_sizes=(3,))
-    ours = runs.Lanes(problem, rule, 2).run(
+    ours = runs.ParallelRuns(problem, rule, 2).run(
         runs.repeated(weights, 2), [0, 1], (1,), 30
     )
-    start = runs.Lanes(problem, plain, 2).run(
+    start = runs.ParallelRuns(problem, plain, 2).run(
         runs.repeated(plain.init_weights(0), 2), [0, 1], (1,), 1
     )
     np.testing.assert_allclose(ours[0], start[0], rtol=1e-5)
@@ -790,15 +790,19 @@ def test_report_escapes_and_marks(tmp_path):
         },
         {"problem": "p", "optimizer": "adam", "loss": 1.0, "at_edge": False},
     ]
-    outcome = results.Outcome([results.Table("t", "T & T", rows)], [])
+    columns = {"loss": "of <b>", "absent": "not shown"}
+    table = report.Table("t", "T & T", rows, columns=columns)
     about = report.About("title", "why?", {"seed": 3, "list": [1, (2, 3)]})
-    report.write(tmp_path / "report.html", tmp_path, outcome, about)
+    report.write(tmp_path, [table], [], about)
     page = (tmp_path / "report.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "∞" in page and "T &amp; T" in page
     assert page.count('class="marked"') == 1
     assert page.count('<tr class="learned">') == 1
     assert "1, 2, 3" in page
+    assert "<h3>Columns</h3>" in page and "not shown" not in page
+    assert "<dt>loss</dt><dd>of &lt;b&gt;</dd>" in page
+    assert (tmp_path / "t.csv").read_text().startswith("problem,optimizer,")
 
 
 def test_blown_up_runs_are_counted_and_drawn(tmp_path):
@@ -869,7 +873,7 @@ def test_one_run_that_blows_up_leaves_the_median(tmp_path, monkeypatch):
 def test_fingerprints():
     rule = HierarchicalRNNRule(level_sizes=(3,))
     one, two = (
-        study.fingerprint(comparison.Contender(rule, rule.init_weights(seed)))
+        experiment.fingerprint(TrainedRule(rule, rule.init_weights(seed)))
         for seed in (0, 1)
     )
     assert one.startswith("hierarchical_rnn ") and one != two

@@ -16,7 +16,8 @@ import pytest
 
 import lopt_tf
 from lopt_tf import checkpointing, compilation, distribution
-from lopt_tf.evaluation import digits, tuning
+from lopt_tf.evaluation import tuning
+from lopt_tf.evaluation.experiments import digits
 from lopt_tf.metatraining import (
     Curriculum,
     TrainingOptions,

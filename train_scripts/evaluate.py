@@ -7,8 +7,8 @@ Baselines (Adam, RMSProp, momentum) get the best learning rate of a grid that
 grows until its best is inside, chosen on runs of their own. RESULTS gets
 curves.csv (every step of every run), runs.csv, summary.csv and further tables,
 plots, and report.html, one page with everything. Stop it at any moment: the
-same command goes on, and does no run twice. All CSV files but timings.csv are
-the same whenever the same command is run on the same machine.
+same command resumes it, and does no run twice. All CSV files but timings.csv
+are the same whenever the same command is run on the same machine.
 
   training_set    problems of meta-training's corpus
   generalization  networks that were never trained on
@@ -21,7 +21,6 @@ the same whenever the same command is run on the same machine.
   digits          Keras networks on scikit-learn's digits, through fit
 """
 
-import dataclasses
 import shlex
 import sys
 
@@ -106,93 +105,6 @@ command_line.define_threads(FLAGS)
 command_line.define_compile_cache(FLAGS)
 
 
-def evaluate(
-    experiment,
-    output_dir,
-    optimizer=None,
-    preset="quick",
-    data_dir=None,
-    changes=None,
-    command="",
-):
-    """Runs an experiment, or goes on with it, and writes its results.
-
-    Args:
-        experiment: one of `EXPERIMENTS`.
-        output_dir: folder for the results.
-        optimizer: file, folder or name of a trained optimizer.
-        preset: "quick" or "full".
-        data_dir: folder of TFDS data sets.
-        changes: {setting: value} that differ from the preset.
-        command: the command line, for the report.
-
-    Returns:
-        The `Outcome`.
-
-    Raises:
-        ValueError: for a mistake in the arguments, or if the folder holds
-            results of other settings.
-    """
-    import tensorflow as tf
-
-    from lopt_tf.evaluation import experiments, results, study
-    from lopt_tf.reporting import figures, report, tables
-
-    # Better now than after all the runs.
-    figures.check_available()
-    module = experiments.find(experiment)
-    settings = experiments.settings(experiment, preset, changes)
-    learned, fingerprint = None, None
-    if module.LEARNED == "never" and optimizer:
-        raise ValueError(
-            f"The experiment {experiment!r} meta-trains its own optimizers "
-            "and takes no --optimizer."
-        )
-    if module.LEARNED == "required" or optimizer:
-        learned, fingerprint = study.load(optimizer)
-    everything = {
-        "experiment": experiment,
-        **dataclasses.asdict(settings),
-        "optimizer": fingerprint,
-        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
-        "versions": study.versions(),
-    }
-    work = study.Study(
-        output_dir, everything, learned, data_dir, command_line.say
-    )
-    try:
-        outcome = module.run(work, settings)
-        outcome.timings = work.seconds
-        work.store.write_settings()
-        about = report.About(
-            module.TITLE,
-            module.QUESTION,
-            {
-                "preset": preset,
-                **everything,
-                "optimizer_from": learned and learned.source,
-                "data_dir": data_dir,
-                **work.facts,
-            },
-            command,
-        )
-        results.write(work.store.folder, outcome, about)
-    finally:
-        work.close()
-    command_line.say(tables.format_table(outcome.tables[0].rows))
-    for table in outcome.tables:
-        for row in table.rows:
-            if row.get("at_edge") and row.get("chosen", True):
-                command_line.say(
-                    f"note: the best learning rate of {row['optimizer']} on "
-                    f"{row['problem']} is at the edge of the grid."
-                )
-        if table.stem == "summary":
-            break
-    command_line.say(f"Results: {output_dir}/report.html and CSV files")
-    return outcome
-
-
 def _program():
     for name in ("experiment", "output_dir"):
         if not FLAGS[name].value:
@@ -203,9 +115,10 @@ def _program():
     command_line.set_compile_cache(FLAGS.compile_cache)
     command_line.set_threads(FLAGS.threads)
     from lopt_tf import compilation
+    from lopt_tf.evaluation import experiment
 
     try:
-        evaluate(
+        experiment.evaluate(
             FLAGS.experiment,
             FLAGS.output_dir,
             FLAGS.optimizer,
@@ -213,9 +126,10 @@ def _program():
             FLAGS.data_dir,
             _changes(),
             shlex.join(["python", "-m", "train_scripts.evaluate", *_given()]),
+            command_line.say,
         )
     except compilation.NoRoomError as error:
-        # The same command goes on.
+        # The same command resumes.
         raise command_line.Restart(str(error), ()) from error
 
 

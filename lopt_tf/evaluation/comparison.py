@@ -12,101 +12,94 @@ _TUNING_SEED, _COMPARISON_SEED = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How much to run.
+class Settings:
+    """What to compare on, and how much of it.
 
     Attributes:
-        steps: T, of each optimizer.
+        problems: names, as for `corpus.select`.
+        steps: T, of each optimizer; Adam runs four times as long.
         seeds: runs of each optimizer in the comparison.
         tuning_seeds: runs of each learning rate in the tuning.
-        adam_factor: Adam runs so many times T, for the speed-up.
     """
 
+    problems: tuple | None
     steps: int
     seeds: int
-    tuning_seeds: int = 1
-    adam_factor: int = speedup.LIMIT
+    tuning_seeds: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Contender:
-    """A learned optimizer with its weights.
-
-    Attributes:
-        rule: the `UpdateRule`.
-        weights: {name: array [out, in]}.
-        source: the file or the name that they were read from, if any.
-    """
-
-    rule: object
-    weights: dict
-    source: object = None
-
-
-def compare(study, problems, learned, plan, names=tuple(baselines.BASELINES)):
+def compare(
+    folder,
+    problems,
+    learned,
+    settings,
+    names=tuple(baselines.BASELINES),
+    adam_factor=speedup.LIMIT,
+):
     """Runs learned optimizers and tuned baselines on problems.
 
     Args:
-        study: the `Study` that remembers what was done.
+        folder: the `ExperimentFolder` that remembers what was done.
         problems: {name: Problem}.
-        learned: {label: Contender}.
-        plan: `Plan`.
-        names: the baselines.
+        learned: {label: TrainedRule}.
+        settings: `Settings`; its `problems` are not looked at.
+        names: the baselines. Defaults to all.
+        adam_factor: Adam runs so many times `settings.steps`, for the
+            speed-up. Defaults to 4.
 
     Returns:
         (curves of the comparison, rows about every learning rate tried).
     """
-    pairs = [
-        _Pair(study, name, problem, plan, names)
+    comparisons = [
+        _ProblemComparison(folder, name, problem, settings, names, adam_factor)
         for name, problem in problems.items()
     ]
-    for pair in pairs:
-        study.progress.plan(pair.expected(len(learned)))
-    study.facts.update(_facts(problems, plan))
+    for comparison in comparisons:
+        folder.progress.plan(comparison.expected(len(learned)))
+    folder.facts.update(
+        problems=list(problems),
+        seed_numbers_of_tuning=seeds_text(_TUNING_SEED, settings.tuning_seeds),
+        seed_numbers_of_comparison=seeds_text(_COMPARISON_SEED, settings.seeds),
+        **tuning.facts(),
+    )
     results, tuned = [], []
-    for pair in pairs:
-        choices = pair.tune()
-        tuned += tuning.rows(pair.name, choices)
-        for label, contender in learned.items():
-            results += pair.learned(label, contender)
-        results += pair.baselines(choices)
+    for comparison in comparisons:
+        choices = comparison.tune()
+        tuned += tuning.rows(comparison.name, choices)
+        for label, trained in learned.items():
+            results += comparison.learned(label, trained)
+        results += comparison.baselines(choices)
     return results, tuned
 
 
-def _facts(problems, plan):
-    def numbers(seed, count):
-        return ", ".join(f"({seed}, {run})" for run in range(count))
-
-    return {
-        "problems": list(problems),
-        "seed_numbers_of_tuning": numbers(_TUNING_SEED, plan.tuning_seeds),
-        "seed_numbers_of_comparison": numbers(_COMPARISON_SEED, plan.seeds),
-        **tuning.facts(),
-    }
+def seeds_text(seed, count):
+    """The seeds of so many runs, for a report."""
+    return ", ".join(f"({seed}, {run})" for run in range(count))
 
 
-class _Pair:
+class _ProblemComparison:
     """One problem with all its optimizers."""
 
-    def __init__(self, study, name, problem, plan, names):
+    def __init__(self, folder, name, problem, settings, names, adam_factor):
         self.name = name
         self._names = list(names)
-        self._study = study
+        self._folder = folder
         self._problem = problem
-        self._plan = plan
+        self._settings = settings
+        self._adam_factor = adam_factor
         self._rule = baselines.SideBySide(names)
-        self._lanes = None
+        self._runs = None
 
     def expected(self, num_learned):
         """Runs to come, if no grid grows."""
-        plan, count = self._plan, len(self._names)
-        grid = len(tuning.START) * plan.tuning_seeds
-        return grid * count + plan.seeds * (num_learned + count)
+        count = len(self._names)
+        grid = len(tuning.START) * self._settings.tuning_seeds
+        return grid * count + self._settings.seeds * (num_learned + count)
 
     @property
     def _rates_at_once(self):
         """Learning rates of each baseline that tuning runs side by side."""
-        return max(1, self._plan.seeds // self._plan.tuning_seeds)
+        return max(1, self._settings.seeds // self._settings.tuning_seeds)
 
     def tune(self):
         """{baseline: Choice}."""
@@ -118,30 +111,19 @@ class _Pair:
         )
 
     def _tuning_round(self, number, rates):
-        seeds = self._plan.tuning_seeds
+        seeds, steps = self._settings.tuning_seeds, self._settings.steps
         choices = [(n, rate) for n in rates for rate in rates[n]]
+        count = len(choices) * seeds
         if number * self._rates_at_once >= len(tuning.START):
             # The grid has grown.
-            self._study.progress.plan(len(choices) * seeds)
-
-        def make():
-            losses = self._run(
-                [choice for choice in choices for _ in range(seeds)],
-                list(range(seeds)) * len(choices),
-                _TUNING_SEED,
-                self._plan.steps,
-            )
+            self._folder.progress.plan(count)
+        piece = f"{self.name}/tuning-{number}"
+        if not self._folder.has(piece):
+            losses = self._losses(choices, seeds, _TUNING_SEED, steps)
             finals = [curves.final_loss(column) for column in losses.T]
-            shape = (len(choices), seeds)
-            return {"final_losses": np.reshape(finals, shape)}
-
-        arrays = self._study.piece(
-            f"{self.name}/tuning-{number}",
-            f"{self.name}, tuning",
-            make,
-            len(choices) * seeds,
-            len(choices) * seeds * self._plan.steps,
-        )
+            finals = np.reshape(finals, (len(choices), seeds))
+            self._folder.keep(piece, {"final_losses": finals})
+        arrays = self._folder.load(piece, count, count * steps)
         found = {name: {} for name in rates}
         for (name, rate), finals in zip(choices, arrays["final_losses"]):
             found[name][rate] = finals
@@ -149,89 +131,71 @@ class _Pair:
 
     def baselines(self, choices):
         """Curves of the baselines at their best learning rates."""
-        plan, seeds = self._plan, self._plan.seeds
-        steps = {
-            name: plan.steps * (plan.adam_factor if name == "adam" else 1)
-            for name in choices
-        }
-
-        def make():
-            losses = self._run(
-                [
-                    (name, choice.learning_rate)
-                    for name, choice in choices.items()
-                    for _ in range(seeds)
-                ],
-                list(range(seeds)) * len(choices),
+        seeds = self._settings.seeds
+        rates = {name: choice.learning_rate for name, choice in choices.items()}
+        steps = {name: self._settings.steps for name in choices}
+        if "adam" in steps:
+            steps["adam"] *= self._adam_factor
+        piece = f"{self.name}/baselines"
+        if not self._folder.has(piece):
+            losses = self._losses(
+                list(rates.items()),
+                seeds,
                 _COMPARISON_SEED,
                 max(steps.values()),
             )
-            columns = np.split(losses, len(choices), axis=1)
-            return {
-                name: column[: steps[name]]
-                for name, column in zip(choices, columns)
-            }
-
-        arrays = self._study.piece(
-            f"{self.name}/baselines",
-            f"{self.name}, baselines",
-            make,
-            seeds * len(choices),
-            seeds * sum(steps.values()),
+            columns = zip(steps, np.split(losses, len(steps), axis=1))
+            self._folder.keep(piece, {n: c[: steps[n]] for n, c in columns})
+        arrays = self._folder.load(
+            piece, seeds * len(choices), seeds * sum(steps.values())
         )
         return [
             curve
             for name, choice in choices.items()
             for curve in self._curves(
-                name, choice.learning_rate, arrays[name], choice.at_edge
+                name, rates[name], arrays[name], choice.at_edge
             )
         ]
 
-    def learned(self, label, contender):
+    def learned(self, label, trained):
         """Curves of a learned optimizer."""
-        plan = self._plan
-
-        def make():
-            lanes = runs.Lanes(self._problem, contender.rule, plan.seeds)
-            losses = lanes.run(
-                runs.repeated(contender.weights, plan.seeds),
-                list(range(plan.seeds)),
+        seeds, steps = self._settings.seeds, self._settings.steps
+        piece = f"{self.name}/{label}"
+        if not self._folder.has(piece):
+            losses = runs.ParallelRuns(self._problem, trained.rule, seeds).run(
+                runs.repeated(trained.weights, seeds),
+                list(range(seeds)),
                 (_COMPARISON_SEED,),
-                plan.steps,
+                steps,
             )
-            return {"losses": losses}
-
-        arrays = self._study.piece(
-            f"{self.name}/{label}",
-            f"{self.name}, {label}",
-            make,
-            plan.seeds,
-            plan.seeds * plan.steps,
-        )
+            self._folder.keep(piece, {"losses": losses})
+        arrays = self._folder.load(piece, seeds, seeds * steps)
         return self._curves(label, 1.0, arrays["losses"], False)
 
-    def _run(self, choices, sources, seed, steps):
-        """Losses [steps, choices] of baselines at learning rates."""
-        if self._lanes is None:
+    def _losses(self, choices, seeds, seed, steps):
+        """Losses [steps, choices * seeds] of baselines at learning rates."""
+        if self._runs is None:
             per_baseline = max(
-                self._plan.seeds,
-                self._rates_at_once * self._plan.tuning_seeds,
+                self._settings.seeds,
+                self._rates_at_once * self._settings.tuning_seeds,
             )
-            self._lanes = runs.Lanes(
+            self._runs = runs.ParallelRuns(
                 self._problem, self._rule, len(self._names) * per_baseline
             )
-        # What is left over runs again, and is dropped.
-        idle = self._lanes.count - len(choices)
-        losses = self._lanes.run(
-            self._rule.weights(choices + choices[:1] * idle),
+        each = [choice for choice in choices for _ in range(seeds)]
+        sources = list(range(seeds)) * len(choices)
+        # Places that are left over run the first one again, and are dropped.
+        idle = self._runs.count - len(each)
+        losses = self._runs.run(
+            self._rule.weights(each + each[:1] * idle),
             sources + sources[:1] * idle,
             (seed,),
             steps,
         )
-        return losses[:, : len(choices)]
+        return losses[:, : len(each)]
 
     def _curves(self, optimizer, rate, losses, at_edge):
-        steps = self._plan.steps
+        steps = self._settings.steps
         return [
             curves.Curve(
                 self.name,

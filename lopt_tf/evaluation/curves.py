@@ -1,12 +1,11 @@
-"""Loss curves, what they boil down to, and the files that hold them."""
+"""Loss curves, rows of means over seeds, and the files that hold them."""
 
 import dataclasses
 
 import numpy as np
 
+from lopt_tf.evaluation import speedup
 from lopt_tf.reporting import tables
-
-_WINDOW = 20
 
 
 @dataclasses.dataclass
@@ -66,66 +65,67 @@ class Curve:
 
     def steps_to(self, loss):
         """The first step whose 20-step mean is at most `loss`, or None."""
-        losses = np.where(np.isfinite(self.losses), self.losses, np.inf)
-        window = min(_WINDOW, len(losses))
-        sums = np.convolve(losses, np.ones(window), "valid")
-        reached = np.flatnonzero(sums / window <= loss)
-        return int(reached[0]) + window if len(reached) else None
+        return speedup.steps_to(self.losses, loss)
 
 
 def final_loss(losses):
     """The mean of the last 20 losses; infinite if not finite."""
     # Sums of large float32 numbers would overflow.
-    mean = float(np.mean(np.asarray(losses[-_WINDOW:], float)))
+    mean = float(np.mean(np.asarray(losses[-speedup.WINDOW :], float)))
     return mean if np.isfinite(mean) else float("inf")
 
 
-def summary(curves, baseline="adam"):
-    """Rows {problem, optimizer, ...}: means over seeds, one per pair.
+def grouped(curves, names=("problem", "optimizer")):
+    """{(problem, optimizer): its curves}.
 
-    `steps_to_<baseline>` is the median number of steps to the final loss
-    which that baseline reached with the same seed; runs that never reach it
-    count as infinite.
+    Args:
+        curves: list of `Curve`.
+        names: attributes that make the key.
     """
-    finals = {
-        (c.problem, c.seed): c.final_loss
-        for c in curves
-        if c.optimizer == baseline
-    }
     groups = {}
     for curve in curves:
-        key = (curve.problem, curve.optimizer)
+        key = tuple(getattr(curve, name) for name in names)
         groups.setdefault(key, []).append(curve)
-    rows = []
-    for (problem, optimizer), members in groups.items():
-        losses = [c.final_loss for c in members]
-        row = {
+    return groups
+
+
+def means(curves, **measures):
+    """{column: mean over runs}, shares of runs where a measure is a bool.
+
+    Args:
+        curves: list of `Curve`.
+        **measures: for each column a function of a `Curve`.
+    """
+    return {
+        name: float(np.mean([measure(curve) for curve in curves]))
+        for name, measure in measures.items()
+    }
+
+
+def share_diverged(curves):
+    """The share of runs that diverged: what "diverged" means in all tables."""
+    return means(curves, diverged=lambda c: c.diverged)["diverged"]
+
+
+def summary(curves, columns):
+    """One row for each problem and optimizer.
+
+    Args:
+        curves: list of `Curve`.
+        columns: function of a row's curves that returns its further columns,
+            {name: value}.
+    """
+    return [
+        {
             "problem": problem,
             "optimizer": optimizer,
             "learning_rate": members[0].learning_rate,
             "at_edge": members[0].at_edge,
             "seeds": len(members),
-            "final_loss": float(np.mean(losses)),
-            "final_loss_std": _spread(losses),
-            "diverged": sum(c.diverged for c in members),
+            **columns(members),
         }
-        steps = [
-            c.steps_to(finals[c.problem, c.seed])
-            for c in members
-            if (c.problem, c.seed) in finals
-        ]
-        if steps:
-            steps = [np.inf if s is None else s for s in steps]
-            row[f"steps_to_{baseline}"] = float(np.median(steps))
-        for name in members[0].metrics:
-            values = [c.metrics[name] for c in members]
-            row[name] = float(np.mean(values))
-        rows.append(row)
-    return rows
-
-
-def _spread(values):
-    return float(np.std(values)) if np.all(np.isfinite(values)) else np.inf
+        for (problem, optimizer), members in grouped(curves).items()
+    ]
 
 
 def write_curves(path, curves):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lopt_tf.evaluation import speedup
 from lopt_tf.reporting import figures
 
 _COLORS = {
@@ -27,7 +28,6 @@ _OTHERS = (
     "#f5b041",
 )
 _TUNED = ("adam", "rmsprop", "momentum")
-_WINDOW = 20
 
 
 def _colors(names):
@@ -38,23 +38,54 @@ def _colors(names):
     return {name: _COLORS.get(name) or free[name] for name in names}
 
 
-def _panels(count, width=5.2, height=3.8, columns=3):
-    """(figure, axes) with that many panels."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
+def _draw_panels(path, title, groups, draw, columns=3):
+    """Draws a panel for each group, with a legend.
+
+    Args:
+        path: the PNG file to write.
+        title: the headline.
+        groups: {a panel's title: what to draw in it}.
+        draw: function of axes and a group.
+        columns: panels side by side. Defaults to 3.
+    """
+    columns = min(columns, len(groups))
+    rows = -(-len(groups) // columns)
     figure, axes = figures.pyplot().subplots(
         rows,
         columns,
-        figsize=(max(6, width * columns), height * rows),
+        figsize=(max(6, 5.2 * columns), 3.8 * rows),
         squeeze=False,
         layout="constrained",
     )
-    for axis in axes.flat[count:]:
+    for axis in axes.flat[len(groups) :]:
         axis.set_visible(False)
-    return figure, list(axes.flat[:count])
+    for axis, (name, group) in zip(axes.flat, groups.items()):
+        draw(axis, group)
+        axis.set_title(name, fontsize=10)
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=8, frameon=False)
+    figure.suptitle(title)
+    figures.save(figure, path)
 
 
-def plot_curves(path, results, title, log_steps=False, window=_WINDOW):
+def _draw_range(axis, x, lines, color, label, **style):
+    """Draws a line within its range; returns the line, NaN for infinite.
+
+    Args:
+        axis: where to.
+        x: [n].
+        lines: the line, its lower and its upper bound, [n] each.
+        color, label, **style: of the line.
+    """
+    middle, low, high = (
+        np.where(np.isfinite(line), line, np.nan) for line in lines
+    )
+    axis.plot(x, middle, color=color, label=label, lw=1.4, **style)
+    axis.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
+    return middle
+
+
+def plot_curves(path, results, title, log_steps=False, window=speedup.WINDOW):
     """Draws a panel for each problem: smoothed median loss and its range.
 
     Args:
@@ -62,22 +93,21 @@ def plot_curves(path, results, title, log_steps=False, window=_WINDOW):
         results: list of `Curve`.
         title: the headline.
         log_steps: whether steps are on a logarithmic axis.
-        window: steps of a mean.
+        window: steps of a mean. Defaults to 20.
 
     Raises:
         ImportError: without matplotlib; the message says how to install it.
     """
-    problems = list(dict.fromkeys(c.problem for c in results))
-    figure, axes = _panels(len(problems))
-    for axis, problem in zip(axes, problems):
-        members = [c for c in results if c.problem == problem]
+    problems = {}
+    for curve in results:
+        problems.setdefault(curve.problem, []).append(curve)
+
+    def draw(axis, members):
         _curve_panel(axis, members, window)
-        axis.set_title(problem, fontsize=10)
         if log_steps:
             axis.set_xscale("log")
-        axis.legend(fontsize=7.5, frameon=False)
-    figure.suptitle(title)
-    figures.save(figure, path)
+
+    _draw_panels(path, title, problems, draw)
 
 
 def _curve_panel(axis, curves, window):
@@ -86,37 +116,25 @@ def _curve_panel(axis, curves, window):
     for optimizer, color in colors.items():
         members = [c for c in curves if c.optimizer == optimizer]
         losses = np.stack([_smooth(c.losses, window) for c in members])
-        steps = np.arange(1, losses.shape[1] + 1)
         label = optimizer
         if optimizer in _TUNED:
             label = f"{optimizer}, rate {members[0].learning_rate:g}"
-        # What has blown up is worse than anything else, and leaves the
-        # picture: one run of many does not take the median with it.
-        middle, low, high = (
-            _finite(function(losses, 0))
-            for function in (np.median, np.min, np.max)
-        )
-        axis.plot(steps, middle, color=color, label=label, lw=1.4)
-        axis.fill_between(
-            steps,
-            low,
-            high,
-            color=color,
-            alpha=0.13,
-            linewidth=0,
-        )
-        shown.append(middle)
+        # The median of infinite and finite runs: one run of many that
+        # diverges does not take the line with it.
+        lines = [f(losses, 0) for f in (np.median, np.min, np.max)]
+        steps = np.arange(1, losses.shape[1] + 1)
+        shown.append(_draw_range(axis, steps, lines, color, label))
     start = np.nanmedian([c.losses[0] for c in curves])
     _limit_losses(axis, np.concatenate(shown), start)
     axis.set_xlabel("step")
     axis.set_ylabel(f"loss ({window}-step mean)")
-    axis.grid(alpha=0.25)
 
 
 def _limit_losses(axis, losses, start, decades=8):
-    """A readable axis: logarithmic if it can be, without extremes.
+    """Makes the loss axis logarithmic if it can be, and cuts it.
 
-    What blows up leaves at the top: it must not press everything else flat.
+    It ends at 10 times the start, so that diverged runs do not hide the
+    others.
     """
     losses = losses[np.isfinite(losses)]
     if not len(losses) or not np.isfinite(start):
@@ -134,18 +152,11 @@ def _limit_losses(axis, losses, start, decades=8):
         axis.set_ylim(floor / margin, ceiling * margin)
 
 
-def _smooth(losses, window=_WINDOW):
+def _smooth(losses, window):
     """Means over the last `window` steps (fewer at the beginning)."""
-    losses = np.asarray(losses, float)
-    losses = np.where(np.isfinite(losses), losses, np.inf)
-    padded = np.concatenate([np.full(window - 1, np.nan), losses])
-    views = np.lib.stride_tricks.sliding_window_view(padded, window)
-    with np.errstate(invalid="ignore", over="ignore"):
-        means = views.mean(-1)
-    begin = min(window - 1, len(losses))
-    for end in range(begin):
-        means[end] = losses[: end + 1].mean()
-    return means
+    ends = range(1, min(window, len(losses)))
+    first = [speedup.window_means(losses[:end], end)[0] for end in ends]
+    return np.concatenate([first, speedup.window_means(losses, window)])
 
 
 def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
@@ -168,14 +179,14 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
     )
     for number, optimizer in enumerate(optimizers):
         own = [row for row in rows if row["optimizer"] == optimizer]
-        x = np.array([row["speedup"] for row in own])
-        low = np.array([row["speedup_low"] for row in own])
-        high = np.array([row["speedup_high"] for row in own])
+        x, low, high = (
+            np.array([row[name] for row in own])
+            for name in ("speedup", "speedup_low", "speedup_high")
+        )
         shift = (len(optimizers) - 1) / 2 - number
-        y = [problems.index(row["problem"]) + shift * spread for row in own]
         axis.errorbar(
             x,
-            y,
+            [problems.index(row["problem"]) + shift * spread for row in own],
             xerr=[np.maximum(x - low, 0), np.maximum(high - x, 0)],
             fmt="o",
             markersize=5,
@@ -217,37 +228,28 @@ def plot_rates(path, rows, title):
             "first_loss", "final_loss", "least" and "greatest" (over seeds).
         title: the headline.
     """
-    problems = list(dict.fromkeys(row["problem"] for row in rows))
-    figure, axes = _panels(len(problems))
-    for axis, problem in zip(axes, problems):
-        own = [row for row in rows if row["problem"] == problem]
-        shown = []
-        for optimizer in dict.fromkeys(row["optimizer"] for row in own):
-            line = [row for row in own if row["optimizer"] == optimizer]
-            x = [row["learning_rate"] for row in line]
-            y, low, high = (
-                _finite([row[name] for row in line])
-                for name in ("final_loss", "least", "greatest")
-            )
-            color = _COLORS.get(optimizer)
-            axis.plot(x, y, "o-", ms=3.5, lw=1.4, color=color, label=optimizer)
-            axis.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
-            shown.append(y)
-        axis.set_xscale("log")
-        start = np.mean([row["first_loss"] for row in own])
-        _limit_losses(axis, np.concatenate(shown), start)
-        axis.set_title(problem, fontsize=10)
-        axis.set_xlabel("initial learning rate")
-        axis.set_ylabel("final loss")
-        axis.grid(alpha=0.25)
-        axis.legend(fontsize=8, frameon=False)
-    figure.suptitle(title)
-    figures.save(figure, path)
+    problems = {}
+    for row in rows:
+        problems.setdefault(row["problem"], []).append(row)
+    _draw_panels(path, title, problems, _rates_panel)
 
 
-def _finite(values):
-    values = np.asarray(values, float)
-    return np.where(np.isfinite(values), values, np.nan)
+def _rates_panel(axis, rows):
+    shown = []
+    for optimizer in dict.fromkeys(row["optimizer"] for row in rows):
+        own = [row for row in rows if row["optimizer"] == optimizer]
+        rates, *lines = (
+            np.array([row[name] for row in own])
+            for name in ("learning_rate", "final_loss", "least", "greatest")
+        )
+        color = _COLORS.get(optimizer)
+        style = {"marker": "o", "ms": 3.5}
+        shown.append(_draw_range(axis, rates, lines, color, optimizer, **style))
+    axis.set_xscale("log")
+    start = np.mean([row["first_loss"] for row in rows])
+    _limit_losses(axis, np.concatenate(shown), start)
+    axis.set_xlabel("initial learning rate")
+    axis.set_ylabel("final loss")
 
 
 def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):

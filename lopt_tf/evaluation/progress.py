@@ -25,11 +25,11 @@ class Progress:
         """More runs than were known of."""
         self.planned += runs
 
-    def add(self, what, runs, steps, fresh=True):
+    def add(self, name, runs, steps, fresh=True):
         """Some runs are there.
 
         Args:
-            what: what they are, for the reader.
+            name: of the piece of work.
             runs: how many; 0 for other work, which reports for itself.
             steps: optimizer steps altogether.
             fresh: whether they were done now, and not found.
@@ -50,7 +50,7 @@ class Progress:
         seconds = max(now - self._began, 1e-9)
         left = (self.planned - self.done) * seconds / self._fresh
         self._report(
-            f"{what}: {self.done}/{self.planned} runs done, "
+            f"{name}: {self.done}/{self.planned} runs done, "
             f"{self._steps / seconds:,.0f} steps/s, {left / 60:.1f} min left"
         )
 

@@ -5,11 +5,12 @@ import tensorflow as tf
 
 from lopt_tf import compilation
 from lopt_tf.metatraining import unroll
+from problems.problem import fold
 
 _SEGMENT = 50
 
 
-class Lanes:
+class ParallelRuns:
     """Runs side by side: each has its own weights and one of several starts.
 
     A loss is that of the step's own minibatch, or the objective where there
@@ -27,7 +28,8 @@ class Lanes:
         self.problem = problem
         self.rule = rule
         self.count = count
-        self._unroller = _Recording(problem, rule, count, _SEGMENT)
+        self._start = compilation.compiled(rule.init_state)
+        self._advance = compilation.compiled(self._segment)
 
     def run(self, weights, sources, seed, steps, start_rule=None):
         """Losses [steps, count], float32.
@@ -43,6 +45,7 @@ class Lanes:
         """
         # One start is drawn as two, so that shapes tell what is shared.
         drawn = max(2, max(sources) + 1)
+        # It draws the same starts and data as meta-training.
         source = unroll.Unroller(
             self.problem, start_rule or self.rule, drawn, _SEGMENT
         )
@@ -55,44 +58,53 @@ class Lanes:
             for name, array in source.constants((*seed, 1)).items()
         }
         seed = (*seed, 2)
-        start = tf.nest.map_structure(chosen, source.draw_start(seed))
+        params, log_lrs = tf.nest.map_structure(chosen, source.draw_start(seed))
         weights = {n: tf.constant(w, "float32") for n, w in weights.items()}
-        carry = self._unroller.begin(weights, constants, start)
+        state = self._start(weights, params, log_lrs)
         losses = []
         for first in range(0, steps, _SEGMENT):
-            inputs = (
+            params, state, values = self._advance(
+                weights,
+                constants,
+                params,
+                state,
                 unroll.run_seed(seed),
                 tf.constant(first, "int32"),
                 chosen(source.batches(seed, first), axis=1),
-                tf.constant(0),
-            )
-            carry, values, _ = self._unroller.advance(
-                weights, constants, carry, inputs
             )
             losses.append(values)
         # Waiting once, at the end, keeps the processor busy meanwhile.
         return np.concatenate([values.numpy() for values in losses])[:steps]
 
+    def _segment(
+        self, weights, constants, params, state, seed, first_step, batches
+    ):
+        """Params and state after some steps, and losses [steps, count]."""
+        problem, rule = self.problem, self.rule
 
-class _Recording(unroll.Unroller):
-    """An unroller that records minibatch losses, not whole objectives."""
-
-    def _forward(self, weights, constants, params, state, inputs):
-        def body(t, params, state, values):
-            moved, new_state, loss, _ = self._step(
-                weights, constants, params, state, inputs, t
+        def body(t, params, state, losses):
+            batch = None if problem.batch_size is None else batches[t]
+            loss, gradients = problem.value_and_gradients(
+                params, constants, batch
             )
-            if "true_parameters" in state:
-                # The step's own loss is that of the attended point.
-                true = self.rule.true_parameters(weights, state, params)
-                batched = self.problem.batch_size is not None
-                batch = inputs[2][t] if batched else None
-                loss = self.problem.loss(true, constants, batch)
-            return t + 1, moved, new_state, values.write(t, loss)
+            if rule.attends:
+                # That was the loss at the attended point.
+                true = rule.true_parameters(weights, state, params)
+                loss = problem.loss(true, constants, batch)
+            if problem.is_noisy:
+                noise = fold(fold(seed, 2), first_step + t)
+                gradients = problem.perturb(gradients, noise)
+            params, state = rule.step(weights, state, params, gradients)
+            return t + 1, params, state, losses.write(t, loss)
 
-        values = self._recorded(tf.zeros(self.size))
-        params, state, values = self._loop(body, params, state, values)
-        return params, state, values.stack(), ()
+        losses = tf.TensorArray("float32", _SEGMENT, element_shape=[self.count])
+        _, params, state, losses = tf.while_loop(
+            lambda t, *_: t < _SEGMENT,
+            body,
+            (0, params, state, losses),
+            maximum_iterations=_SEGMENT,
+        )
+        return params, state, losses.stack()
 
 
 def repeated(weights, count):

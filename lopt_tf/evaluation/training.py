@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 
 from lopt_tf import checkpointing, metatraining
-from lopt_tf.evaluation import comparison
 from lopt_tf.metatraining import loop, presets
 from lopt_tf.optimizers import pretrained
 from problems import corpus
@@ -18,11 +17,11 @@ def options(meta_updates, **changes):
     )
 
 
-def train(study, label, rule, settings, problems, validate=None):
-    """Meta-trains a rule, or goes on where it was stopped: a `Contender`.
+def train(folder, label, rule, settings, problems, validate=None):
+    """Meta-trains a rule, or goes on where it was stopped: a `TrainedRule`.
 
     Args:
-        study: the `Study` that remembers it.
+        folder: the `ExperimentFolder` that remembers it.
         label: what to call it.
         rule: the `UpdateRule`.
         settings: `TrainingOptions`.
@@ -30,19 +29,23 @@ def train(study, label, rule, settings, problems, validate=None):
         validate: a `metatraining.Validation`; the weights that did best at
             one of about 20 validations are taken. None takes the last ones.
     """
-    folder = study.store.path(f"training/{label}")
+    piece = f"training/{label}"
+    if not folder.has(piece):
+        # Before: a meta-training that is stopped leaves files, too.
+        folder.write_settings()
+        output_dir = folder.part(piece)
+        checkpoints = (output_dir / "checkpoints").glob("checkpoint-*.npz")
 
-    def say(line):
-        study.progress.say(f"{label}: {line}")
+        def say(line):
+            folder.progress.say(f"{label}: {line}")
 
-    def make():
         try:
             metatraining.train(
-                corpus.select(problems, study.data_dir),
+                corpus.select(problems, folder.data_dir),
                 rule,
                 settings,
-                output_dir=folder,
-                resume=any((folder / "checkpoints").glob("checkpoint-*.npz")),
+                output_dir=output_dir,
+                resume=any(checkpoints),
                 report=say,
                 validate=validate,
                 eval_every=max(1, settings.meta_updates // 20)
@@ -53,46 +56,36 @@ def train(study, label, rule, settings, problems, validate=None):
             # That a variant cannot be trained is a result, too: it is tested
             # with the weights from before it blew up.
             say(f"given up ({error})")
-        return _best(folder, rule, settings)
-
-    weights = study.piece(
-        f"training/{label}", f"meta-training {label}", make, 0, 0
-    )
-    return comparison.Contender(rule, weights)
+        folder.keep(piece, _best(output_dir, rule, settings))
+    return pretrained.TrainedRule(rule, folder.load(piece))
 
 
-def progress_made(study, label, rule, settings, measure=None):
+def progress_made(folder, label, rule, settings, measure=None):
     """What a `train` came to: a row.
 
     Args:
-        study, label, rule, settings: those of `train`.
+        folder, label, rule, settings: those of `train`.
         measure: a `metatraining.Validation` for the mean meta-losses before,
             at the best weights and after; None for none of them.
     """
-    folder = study.store.path(f"training/{label}")
-    checkpoints = checkpointing.Checkpoints(folder / "checkpoints", loop.KIND)
-
-    def losses():
+    piece = f"training/{label}-progress"
+    if not folder.has(piece):
+        output_dir = folder.part(f"training/{label}")
+        checkpoints = checkpointing.Checkpoints(
+            output_dir / "checkpoints", loop.KIND
+        )
+        _, metadata = checkpoints.load_latest()
+        row = {"meta_updates": metadata["update"]}
         moments = {
             "before": rule.init_weights(settings.seed),
-            "best": _best(folder, rule, settings),
-            "after": pretrained.load_rule(folder).weights,
+            "best": _best(output_dir, rule, settings),
+            "after": pretrained.load_rule(output_dir).weights,
         }
-        return {
-            f"meta_loss_{moment}": np.mean(
-                list(measure(rule, weights).values())
-            )
-            for moment, weights in moments.items()
-        }
-
-    def make():
-        _, metadata = checkpoints.load_latest()
-        achieved = losses() if measure else {}
-        return {"meta_updates": metadata["update"], **achieved}
-
-    row = study.piece(
-        f"training/{label}-progress", f"progress of {label}", make, 0, 0
-    )
+        for moment, weights in moments.items() if measure else ():
+            losses = measure(rule, weights).values()
+            row[f"meta_loss_{moment}"] = np.mean(list(losses))
+        folder.keep(piece, row)
+    row = folder.load(piece)
     return {"optimizer": label, **{n: x.item() for n, x in row.items()}}
 
 

@@ -3,9 +3,10 @@
 import base64
 import dataclasses
 import html
-import math
+import pathlib
 
 from lopt_tf import folders
+from lopt_tf.reporting import tables
 
 _STYLE = """
 :root { --ink: #1f2933; --soft: #616e7c; --line: #e4e7eb; --tint: #f5f7fa;
@@ -40,10 +41,49 @@ dl.key div { background: #fff; border: 1px solid var(--line);
   border-radius: 10px; padding: .6rem 1rem; }
 dl.key dt { color: var(--soft); font-size: .8rem; }
 dl.key dd { margin: 0; font-size: 1.3rem; font-weight: 650; }
+h3 { font-size: .95rem; margin: .75rem 0 .25rem; }
+dl.columns { margin: 0 0 .75rem; max-width: 75ch; font-size: .9rem; }
+dl.columns dd { margin: 0 0 .25rem 1.5rem; color: var(--soft); }
 """
 # Columns whose True is worth a second look.
 _MARKED = ("at_edge", "rates_at_edge", "diverged", "ever_diverged")
 _LONG = 40
+
+
+@dataclasses.dataclass
+class Table:
+    """Rows for a CSV file and the report.
+
+    Attributes:
+        stem: the file's name without ".csv".
+        title: its headline in the report.
+        rows: list of dictionaries.
+        note: a sentence or two about it.
+        columns: {column: what it means}, for columns that need it.
+    """
+
+    stem: str
+    title: str
+    rows: list
+    note: str = ""
+    columns: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Plot:
+    """A PNG file.
+
+    Attributes:
+        stem: the file's name without ".png".
+        title: its headline in the report.
+        draw: function of the path that writes it.
+        note: a sentence or two about it.
+    """
+
+    stem: str
+    title: str
+    draw: object
+    note: str = ""
 
 
 @dataclasses.dataclass
@@ -55,26 +95,33 @@ class About:
         question: what the experiment asks, in one or two sentences.
         settings: {name: value}, versions and seeds among them.
         command: the command line.
+        key_figures: {name: text} of the most important results.
     """
 
     title: str
     question: str
     settings: dict
     command: str = ""
+    key_figures: dict = dataclasses.field(default_factory=dict)
 
 
-def write(path, folder, outcome, about):
-    """Writes the report.
+def write(folder, all_tables, plots, about):
+    """Writes the CSV files, the PNG files and report.html.
 
     Args:
-        path: the HTML file.
-        folder: where the plots are.
-        outcome: `results.Outcome`.
+        folder: where to.
+        all_tables: list of `Table`; the page begins with the first one.
+        plots: list of `Plot`.
         about: `About`.
     """
-    main, *others = outcome.tables
-    parts = [_header(about), _cards(main.rows), _table_section(main)]
-    parts += [_plot_section(plot, folder) for plot in outcome.plots]
+    folder = pathlib.Path(folder)
+    for table in all_tables:
+        tables.write_csv(folder / f"{table.stem}.csv", table.rows)
+    for plot in plots:
+        plot.draw(folder / f"{plot.stem}.png")
+    first, *others = all_tables
+    parts = [_header(about), _cards(about.key_figures), _table_section(first)]
+    parts += [_plot_section(plot, folder) for plot in plots]
     parts += [_table_section(table) for table in others]
     parts.append(_settings_section(about))
     page = (
@@ -84,7 +131,7 @@ def write(path, folder, outcome, about):
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"{''.join(parts)}</main>\n</body>\n</html>\n"
     )
-    folders.write_text(path, page)
+    folders.write_text(folder / "report.html", page)
 
 
 def _header(about):
@@ -94,33 +141,41 @@ def _header(about):
     )
 
 
-def _cards(rows):
-    """The learned optimizer's figures, large."""
-    row = next((r for r in rows if r.get("optimizer") == "learned"), None)
-    if row is None or "speedup" not in row:
-        return ""
-    low, high = row["speedup_low"], row["speedup_high"]
-    cards = {
-        "learned: speed-up over tuned Adam": f"{row['speedup']:.2f}",
-        "95 % interval": f"{low:.2f} – {high:.2f}",
-        "Adam never got there": f"{row['never_reached']:.0%}",
-        "diverged": f"{row['diverged']:.0%}",
-        "runs": f"{row['runs']}",
-    }
+def _cards(figures):
+    """Figures, large."""
     items = "".join(
-        f"<div><dt>{name}</dt><dd>{value}</dd></div>"
-        for name, value in cards.items()
+        f"<div>{_definition(name, text)}</div>"
+        for name, text in figures.items()
     )
-    return f'<dl class="key">{items}</dl>\n'
+    return f'<dl class="key">{items}</dl>\n' * bool(items)
+
+
+def _definition(name, text):
+    return f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
+
+
+def _note(text):
+    return f'<p class="soft">{html.escape(text)}</p>' * bool(text)
+
+
+def _columns(table):
+    """What the columns mean, as a list of definitions."""
+    present = {name for row in table.rows for name in row}
+    items = "".join(
+        _definition(name.replace("_", " "), meaning)
+        for name, meaning in table.columns.items()
+        if name in present
+    )
+    return f'<h3>Columns</h3><dl class="columns">{items}</dl>\n' * bool(items)
 
 
 def _table_section(table):
-    note = f'<p class="soft">{html.escape(table.note)}</p>' * bool(table.note)
     kind = "wide long" if len(table.rows) > _LONG else "wide"
     return (
-        f"<section>\n<h2>{html.escape(table.title)}</h2>\n{note}\n"
+        f"<section>\n<h2>{html.escape(table.title)}</h2>\n"
+        f"{_note(table.note)}\n"
         f'<div class="{kind}">{_table(table.rows)}</div>\n'
-        f'<p class="soft">{table.stem}.csv</p>\n</section>\n'
+        f"{_columns(table)}{_note(f'{table.stem}.csv')}\n</section>\n"
     )
 
 
@@ -148,10 +203,14 @@ def _row(row, columns, numeric):
         if name in _MARKED and value not in ("", 0, False):
             classes.append("marked")
         named = f' class="{" ".join(classes)}"' if classes else ""
-        cells.append(f"<td{named}>{html.escape(_format(value))}</td>")
+        cells.append(f"<td{named}>{_cell(value)}</td>")
     is_learned = row.get("optimizer") == "learned"
     kind = ' class="learned"' if is_learned else ""
     return f"<tr{kind}>{''.join(cells)}</tr>\n"
+
+
+def _cell(value):
+    return html.escape(tables.format_value(value))
 
 
 def _number_class(is_number):
@@ -162,25 +221,12 @@ def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _format(value):
-    if isinstance(value, bool):
-        return "yes" if value else ""
-    if isinstance(value, float):
-        return "∞" if math.isinf(value) else f"{value:.4g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_format(v)}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_format, value))
-    return "none" if value is None else str(value)
-
-
 def _plot_section(plot, folder):
     data = (folder / f"{plot.stem}.png").read_bytes()
     image = base64.b64encode(data).decode()
-    note = f'<p class="soft">{html.escape(plot.note)}</p>' * bool(plot.note)
     title = html.escape(plot.title)
     return (
-        f"<section>\n<h2>{title}</h2>\n{note}\n"
+        f"<section>\n<h2>{title}</h2>\n{_note(plot.note)}\n"
         f'<img alt="{title}" src="data:image/png;base64,{image}">\n'
         "</section>\n"
     )
@@ -189,7 +235,7 @@ def _plot_section(plot, folder):
 def _settings_section(about):
     rows = "".join(
         f"<tr><th>{html.escape(name.replace('_', ' '))}</th>"
-        f'<td class="text">{html.escape(_format(value))}</td></tr>\n'
+        f'<td class="text">{_cell(value)}</td></tr>\n'
         for name, value in about.settings.items()
     )
     command = f"<p><code>{html.escape(about.command)}</code></p>" * bool(

@@ -1,6 +1,7 @@
 """Rows of dictionaries as CSV files and as plain text."""
 
 import csv
+import math
 import os
 import pathlib
 
@@ -25,7 +26,9 @@ def write_csv(path, rows):
 def format_table(rows):
     """Rows as a plain text table."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_format(row.get(name, "")) for name in columns] for row in rows]
+    cells = [
+        [format_value(row.get(name, "")) for name in columns] for row in rows
+    ]
     widths = [
         max(len(line[i]) for line in [columns, *cells])
         for i in range(len(columns))
@@ -37,5 +40,14 @@ def format_table(rows):
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _format(value):
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def format_value(value):
+    """A cell of a table as text; numbers with four digits."""
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, float):
+        return "∞" if math.isinf(value) else f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {format_value(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(format_value, value))
+    return "none" if value is None else str(value)

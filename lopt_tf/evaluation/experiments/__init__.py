@@ -2,7 +2,7 @@
 
 TITLE and QUESTION say what it is about; LEARNED whether it needs a trained
 optimizer ("required", "optional" or "never"); PRESETS holds the settings of
-"quick" and "full", a dataclass each; `run(study, settings)` returns an
+"quick" and "full", a dataclass each; `run(folder, settings)` returns an
 `Outcome`.
 """
 

@@ -7,6 +7,7 @@ from keras import ops
 from lopt_tf import metatraining
 from lopt_tf.evaluation import comparison, plots, results, training
 from lopt_tf.optimizers.hierarchical_rnn import ROBUST, HierarchicalRNNRule
+from lopt_tf.reporting import report
 from problems import corpus
 
 TITLE = "Which of its parts matter?"
@@ -73,35 +74,27 @@ _ONE_TRAINING = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(comparison.Settings):
     """How much meta-training and testing.
 
     Attributes:
         variants: keys of `VARIANTS`.
         train_problems: as for `problems.corpus.select`.
         meta_updates: of each variant.
-        problems: to test on, as for `corpus.select`.
-        steps: of each optimizer; Adam runs four times as long.
-        seeds: runs in the comparison.
-        tuning_seeds: runs of each of Adam's learning rates.
         training_seed: of the meta-training.
     """
 
     variants: tuple
     train_problems: tuple
     meta_updates: int
-    problems: tuple
-    steps: int
-    seeds: int
-    tuning_seeds: int
     training_seed: int = 0
 
 
 _NETS = "fully_connected_random_2_class_problems"
 PRESETS = {
     "quick": Settings(
-        tuple(VARIANTS),
-        (f"{_NETS}.0", "quadratic_problems_noisy.0"),
+        variants=tuple(VARIANTS),
+        train_problems=(f"{_NETS}.0", "quadratic_problems_noisy.0"),
         meta_updates=200,
         problems=("mlp_test.0", "fully_connected.0", "rescale_problems.6"),
         steps=300,
@@ -109,8 +102,8 @@ PRESETS = {
         tuning_seeds=2,
     ),
     "full": Settings(
-        tuple(VARIANTS),
-        ("default",),
+        variants=tuple(VARIANTS),
+        train_problems=("default",),
         meta_updates=20_000,
         problems=(
             "mlp_test",
@@ -125,7 +118,7 @@ PRESETS = {
 }
 
 
-def run(study, settings):
+def run(folder, settings):
     """Meta-trains and tests all variants; returns an `Outcome`."""
     unknown = [name for name in settings.variants if name not in VARIANTS]
     if unknown or not settings.variants:
@@ -133,8 +126,8 @@ def run(study, settings):
             f"Unknown variants: {', '.join(unknown) or 'none given'}. Known: "
             f"{', '.join(VARIANTS)}."
         )
-    problems = corpus.select(settings.problems, study.data_dir)
-    contenders, trainings = {}, []
+    problems = corpus.select(settings.problems, folder.data_dir)
+    trained, trainings = {}, []
     for name in settings.variants:
         make_rule, changes = VARIANTS[name]
         options = training.options(
@@ -144,15 +137,15 @@ def run(study, settings):
             **changes,
         )
         rule = make_rule()
-        contenders[name] = training.train(
-            study, name, rule, options, settings.train_problems
+        trained[name] = training.train(
+            folder, name, rule, options, settings.train_problems
         )
-        trainings.append(training.progress_made(study, name, rule, options))
+        trainings.append(training.progress_made(folder, name, rule, options))
     found, tuned = comparison.compare(
-        study,
+        folder,
         problems,
-        contenders,
-        comparison.Plan(settings.steps, settings.seeds, settings.tuning_seeds),
+        trained,
+        settings,
         names=("adam",),
     )
     outcome = results.comparison_outcome(found, tuned, "Ablations")
@@ -167,7 +160,7 @@ def run(study, settings):
     for table in outcome.tables[:2]:
         table.note += f" {_ONE_TRAINING}"
     outcome.tables.append(
-        results.Table(
+        report.Table(
             "meta_training",
             "Meta-training",
             trainings,

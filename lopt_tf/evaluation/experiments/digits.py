@@ -1,12 +1,17 @@
 """Keras networks on the digits, through fit, with accuracy on a test set."""
 
 import dataclasses
+import typing
 import warnings
 
-import lopt_tf
-from lopt_tf.evaluation import curves, results, tuning
-from lopt_tf.evaluation import digits as networks
+import keras
+import numpy as np
+import sklearn.datasets
+import sklearn.model_selection
+
+from lopt_tf.evaluation import curves, keras_training, results, tuning
 from lopt_tf.optimizers import registry
+from lopt_tf.reporting import report
 
 TITLE = "Networks on scikit-learn's digits, through fit"
 QUESTION = (
@@ -16,6 +21,8 @@ QUESTION = (
 LEARNED = "required"
 # Tuning must not see the runs of the comparison.
 _TUNING_SEED = 1000
+_BASELINES = ("adam", "rmsprop")
+BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,82 +48,166 @@ PRESETS = {
 }
 
 
-def run(study, settings):
+class Digits(typing.NamedTuple):
+    """1,797 images [n, 8, 8, 1] in 0..1 and labels, split 3:1.
+
+    Attributes:
+        train: (images, labels), whole minibatches only.
+        test: (images, labels).
+    """
+
+    train: tuple
+    test: tuple
+
+
+def load_digits():
+    """The `Digits` that come with scikit-learn."""
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
+    train, test, train_labels, test_labels = (
+        sklearn.model_selection.train_test_split(
+            images, labels, test_size=0.25, random_state=0, stratify=labels
+        )
+    )
+    kept = len(train) // BATCH_SIZE * BATCH_SIZE
+    return Digits((train[:kept], train_labels[:kept]), (test, test_labels))
+
+
+def mlp():
+    """A fully connected net with one hidden layer of 64, 4,810 parameters."""
+    return keras.Sequential(
+        [
+            keras.layers.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+
+
+def convnet():
+    """Two convolutions and a linear layer, 9,930 parameters."""
+    return keras.Sequential(
+        [
+            keras.layers.Input((8, 8, 1)),
+            keras.layers.Conv2D(16, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(
+                32, 3, strides=2, padding="same", activation="relu"
+            ),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+
+
+NETWORKS = {"digits_mlp": mlp, "digits_convnet": convnet}
+
+
+def run(folder, settings):
     """Trains every network with every optimizer; returns an `Outcome`."""
-    comparison = _Comparison(study, settings)
+    comparison = _Comparison(folder, settings)
     found, tuned = [], []
-    grid = len(tuning.START) * len(networks.BASELINES) * settings.tuning_seeds
-    study.progress.plan(grid * len(networks.NETWORKS))
-    study.facts.update(_facts(settings))
-    for network in networks.NETWORKS:
+    grid = len(tuning.START) * len(_BASELINES) * settings.tuning_seeds
+    folder.progress.plan(grid * len(NETWORKS))
+    tuning_seeds = range(_TUNING_SEED, _TUNING_SEED + settings.tuning_seeds)
+    folder.facts.update(
+        seed_numbers_of_tuning=list(tuning_seeds),
+        seed_numbers_of_comparison=list(range(settings.seeds)),
+        **tuning.facts(),
+    )
+    for network in NETWORKS:
         choices = comparison.tune(network)
         tuned += tuning.rows(network, choices)
         found += comparison.curves(network, choices)
     return results.Outcome(
         tables=[
-            results.Table(
+            report.Table(
                 "summary",
                 "What they ended with",
-                curves.summary(found),
-                "Means over seeds. steps_to_adam: the median number of steps "
-                "to the loss with which Adam ended on the same seed.",
+                summary(found),
+                "Means over seeds.",
+                {
+                    "diverged": results.SUMMARY_COLUMNS["diverged"],
+                    "steps_to_adam": "The median number of steps to the loss "
+                    "with which Adam ended on the same seed.",
+                },
             ),
-            results.Table(
-                "tuning",
-                "Learning rates tried",
-                tuned,
-                "On other seeds than the comparison; the grid grows until its "
-                "best is not at an edge.",
-            ),
+            results.tuning_table(tuned),
         ],
         plots=results.curve_plots(found, "Digits: training loss"),
         curves=found,
     )
 
 
-def _facts(settings):
-    first = _TUNING_SEED
-    return {
-        "seed_numbers_of_tuning": list(
-            range(first, first + settings.tuning_seeds)
-        ),
-        "seed_numbers_of_comparison": list(range(settings.seeds)),
-        **tuning.facts(),
+def summary(found):
+    """One row for each network and optimizer: losses, steps, metrics.
+
+    Runs that never reach Adam's final loss count as infinite in
+    steps_to_adam.
+
+    Args:
+        found: list of `Curve`, Adam's among them.
+    """
+    finals = {
+        (c.problem, c.seed): c.final_loss
+        for c in found
+        if c.optimizer == "adam"
     }
+
+    def steps_to_adam(curve):
+        steps = curve.steps_to(finals[curve.problem, curve.seed])
+        return np.inf if steps is None else steps
+
+    def columns(members):
+        losses = [c.final_loss for c in members]
+        is_finite = np.all(np.isfinite(losses))
+        row = {
+            "final_loss": float(np.mean(losses)),
+            "final_loss_std": float(np.std(losses)) if is_finite else np.inf,
+            "diverged": curves.share_diverged(members),
+            "steps_to_adam": float(
+                np.median(list(map(steps_to_adam, members)))
+            ),
+        }
+        metrics = {
+            name: float(np.mean([c.metrics[name] for c in members]))
+            for name in members[0].metrics
+        }
+        return row | metrics
+
+    return curves.summary(found, columns)
 
 
 class _Comparison:
     """Runs of Keras optimizers, each remembered."""
 
-    def __init__(self, study, settings):
-        self._study = study
+    def __init__(self, folder, settings):
+        self._folder = folder
         self._settings = settings
-        self._data = networks.Digits.load()
+        self._data = load_digits()
 
     def tune(self, network):
         """{baseline: Choice}."""
-        settings, grid = self._settings, len(tuning.START)
-        tried = dict.fromkeys(networks.BASELINES, 0)
+        seeds, grid = self._settings.tuning_seeds, len(tuning.START)
+        tried = dict.fromkeys(_BASELINES, 0)
+
+        def final_losses(name, rate):
+            return [
+                self._run(network, name, rate, _TUNING_SEED + seed).final_loss
+                for seed in range(seeds)
+            ]
 
         def run(rates):
-            found = {}
             for name, chosen in rates.items():
                 tried[name] += len(chosen)
                 if tried[name] > grid:
-                    more = len(chosen) * settings.tuning_seeds
-                    self._study.progress.plan(more)
-                found[name] = {
-                    rate: [
-                        self._run(
-                            network, name, rate, _TUNING_SEED + seed
-                        ).final_loss
-                        for seed in range(settings.tuning_seeds)
-                    ]
-                    for rate in chosen
-                }
-            return found
+                    self._folder.progress.plan(len(chosen) * seeds)
+            return {
+                name: {rate: final_losses(name, rate) for rate in chosen}
+                for name, chosen in rates.items()
+            }
 
-        return tuning.search(run, list(networks.BASELINES))
+        return tuning.search(run, list(_BASELINES))
 
     def curves(self, network, choices):
         """The comparison's runs."""
@@ -124,7 +215,7 @@ class _Comparison:
         if self._settings.untrained:
             rates["untrained"] = 1.0
         rates.update({n: c.learning_rate for n, c in choices.items()})
-        self._study.progress.plan(len(rates) * self._settings.seeds)
+        self._folder.progress.plan(len(rates) * self._settings.seeds)
         found = [
             self._run(network, name, rate, seed)
             for name, rate in rates.items()
@@ -136,38 +227,38 @@ class _Comparison:
         return found
 
     def _run(self, network, name, rate, seed):
-        epochs = self._settings.epochs
-
-        def make():
-            with warnings.catch_warnings():
-                # That it has no trained weights is the point.
-                warnings.filterwarnings("ignore", ".*no trained weights.*")
-                curve = networks.train(
-                    network,
-                    name,
-                    lambda: self._optimizer(name, rate),
-                    self._data,
-                    seed,
-                    epochs,
-                )
-            return {"losses": curve.losses, **curve.metrics}
-
-        arrays = self._study.piece(
-            f"{network}/{name}/{rate:g}/{seed}",
-            f"{network}, {name}, rate {rate:g}",
-            make,
-            1,
-            epochs * self._data.steps_per_epoch,
-        )
-        losses = arrays.pop("losses")
-        metrics = {column: float(value) for column, value in arrays.items()}
+        piece = f"{network}/{name}/{rate:g}/{seed}"
+        if not self._folder.has(piece):
+            curve = self._train(network, name, rate, seed)
+            kept = {"losses": curve.losses, **curve.metrics}
+            self._folder.keep(piece, kept)
+        steps = len(self._data.train[0]) // BATCH_SIZE * self._settings.epochs
+        metrics = self._folder.load(piece, 1, steps)
+        losses = metrics.pop("losses")
+        metrics = {column: float(value) for column, value in metrics.items()}
         return curves.Curve(network, name, rate, seed, losses, metrics)
 
+    def _train(self, network, name, rate, seed):
+        keras.utils.set_random_seed(seed)
+        model, optimizer = NETWORKS[network](), self._optimizer(name, rate)
+        with warnings.catch_warnings():
+            # That it has no trained weights is the point of "untrained".
+            warnings.filterwarnings("ignore", ".*no trained weights.*")
+            return keras_training.train(
+                model,
+                optimizer,
+                *self._data,
+                names=(network, name),
+                seed=seed,
+                epochs=self._settings.epochs,
+                batch_size=BATCH_SIZE,
+            )
+
     def _optimizer(self, name, rate):
-        if name in networks.BASELINES:
-            return networks.BASELINES[name](rate)
-        learned = self._study.learned
+        learned = self._folder.learned
+        if name == "untrained":
+            make = registry.optimizer_class(learned.rule.name)
+            return make(**learned.rule.get_config())
         if name == "learned":
-            return lopt_tf.LearnedOptimizer.from_pretrained(learned.source)
-        make = registry.optimizer_class(learned.rule.name)
-        return make(**learned.rule.get_config())
+            name = learned.name or learned.path
+        return keras_training.optimizer_by_name(name, rate)

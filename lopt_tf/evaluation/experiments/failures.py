@@ -2,17 +2,17 @@
 
 import dataclasses
 
-import numpy as np
-
 from lopt_tf import metatraining
 from lopt_tf.evaluation import (
     comparison,
+    curves,
     results,
     speedup,
     training,
 )
 from lopt_tf.optimizers import registry
 from lopt_tf.optimizers.hierarchical_rnn import ROBUST
+from lopt_tf.reporting import report
 from problems import corpus
 
 TITLE = "Where earlier learned optimizers fail"
@@ -40,7 +40,7 @@ _RULES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(comparison.Settings):
     """How much meta-training and testing.
 
     Attributes:
@@ -48,23 +48,15 @@ class Settings:
         validation_problems: of each optimizer, the weights that did best on
             them are taken; other instances than those of the training.
         meta_updates: of each optimizer.
-        problems: to test on, as for `corpus.select`.
         horizon: steps after which progress counts as beyond what was
             trained for; the mean length of a run in meta-training.
-        steps: of each optimizer; Adam runs four times as long.
-        seeds: runs in the comparison.
-        tuning_seeds: runs of each learning rate.
         training_seed: of the meta-training.
     """
 
     train_problems: tuple
     validation_problems: tuple
     meta_updates: int
-    problems: tuple
     horizon: int
-    steps: int
-    seeds: int
-    tuning_seeds: int
     training_seed: int = 0
 
 
@@ -111,14 +103,14 @@ PRESETS = {
 }
 
 
-def run(study, settings):
+def run(folder, settings):
     """Meta-trains and tests all; returns an `Outcome`."""
     if settings.steps <= settings.horizon:
         raise ValueError(
             f"The experiment is about what follows step {settings.horizon}: "
             f"{settings.steps} steps do not get there. Give more --steps."
         )
-    problems = corpus.select(settings.problems, study.data_dir)
+    problems = corpus.select(settings.problems, folder.data_dir)
     options = training.options(
         settings.meta_updates, seed=settings.training_seed
     )
@@ -130,29 +122,24 @@ def run(study, settings):
         )
         for seed in (_VALIDATION_SEED, _REPORT_SEED)
     )
-    contenders, trainings = {}, []
+    trained, trainings = {}, []
     for name, (kind, config) in _RULES.items():
         rule = registry.rule(kind, **config)
-        contenders[name] = training.train(
-            study, name, rule, options, settings.train_problems, validate
+        trained[name] = training.train(
+            folder, name, rule, options, settings.train_problems, validate
         )
         trainings.append(
-            training.progress_made(study, name, rule, options, measure)
+            training.progress_made(folder, name, rule, options, measure)
         )
-    if study.learned is not None:
-        contenders["learned"] = study.learned
-    found, tuned = comparison.compare(
-        study,
-        problems,
-        contenders,
-        comparison.Plan(settings.steps, settings.seeds, settings.tuning_seeds),
-    )
+    if folder.learned is not None:
+        trained["learned"] = folder.learned
+    found, tuned = comparison.compare(folder, problems, trained, settings)
     outcome = results.comparison_outcome(
         found, tuned, "Beyond the horizon of meta-training"
     )
     outcome.tables.insert(
         1,
-        results.Table(
+        report.Table(
             "meta_training",
             "What meta-training achieved",
             trainings,
@@ -166,7 +153,7 @@ def run(study, settings):
     )
     outcome.tables.insert(
         2,
-        results.Table(
+        report.Table(
             "beyond_horizon",
             "Progress beyond the horizon",
             _beyond(found, settings.horizon),
@@ -180,25 +167,25 @@ def run(study, settings):
 
 
 def _beyond(found, horizon):
-    rows = []
-    for (problem, optimizer), members in results.grouped(found).items():
-        before = [speedup.reached(c.losses[:horizon]) for c in members]
-        rows.append(
-            {
-                "problem": problem,
-                "optimizer": optimizer,
-                "loss_at_horizon": float(np.mean(before)),
-                "loss_at_end": float(np.mean([c.final_loss for c in members])),
-                "still_improves": float(
-                    np.mean([_improves(c, b) for c, b in zip(members, before)])
-                ),
-                "diverged": float(np.mean([c.diverged for c in members])),
-            }
-        )
-    return rows
+    def before(curve):
+        return speedup.reached(curve.losses[:horizon])
 
+    def improves(curve):
+        """Whether a run ends at least 1 % below its loss at the horizon."""
+        level = before(curve) - 0.01 * abs(before(curve))
+        return curve.final_loss < level and not curve.diverged
 
-def _improves(curve, before):
-    """Whether a run ends at least 1 % below an earlier loss of its own."""
-    lower = curve.final_loss < before - 0.01 * abs(before)
-    return lower and not curve.diverged
+    return [
+        {
+            "problem": problem,
+            "optimizer": optimizer,
+            **curves.means(
+                members,
+                loss_at_horizon=before,
+                loss_at_end=lambda c: c.final_loss,
+                still_improves=improves,
+            ),
+            "diverged": curves.share_diverged(members),
+        }
+        for (problem, optimizer), members in curves.grouped(found).items()
+    ]

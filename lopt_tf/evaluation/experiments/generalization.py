@@ -17,46 +17,39 @@ LEARNED = "required"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(comparison.Settings):
     """Which networks, and how much of each.
 
+    No problems means all sets whose data are there.
+
     Attributes:
-        problems: as for `corpus.select`; None means all sets whose data
-            are there.
         one_of_each: only the first network of each set.
-        steps: of each optimizer; Adam runs four times as long.
-        seeds: runs in the comparison.
-        tuning_seeds: runs of each learning rate.
     """
 
-    problems: tuple | None
-    one_of_each: bool
-    steps: int
-    seeds: int
-    tuning_seeds: int
+    one_of_each: bool = False
 
 
 PRESETS = {
-    "quick": Settings(None, True, steps=150, seeds=4, tuning_seeds=2),
-    "full": Settings(None, False, steps=2000, seeds=5, tuning_seeds=2),
+    "quick": Settings(
+        None, steps=150, seeds=4, tuning_seeds=2, one_of_each=True
+    ),
+    "full": Settings(None, steps=2000, seeds=5, tuning_seeds=2),
 }
 
 
-def run(study, settings):
+def run(folder, settings):
     """Compares on every network; returns an `Outcome`."""
     names = settings.problems
     if names is None:
-        names = corpus.network_sets(study.data_dir)
+        names = corpus.network_sets(folder.data_dir)
         if settings.one_of_each:
             names = [f"{name}.0" for name in names]
+    found, tuned = comparison.compare(
+        folder,
+        corpus.select(names, folder.data_dir),
+        {"learned": folder.learned},
+        settings,
+    )
     return results.comparison_outcome(
-        *comparison.compare(
-            study,
-            corpus.select(names, study.data_dir),
-            {"learned": study.learned},
-            comparison.Plan(
-                settings.steps, settings.seeds, settings.tuning_seeds
-            ),
-        ),
-        "Networks never seen in meta-training: minibatch loss",
+        found, tuned, "Networks never seen in meta-training: minibatch loss"
     )

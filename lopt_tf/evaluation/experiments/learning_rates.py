@@ -6,8 +6,16 @@ import itertools
 
 import numpy as np
 
-from lopt_tf.evaluation import baselines, curves, plots, results, runs
+from lopt_tf.evaluation import (
+    baselines,
+    comparison,
+    curves,
+    plots,
+    results,
+    runs,
+)
 from lopt_tf.optimizers import registry
+from lopt_tf.reporting import report
 from problems import corpus
 
 TITLE = "Robust to the initial learning rate"
@@ -69,37 +77,43 @@ PRESETS = {
 }
 
 
-def run(study, settings):
+def run(folder, settings):
     """Runs all optimizers from all learning rates; returns an `Outcome`."""
-    rule = study.learned.rule
+    rule = folder.learned.rule
     if "init_lr_range" not in rule.get_config():
         raise ValueError(
             f"The optimizer {rule.name!r} does not begin with learning rates "
             "of its own: there is nothing to vary."
         )
-    problems = corpus.select(settings.problems, study.data_dir)
+    problems = corpus.select(settings.problems, folder.data_dir)
     count = len(settings.rates) * settings.seeds * (1 + len(_BASELINES))
-    study.progress.plan(len(problems) * count)
-    numbers = ", ".join(f"({_SEED}, {run})" for run in range(settings.seeds))
-    study.facts.update(problems=list(problems), seed_numbers=numbers)
+    folder.progress.plan(len(problems) * count)
+    folder.facts.update(
+        problems=list(problems),
+        seed_numbers=comparison.seeds_text(_SEED, settings.seeds),
+    )
     found = []
     for name, problem in problems.items():
-        found += _learned(study, name, problem, settings)
-        found += _baselines(study, name, problem, settings)
+        found += _learned(folder, name, problem, settings)
+        found += _baselines(folder, name, problem, settings)
     rows = _rows(found)
     return results.Outcome(
         tables=[
-            results.Table(
+            report.Table(
                 "robustness",
                 "How wide is the range of good learning rates?",
                 _robustness(rows),
                 "Good rates get at least 90 % of the way from the first loss "
                 "to the problem's best loss of any optimizer here. "
-                "good_decades: orders of magnitude that the longest range of "
-                "good rates covers, each rate standing for its step of the "
-                f"grid. {_bound(rule)}",
+                f"{_bound(rule)}",
+                {
+                    "good_decades": "Orders of magnitude that the longest "
+                    "range of good rates covers, each rate standing for its "
+                    "step of the grid.",
+                    "diverged": results.SUMMARY_COLUMNS["diverged"],
+                },
             ),
-            results.Table(
+            report.Table(
                 "summary",
                 "Final losses",
                 rows,
@@ -107,11 +121,13 @@ def run(study, settings):
             ),
         ],
         plots=[
-            results.Plot(
+            report.Plot(
                 "learning_rates",
                 "Final loss over initial learning rate",
-                lambda path: plots.plot_rates(
-                    path, rows, "Final loss over initial learning rate"
+                functools.partial(
+                    plots.plot_rates,
+                    rows=rows,
+                    title="Final loss over initial learning rate",
                 ),
                 "Shaded: from the least to the greatest over seeds. Lines "
                 "end where runs blow up.",
@@ -135,105 +151,91 @@ def _bound(rule):
     )
 
 
-def _learned(study, name, problem, settings):
-    contender, seeds = study.learned, settings.seeds
-    weights = runs.repeated(contender.weights, seeds)
+def _learned(folder, name, problem, settings):
+    rule = folder.learned.rule
+    config = rule.get_config()
+    weights = runs.repeated(folder.learned.weights, settings.seeds)
+    rates = _Rates(folder, name, problem, settings, rule)
+    return [
+        curve
+        for rate in settings.rates
+        for curve in rates.curves(
+            "learned",
+            rate,
+            weights,
+            # The rule with every learning rate starting at `rate`.
+            registry.rule(
+                rule.name, **{**config, "init_lr_range": (rate, rate)}
+            ),
+        )
+    ]
 
-    def arguments(rate):
-        return weights, _starting_at(contender.rule, rate)
 
-    return _Rates(study, name, problem, settings, contender.rule).curves(
-        "learned", arguments
-    )
-
-
-def _starting_at(rule, rate):
-    """The rule with every learning rate beginning at `rate`."""
-    config = {**rule.get_config(), "init_lr_range": (rate, rate)}
-    return registry.rule(rule.name, **config)
-
-
-def _baselines(study, name, problem, settings):
+def _baselines(folder, name, problem, settings):
     rule = baselines.SideBySide(_BASELINES)
-    rates = _Rates(study, name, problem, settings, rule)
-    found = []
-    for baseline in _BASELINES:
-
-        def arguments(rate, baseline=baseline):
-            return rule.weights([(baseline, rate)] * settings.seeds), None
-
-        found += rates.curves(baseline, arguments)
-    return found
+    rates = _Rates(folder, name, problem, settings, rule)
+    return [
+        curve
+        for baseline in _BASELINES
+        for rate in settings.rates
+        for curve in rates.curves(
+            baseline, rate, rule.weights([(baseline, rate)] * settings.seeds)
+        )
+    ]
 
 
 class _Rates:
     """Runs of a rule on a problem: all its learning rates share a program."""
 
-    def __init__(self, study, name, problem, settings, rule):
-        self._study = study
+    def __init__(self, folder, name, problem, settings, rule):
+        self._folder = folder
         self._name = name
         self._settings = settings
         # Made by the first run that is not there yet.
-        self._lanes = functools.cache(
-            lambda: runs.Lanes(problem, rule, settings.seeds)
+        self._runs = functools.cache(
+            lambda: runs.ParallelRuns(problem, rule, settings.seeds)
         )
 
-    def curves(self, optimizer, arguments):
-        """Curves from all learning rates.
+    def curves(self, optimizer, rate, weights, start_rule=None):
+        """Curves from one learning rate.
 
         Args:
             optimizer: what to call it.
-            arguments: function of a rate that returns (weights of the runs,
-                the rule that draws the starting learning rates or None).
+            rate: the learning rate.
+            weights: of the runs, {name: array [seeds, out, in]}.
+            start_rule: the rule that draws the starting learning rates, if
+                it is another.
         """
-        return [
-            curves.Curve(self._name, optimizer, rate, seed, column)
-            for rate in self._settings.rates
-            for seed, column in enumerate(
-                self._losses(optimizer, rate, *arguments(rate)).T
-            )
-        ]
-
-    def _losses(self, optimizer, rate, weights, start_rule):
-        """Losses [steps, seeds], a piece of work of their own."""
         steps, seeds = self._settings.steps, self._settings.seeds
-
-        def make():
-            losses = self._lanes().run(
+        piece = f"{self._name}/{optimizer}/{rate:g}"
+        if not self._folder.has(piece):
+            losses = self._runs().run(
                 weights, list(range(seeds)), (_SEED,), steps, start_rule
             )
-            return {"losses": losses}
-
-        return self._study.piece(
-            f"{self._name}/{optimizer}/{rate:g}",
-            f"{self._name}, {optimizer}",
-            make,
-            seeds,
-            seeds * steps,
-        )["losses"]
+            self._folder.keep(piece, {"losses": losses})
+        losses = self._folder.load(piece, seeds, seeds * steps)["losses"]
+        return [
+            curves.Curve(self._name, optimizer, rate, seed, column)
+            for seed, column in enumerate(losses.T)
+        ]
 
 
 def _rows(found):
-    groups = {}
-    for curve in found:
-        key = (curve.problem, curve.optimizer, curve.learning_rate)
-        groups.setdefault(key, []).append(curve)
-    rows = []
-    for (problem, optimizer, rate), members in groups.items():
-        finals = [c.final_loss for c in members]
-        rows.append(
-            {
-                "problem": problem,
-                "optimizer": optimizer,
-                "learning_rate": rate,
-                "first_loss": float(np.mean([c.losses[0] for c in members])),
-                "final_loss": float(np.mean(finals)),
-                "least": min(finals),
-                "greatest": max(finals),
-                "diverged": float(np.mean([c.diverged for c in members])),
-            }
-        )
-    return rows
+    names = ("problem", "optimizer", "learning_rate")
+    return [
+        {
+            **dict(zip(names, key)),
+            **curves.means(
+                members,
+                first_loss=lambda c: c.losses[0],
+                final_loss=lambda c: c.final_loss,
+            ),
+            "least": min(c.final_loss for c in members),
+            "greatest": max(c.final_loss for c in members),
+            "diverged": curves.share_diverged(members),
+        }
+        for key, members in curves.grouped(found, names).items()
+    ]
 
 
 def _robustness(rows):

@@ -1,10 +1,17 @@
 """Ten thousand steps and more: does it keep improving, does it diverge?"""
 
-import dataclasses
+import functools
 
 import numpy as np
 
-from lopt_tf.evaluation import comparison, plots, results, speedup
+from lopt_tf.evaluation import (
+    comparison,
+    curves,
+    plots,
+    results,
+    speedup,
+)
+from lopt_tf.reporting import report
 from problems import corpus
 
 TITLE = "Over long runs"
@@ -15,27 +22,8 @@ QUESTION = (
     "large models."
 )
 LEARNED = "required"
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Which problems, and how long.
-
-    Attributes:
-        problems: as for `corpus.select`.
-        steps: of each optimizer.
-        seeds: runs in the comparison.
-        tuning_seeds: runs of each learning rate, as long.
-    """
-
-    problems: tuple
-    steps: int
-    seeds: int
-    tuning_seeds: int
-
-
 PRESETS = {
-    "quick": Settings(
+    "quick": comparison.Settings(
         (
             "fully_connected.0",
             "fully_connected_random_2_class_problems.0",
@@ -45,7 +33,7 @@ PRESETS = {
         seeds=2,
         tuning_seeds=2,
     ),
-    "full": Settings(
+    "full": comparison.Settings(
         (
             "fully_connected",
             "convolutional",
@@ -61,34 +49,34 @@ PRESETS = {
 }
 
 
-def run(study, settings):
+def run(folder, settings):
     """Runs everything for long; returns an `Outcome`."""
     found, tuned = comparison.compare(
-        study,
-        corpus.select(settings.problems, study.data_dir),
-        {"learned": study.learned},
-        comparison.Plan(
-            settings.steps,
-            settings.seeds,
-            settings.tuning_seeds,
-            # Who is ahead after so many steps is the question here.
-            adam_factor=1,
-        ),
+        folder,
+        corpus.select(settings.problems, folder.data_dir),
+        {"learned": folder.learned},
+        settings,
+        # The question here is who is ahead after so many steps.
+        adam_factor=1,
     )
     return results.Outcome(
         tables=[
-            results.Table(
+            report.Table(
                 "summary",
                 "What became of them",
                 _rows(found, settings.steps),
-                "loss_at: the running minimum of 20-step means; final_loss: "
-                "the last of these means. "
-                "improves_in_last_half: the share of runs whose running "
-                "minimum fell by at least 1 % in the last half of all steps. "
-                "ever_diverged: the share of runs that at any time were "
-                "not finite, or with a 20-step mean of twice the first loss.",
+                "loss_at: the running minimum of 20-step means.",
+                {
+                    "final_loss": "The last of the 20-step means.",
+                    "improves_in_last_half": "The share of runs whose running "
+                    "minimum fell by at least 1 % in the last half of all "
+                    "steps.",
+                    "ever_diverged": "The share of runs that at any time were "
+                    "not finite, or with a 20-step mean of twice the first "
+                    "loss.",
+                },
             ),
-            results.Table(
+            report.Table(
                 "tuning",
                 "Learning rates tried",
                 tuned,
@@ -96,13 +84,13 @@ def run(study, settings):
             ),
         ],
         plots=[
-            results.Plot(
+            report.Plot(
                 "long_runs",
                 "Curves",
-                lambda path: plots.plot_curves(
-                    path,
-                    found,
-                    f"{settings.steps:,} steps",
+                functools.partial(
+                    plots.plot_curves,
+                    results=found,
+                    title=f"{settings.steps:,} steps",
                     log_steps=True,
                     window=min(100, settings.steps),
                 ),
@@ -116,33 +104,24 @@ def run(study, settings):
 
 def _rows(found, steps):
     marks = [n for n in (100, 1000, 10_000, 100_000) if n < steps]
-    rows = []
-    for (problem, optimizer), members in results.grouped(found).items():
-        minima = [speedup.running_minimum(c.losses) for c in members]
-        window = len(members[0].losses) - len(minima[0]) + 1
-        row = {
-            "problem": problem,
-            "optimizer": optimizer,
-            "learning_rate": members[0].learning_rate,
-            "at_edge": members[0].at_edge,
-            "seeds": len(members),
-        }
-        for mark in (*marks, steps):
-            place = max(mark - window, 0)
-            values = [minimum[place] for minimum in minima]
-            row[f"loss_at_{mark}"] = float(np.mean(values))
-        row["final_loss"] = float(np.mean([c.final_loss for c in members]))
-        row["improves_in_last_half"] = float(
-            np.mean([_improves(minimum) for minimum in minima])
-        )
-        row["ever_diverged"] = float(
-            np.mean([_ever_diverged(c.losses) for c in members])
-        )
-        rows.append(row)
-    return rows
+
+    def loss_at(mark):
+        return lambda c: speedup.reached(c.losses[:mark])
+
+    return curves.summary(
+        found,
+        lambda members: curves.means(
+            members,
+            **{f"loss_at_{mark}": loss_at(mark) for mark in (*marks, steps)},
+            final_loss=lambda c: c.final_loss,
+            improves_in_last_half=lambda c: _improves(c.losses),
+            ever_diverged=lambda c: _ever_diverged(c.losses),
+        ),
+    )
 
 
-def _improves(minimum):
+def _improves(losses):
+    minimum = speedup.running_minimum(losses)
     half, last = minimum[len(minimum) // 2], minimum[-1]
     return bool(half - last > 0.01 * abs(half))
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from lopt_tf.evaluation import comparison, results
+from lopt_tf.optimizers.pretrained import TrainedRule
 from problems import corpus
 
 TITLE = "On chosen problems"
@@ -14,21 +15,13 @@ LEARNED = "required"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(comparison.Settings):
     """Which problems, and how much of each.
 
     Attributes:
-        problems: as for `corpus.select`.
-        steps: of each optimizer; Adam runs four times as long.
-        seeds: runs in the comparison.
-        tuning_seeds: runs of each learning rate.
         untrained: also the optimizer as it was before meta-training.
     """
 
-    problems: tuple
-    steps: int
-    seeds: int
-    tuning_seeds: int
     untrained: bool = True
 
 
@@ -43,20 +36,16 @@ PRESETS = {
 }
 
 
-def run(study, settings):
+def run(folder, settings):
     """Compares on the named problems; returns an `Outcome`."""
-    learned = {"learned": study.learned}
+    learned = {"learned": folder.learned}
     if settings.untrained:
-        rule = study.learned.rule
-        learned["untrained"] = comparison.Contender(rule, rule.init_weights(0))
-    return results.comparison_outcome(
-        *comparison.compare(
-            study,
-            corpus.select(settings.problems, study.data_dir),
-            learned,
-            comparison.Plan(
-                settings.steps, settings.seeds, settings.tuning_seeds
-            ),
-        ),
-        "Chosen problems",
+        rule = folder.learned.rule
+        learned["untrained"] = TrainedRule(rule, rule.init_weights(0))
+    found, tuned = comparison.compare(
+        folder,
+        corpus.select(settings.problems, folder.data_dir),
+        learned,
+        settings,
     )
+    return results.comparison_outcome(found, tuned, "Chosen problems")

@@ -1,14 +1,16 @@
 """Time per step relative to Adam, and memory, beside the paper's formula."""
 
 import dataclasses
+import functools
+import itertools
 import statistics
-import time
 
 import keras
 import numpy as np
 
-from lopt_tf.evaluation import plots, results
+from lopt_tf.evaluation import plots, results, step_time
 from lopt_tf.optimizers import registry, update_rule
+from lopt_tf.reporting import report
 
 TITLE = "Time and memory of a step"
 QUESTION = (
@@ -18,7 +20,6 @@ QUESTION = (
     "O(N H0 + T H1 + H2)."
 )
 LEARNED = "optional"
-_INPUTS, _CLASSES = 784, 10
 _STEPS = 3
 _FLOAT_BYTES = 4
 
@@ -53,21 +54,21 @@ PRESETS = {
 }
 
 
-def run(study, settings):
+def run(folder, settings):
     """Measures every pair of model and minibatch; returns an `Outcome`."""
     rule = (
         registry.rule("hierarchical_rnn")
-        if study.learned is None
-        else study.learned.rule
+        if folder.learned is None
+        else folder.learned.rule
     )
     pairs = [
         (hidden, batch)
         for hidden in settings.hidden_sizes
         for batch in settings.batch_sizes
     ]
-    study.progress.plan(2 * len(pairs) * (settings.repetitions + 1))
+    folder.progress.plan(2 * len(pairs) * (settings.repetitions + 1))
     timings = [
-        _timing_row(study, rule, hidden, batch, settings)
+        _timing_row(folder, rule, hidden, batch, settings)
         for hidden, batch in pairs
     ]
     memory = [
@@ -77,7 +78,7 @@ def run(study, settings):
     ]
     return results.Outcome(
         tables=[
-            results.Table(
+            report.Table(
                 "timings",
                 "Time of a train step",
                 timings,
@@ -85,7 +86,7 @@ def run(study, settings):
                 "included. formula: (N B + N H0² + T H1² + H2²) / (N B), "
                 "the paper's with all constants taken as equal.",
             ),
-            results.Table(
+            report.Table(
                 "memory",
                 "Memory of the optimizer's state",
                 memory,
@@ -96,10 +97,10 @@ def run(study, settings):
             ),
         ],
         plots=[
-            results.Plot(
+            report.Plot(
                 "wall_clock",
                 "Time per step relative to Adam",
-                lambda path: _plot(path, timings, settings),
+                functools.partial(_plot, rows=timings, settings=settings),
                 "Dashed: the paper's formula with all constants taken as "
                 "equal, for the largest model; the others' are the same but "
                 "for a term that hardly shows.",
@@ -129,26 +130,26 @@ def _plot(path, rows, settings):
     )
 
 
+def _sizes(hidden):
+    return (step_time.INPUTS, *hidden, step_time.CLASSES)
+
+
 def _name(hidden):
-    sizes = (_INPUTS, *hidden, _CLASSES)
-    count = sum((a + 1) * b for a, b in zip(sizes, sizes[1:]))
-    return f"{'-'.join(map(str, sizes))} ({count:,} parameters)"
+    count = sum(int(np.prod(shape)) for shape in _shapes(hidden))
+    return f"{'-'.join(map(str, _sizes(hidden)))} ({count:,} parameters)"
 
 
 def _shapes(hidden):
-    sizes = (_INPUTS, *hidden, _CLASSES)
-    return [s for a, b in zip(sizes, sizes[1:]) for s in ((a, b), (b,))]
+    pairs = itertools.pairwise(_sizes(hidden))
+    return [s for a, b in pairs for s in ((a, b), (b,))]
 
 
-def _timing_row(study, rule, hidden, batch, settings):
+def _timing_row(folder, rule, hidden, batch, settings):
     count = 2 * (settings.repetitions + 1)
-    arrays = study.piece(
-        f"{'-'.join(map(str, hidden))}/{batch}",
-        f"{_name(hidden)}, batch size {batch}",
-        lambda: _measure(rule, hidden, batch, settings),
-        count,
-        count * _STEPS,
-    )
+    piece = f"{'-'.join(map(str, hidden))}/{batch}"
+    if not folder.has(piece):
+        folder.keep(piece, _measure(rule, hidden, batch, settings))
+    arrays = folder.load(piece, count, count * _STEPS)
     learned, adam = (
         1e3 * statistics.median(arrays[name].tolist())
         for name in ("learned", "adam")
@@ -179,38 +180,14 @@ def _formula(rule, hidden, batch):
 
 def _measure(rule, hidden, batch, settings):
     """Seconds of a step, {"learned" and "adam": array [repetitions]}."""
-    rng = np.random.default_rng(settings.seed)
-    images = rng.random((batch, _INPUTS), "float32")
-    labels = rng.integers(_CLASSES, size=batch)
-    optimizer_class = registry.optimizer_class(rule.name)
-    models = {
-        "learned": _model(hidden, optimizer_class(**rule.get_config(), seed=0)),
-        "adam": _model(hidden, keras.optimizers.Adam()),
+    make = registry.optimizer_class(rule.name)
+    optimizers = {
+        "learned": make(**rule.get_config(), seed=0),
+        "adam": keras.optimizers.Adam(),
     }
-    seconds = {name: [] for name in models}
-    # The first time is compilation.
-    for repetition in range(settings.repetitions + 1):
-        for name, model in models.items():
-            began = time.perf_counter()
-            for _ in range(_STEPS):
-                model.train_on_batch(images, labels)
-            if repetition:
-                elapsed = time.perf_counter() - began
-                seconds[name].append(elapsed / _STEPS)
-    return {name: np.array(values) for name, values in seconds.items()}
-
-
-def _model(hidden, optimizer):
-    model = keras.Sequential(
-        [
-            keras.layers.Input((_INPUTS,)),
-            *(keras.layers.Dense(size, activation="relu") for size in hidden),
-            keras.layers.Dense(_CLASSES),
-        ]
+    return step_time.step_times(
+        optimizers, hidden, batch, settings.repetitions, _STEPS, settings.seed
     )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=optimizer, loss=loss)
-    return model
 
 
 def _memory_rows(rule, hidden):

@@ -84,13 +84,13 @@ class TrainedRule(typing.NamedTuple):
         rule: the `UpdateRule`.
         weights: {name: array [out, in]}.
         name: the name of shipped weights, or None.
-        path: the file that they come from.
+        path: the file that they come from, or None.
     """
 
     rule: object
     weights: dict
-    name: str | None
-    path: pathlib.Path
+    name: str | None = None
+    path: pathlib.Path | None = None
 
 
 def load_rule(path_or_name=None, rule_name=None):

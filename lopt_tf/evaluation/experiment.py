@@ -1,0 +1,126 @@
+"""One experiment from its name to its report: `evaluate`."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import platform
+
+import numpy as np
+import tensorflow as tf
+
+import lopt_tf
+from lopt_tf.evaluation import experiments, results
+from lopt_tf.evaluation.folder import ExperimentFolder
+from lopt_tf.optimizers import pretrained
+from lopt_tf.reporting import figures, tables
+from lopt_tf.reporting import report as reports
+
+
+def evaluate(
+    experiment,
+    output_dir,
+    optimizer=None,
+    preset="quick",
+    data_dir=None,
+    changes=None,
+    command="",
+    report=None,
+):
+    """Runs an experiment, or resumes it, and writes its results.
+
+    Args:
+        experiment: one of `experiments.NAMES`.
+        output_dir: folder for the results.
+        optimizer: file, folder or name of a trained optimizer; None for the
+            default one, if the experiment requires any.
+        preset: "quick" or "full". Defaults to "quick".
+        data_dir: folder of TFDS data sets.
+        changes: {setting: value} that differ from the preset.
+        command: the command line, for the report.
+        report: function of one line of text, for progress and results; None
+            for silence.
+
+    Returns:
+        The `Outcome`.
+
+    Raises:
+        ValueError: for a mistake in the arguments, or if the folder holds
+            results of other settings.
+        ImportError: without matplotlib.
+        NoRoomError: if this process cannot compile any more; the same call
+            in a new process resumes.
+    """
+    report = report or (lambda line: None)
+    # Better now than after all the runs.
+    figures.check_available()
+    module = experiments.find(experiment)
+    settings = experiments.settings(experiment, preset, changes)
+    if module.LEARNED == "never" and optimizer:
+        raise ValueError(
+            f"The experiment {experiment!r} meta-trains its own optimizers "
+            "and takes no --optimizer."
+        )
+    learned = None
+    if module.LEARNED == "required" or optimizer:
+        learned = pretrained.load_rule(optimizer)
+    everything = {
+        "experiment": experiment,
+        **dataclasses.asdict(settings),
+        "optimizer": learned and fingerprint(learned),
+        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "versions": versions(),
+    }
+    folder = ExperimentFolder(output_dir, everything, learned, data_dir, report)
+    try:
+        outcome = module.run(folder, settings)
+        outcome.timings = folder.seconds
+        folder.write_settings()
+        about = reports.About(
+            module.TITLE,
+            module.QUESTION,
+            {
+                "preset": preset,
+                **everything,
+                "optimizer_from": learned
+                and (learned.name or str(learned.path)),
+                "data_dir": data_dir,
+                **folder.facts,
+            },
+            command,
+            results.key_figures(outcome.tables[0].rows),
+        )
+        results.write(folder.root, outcome, about)
+    finally:
+        folder.close()
+    report(tables.format_table(outcome.tables[0].rows))
+    at_edge = [(c.optimizer, c.problem) for c in outcome.curves if c.at_edge]
+    for name, problem in dict.fromkeys(at_edge):
+        report(
+            f"note: the best learning rate of {name} on {problem} is at the "
+            "edge of the grid."
+        )
+    report(f"Results: {output_dir}/report.html and CSV files")
+    return outcome
+
+
+def fingerprint(trained):
+    """A short text that is the same for the same optimizer and weights.
+
+    Args:
+        trained: a `TrainedRule`.
+    """
+    digest = hashlib.sha256(repr(trained.rule.get_config()).encode())
+    for name, array in sorted(trained.weights.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array, "float32").tobytes())
+    return f"{trained.rule.name} {digest.hexdigest()[:12]}"
+
+
+def versions():
+    """{package: version} of what the numbers come from."""
+    packages = ("tensorflow", "keras", "numpy", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "lopt_tf": lopt_tf.__version__,
+        **{name: importlib.metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,114 @@
+"""Keras models trained through `compile` and `fit`, as loss curves."""
+
+import functools
+
+import keras
+import numpy as np
+
+import lopt_tf
+from lopt_tf.evaluation import curves
+
+# Optimizers of Keras by name: functions of Keras' arguments.
+KERAS = {
+    "adam": keras.optimizers.Adam,
+    "momentum": functools.partial(keras.optimizers.SGD, momentum=0.9),
+    "rmsprop": keras.optimizers.RMSprop,
+}
+
+
+def optimizer_by_name(name, learning_rate=None):
+    """A Keras optimizer.
+
+    Args:
+        name: "adam", "momentum", "rmsprop"; or a file of trained weights,
+            the folder of a meta-training, or the name of shipped weights.
+        learning_rate: defaults to the optimizer's own (1.0, which multiplies
+            the step, if it is a trained one).
+
+    Raises:
+        ValueError: for an unknown name, or a damaged file.
+    """
+    make = KERAS.get(str(name))
+    if make is None:
+        make = functools.partial(lopt_tf.LearnedOptimizer.from_pretrained, name)
+    return (
+        make() if learning_rate is None else make(learning_rate=learning_rate)
+    )
+
+
+def train(
+    model,
+    optimizer,
+    train_data,
+    test_data,
+    *,
+    names,
+    seed,
+    epochs,
+    batch_size=32,
+    reported_epochs=(1, 3, 10),
+):
+    """Trains a classifier: a `Curve` of minibatch losses.
+
+    Args:
+        model: a Keras model that returns logits.
+        optimizer: a Keras optimizer.
+        train_data, test_data: (inputs, labels), arrays.
+        names: (what the problem, what the optimizer is called).
+        seed: what the weights were drawn with, for the curve; the data order
+            follows Keras' random state.
+        epochs: number of epochs.
+        batch_size: examples in a minibatch. Defaults to 32.
+        reported_epochs: the curve's metrics are the loss and the accuracy on
+            the test data after so many epochs. Defaults to (1, 3, 10).
+    """
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    recorder = _Recorder(test_data, reported_epochs)
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    model.fit(
+        *train_data,
+        batch_size=batch_size,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[recorder],
+    )
+    return curves.Curve(
+        *names, rate, seed, np.array(recorder.losses), recorder.metrics
+    )
+
+
+class _Recorder(keras.callbacks.Callback):
+    """Each minibatch's loss, and test results after some epochs.
+
+    With `steps_per_execution` above 1 a loss is the mean over the steps of
+    one execution: Keras tells callbacks no more.
+    """
+
+    def __init__(self, test_data, reported_epochs):
+        super().__init__()
+        self._test_data = test_data
+        self._reported_epochs = reported_epochs
+        self.losses = []
+        self.metrics = {}
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Otherwise Keras reports the mean since the epoch began.
+        for metric in self.model.metrics:
+            if metric.name == "loss":
+                metric.reset_state()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 not in self._reported_epochs:
+            return
+        loss, accuracy = self.model.evaluate(
+            *self._test_data, batch_size=512, verbose=0
+        )
+        self.metrics[f"test_loss_{epoch + 1}"] = loss
+        self.metrics[f"accuracy_{epoch + 1}"] = accuracy
