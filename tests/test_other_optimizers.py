@@ -490,7 +490,8 @@ def test_settings_and_their_defaults_are_said_once(name):
     rule = optimizer.rule_class()
     assert optimizer.rule_class.default_config() == rule.get_config()
     arguments = inspect.signature(optimizer).parameters
-    documented = " ".join(inspect.getdoc(optimizer).split("Args:")[1].split())
+    documented = inspect.getdoc(optimizer).split("Args:")[1]
+    documented = " ".join(["", *documented.split()])
     for setting in dataclasses.fields(rule):
         assert arguments[setting.name].default == setting.default
     for argument in arguments.values():

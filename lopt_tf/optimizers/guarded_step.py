@@ -13,13 +13,7 @@ from lopt_tf.optimizers import attention, update_rule
 
 
 class Step(typing.NamedTuple):
-    """What `take` returns.
-
-    Attributes:
-        params: list of tensors, of the types that they had.
-        state: the rule's state.
-        finite: whether the step was taken, a boolean scalar.
-    """
+    """What `take` returns; `finite` is whether the step was taken."""
 
     params: list
     state: dict
@@ -29,7 +23,7 @@ class Step(typing.NamedTuple):
 def take(
     rule, weights, state, params, grads, learning_rate, kept_shares, present
 ):
-    """One step: (new parameters, new state, whether it was taken).
+    """The `Step` with new parameters and state, or the old ones.
 
     Args:
         rule: the `UpdateRule`.

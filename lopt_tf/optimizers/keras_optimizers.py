@@ -163,9 +163,7 @@ class CoordinatewiseRNN(LearnedOptimizer):
         zero_init_lr_weights: before meta-training the learning rates stay.
             Defaults to `True`.
         name: as for any Keras optimizer. Defaults to `"coordinatewise_rnn"`.
-        **kwargs: `learning_rate` (multiplies the learned step), `seed`,
-            `pretrained_name` and any Keras optimizer's arguments; see
-            `HierarchicalRNN`.
+        **kwargs: those of `LearnedOptimizer` but its `rule`.
     """
 
     rule_class = CoordinatewiseRNNRule
@@ -203,9 +201,7 @@ class LearnedAdam(LearnedOptimizer):
         epsilon: what is added to the root of the second moment, before
             meta-training. Defaults to `1e-08`.
         name: as for any Keras optimizer. Defaults to `"learned_adam"`.
-        **kwargs: `learning_rate` (multiplies the learned step), `seed`,
-            `pretrained_name` and any Keras optimizer's arguments; see
-            `HierarchicalRNN`.
+        **kwargs: those of `LearnedOptimizer` but its `rule`.
     """
 
     rule_class = LearnedAdamRule
@@ -233,9 +229,7 @@ class GlobalLearningRate(LearnedOptimizer):
             Defaults to `0.001`.
         name: as for any Keras optimizer. Defaults to
             `"global_learning_rate"`.
-        **kwargs: `learning_rate` (multiplies the learned step), `seed`,
-            `pretrained_name` and any Keras optimizer's arguments; see
-            `HierarchicalRNN`.
+        **kwargs: those of `LearnedOptimizer` but its `rule`.
     """
 
     rule_class = GlobalLearningRateRule
@@ -262,9 +256,7 @@ class LearningRateSchedule(LearnedOptimizer):
         num_steps: the number of learning rates. Defaults to `1000`.
         name: as for any Keras optimizer. Defaults to
             `"learning_rate_schedule"`.
-        **kwargs: `learning_rate` (multiplies the learned step), `seed`,
-            `pretrained_name` and any Keras optimizer's arguments; see
-            `HierarchicalRNN`.
+        **kwargs: those of `LearnedOptimizer` but its `rule`.
     """
 
     rule_class = LearningRateScheduleRule

@@ -19,14 +19,7 @@ from lopt_tf.optimizers import (
 
 
 class _Variables(typing.NamedTuple):
-    """All variables that a step reads or writes.
-
-    Attributes:
-        params: list of the model's variables.
-        weights: {name: variable} of the rule's meta-parameters.
-        state: {name: variable} of the rule's state.
-        counters: {name: variable} of integers.
-    """
+    """What a step reads or writes: the model's variables and named ones."""
 
     params: list
     weights: dict
