@@ -512,7 +512,7 @@ def test_validation_measures_the_meta_objective():
     _, objectives, _ = unroller.advance(
         weights, constants, carry, unroller.segment_inputs((0, 9, 0), 0)
     )
-    logs = np.log(objectives / (carry["initial"] + 1e-6) + 1e-6)
+    logs = np.log(objectives / (carry.initial + 1e-6) + 1e-6)
     assert first["a"] == pytest.approx(np.mean(logs), rel=1e-3)
     with pytest.raises(ValueError, match="no problems to validate on"):
         metatraining.Validation({})

@@ -78,13 +78,18 @@ class Replicas:
             return function(*args)
         return self._run(function, args)
 
-    def mean(self, value):
-        """The mean over replicas of a per-replica value."""
+    def mean(self, values):
+        """Means over replicas of nested per-replica values, all float32."""
         if self.count == 1:
-            return value
+            return values
+        flat = tf.nest.flatten(values)
         if self.num_workers > 1:
-            return self.strategy.reduce("MEAN", value, axis=None)
-        return tf.add_n(self._local(value)) / self.count
+            packed = self.each(_packed, *flat)
+            total = self.strategy.reduce("MEAN", packed, axis=None)
+            means = _unpacked(total, [self._local(v)[0] for v in flat])
+        else:
+            means = [tf.add_n(self._local(v)) / self.count for v in flat]
+        return tf.nest.pack_sequence_as(values, means)
 
     def rank(self, value):
         """The number of axes of a per-replica value."""
@@ -151,22 +156,21 @@ class Replicas:
         local = [self._local(value) for value in values]
         if self.num_workers == 1:
             return list(zip(*local))
-        # One message for everything.
-        flat = self.each(
-            lambda *own: tf.concat(
-                [tf.reshape(tf.cast(v, "float32"), [-1]) for v in own], axis=0
-            ),
-            *values,
-        )
-        rows = tf.split(self.strategy.gather(flat, axis=0), self.count)
-        shapes = [parts[0].shape for parts in local]
-        sizes = [shape.num_elements() for shape in shapes]
-        return [
-            [
-                tf.cast(tf.reshape(piece, shape), parts[0].dtype)
-                for piece, shape, parts in zip(
-                    tf.split(row, sizes), shapes, local
-                )
-            ]
-            for row in rows
-        ]
+        packed = self.strategy.gather(self.each(_packed, *values), axis=0)
+        like = [parts[0] for parts in local]
+        return [_unpacked(r, like) for r in tf.split(packed, self.count)]
+
+
+def _packed(*values):
+    """Several tensors in one vector: one message for all."""
+    flat = [tf.reshape(tf.cast(value, "float32"), [-1]) for value in values]
+    return tf.concat(flat, axis=0)
+
+
+def _unpacked(vector, like):
+    """The inverse of `_packed`, with shapes and types of given tensors."""
+    pieces = tf.split(vector, [t.shape.num_elements() for t in like])
+    return [
+        tf.cast(tf.reshape(piece, tensor.shape), tensor.dtype)
+        for piece, tensor in zip(pieces, like)
+    ]

@@ -8,34 +8,17 @@ import numpy as np
 import tensorflow as tf
 
 from lopt_tf import compilation, long_run
-from lopt_tf.metatraining import curriculum as curriculum_lib
-from lopt_tf.metatraining import estimators, meta_optimizers, validation
+from lopt_tf.metatraining import (
+    estimators,
+    meta_optimizers,
+    problem_runs,
+    validation,
+)
 from lopt_tf.metatraining import objective as objective_lib
 from lopt_tf.metatraining import replicas as replicas_lib
 from lopt_tf.optimizers import pretrained
 
 _MOST_IN_A_ROW = 100
-
-
-@dataclasses.dataclass
-class _Task:
-    """A problem under way.
-
-    Attributes:
-        number: counts the problems drawn; seeds what belongs to this one.
-        name: the problem's name.
-        start: which fresh start on the problem this is.
-        plan: segment counts of the meta-updates still to come.
-        run: the inner runs.
-        constants: the problem's constants (drawn again on resuming).
-    """
-
-    number: int
-    name: str
-    start: int
-    plan: list
-    run: estimators.Run
-    constants: dict
 
 
 class Trainer(long_run.Trainer):
@@ -80,8 +63,10 @@ class Trainer(long_run.Trainer):
         self._reported_skipped = {}
         self._notes = []
         self._drawn = 0
-        self._tasks = []
-        self._estimators = {}
+        self._runs = problem_runs.ProblemRuns(
+            self.problems, rule, options, self.replicas
+        )
+        self._under_way = []
         self._skipped_in_a_row = 0
         self._apply = compilation.compiled(self._meta_update)
 
@@ -97,10 +82,7 @@ class Trainer(long_run.Trainer):
         return self.inner_steps
 
     def num_compilations(self):
-        return sum(
-            estimator.unroller.num_compilations()
-            for estimator in self._estimators.values()
-        )
+        return self._runs.num_compilations()
 
     def describe(self):
         return [self._devices(), *self._notes]
@@ -166,29 +148,34 @@ class Trainer(long_run.Trainer):
 
     def _position(self):
         """Everything that a step changes (tensors themselves never do)."""
-        tasks = [
-            dataclasses.replace(task, plan=list(task.plan))
-            for task in self._tasks
+        under_way = [
+            dataclasses.replace(it, plan=list(it.plan))
+            for it in self._under_way
         ]
-        return {**self.__dict__, "_tasks": tasks}
+        return {**self.__dict__, "_under_way": under_way}
 
     def _step(self):
-        while len(self._tasks) < self._num_tasks:
-            self._tasks.append(self._draw_task())
-        turn = self._turn()
-        task = self._tasks[turn]
-        estimate, task.run = self._estimate(turn, task)
-        del task.plan[0]
-        self._count_skipped(estimate.skipped, task.name)
+        while len(self._under_way) < self._num_parallel:
+            self._under_way.append(self._draw())
+        place = self._place()
+        it = self._under_way[place]
+        estimate, it.run = self._estimate(place, it)
+        del it.plan[0]
+        self._count_skipped(estimate.skipped, it.name)
         # A meta-gradient that says nothing must not move the weights, as
         # Adam's momentum would.
         if estimate.skipped < self.options.instances:
             self._move(estimate.gradient)
         self.update += 1
         self.inner_steps += estimate.inner_steps
-        if not task.plan or estimate.lost == estimate.size:
-            self._tasks[turn] = self._next_task(task)
-        return self._scalars(task.name, estimate)
+        if not it.plan or estimate.lost == estimate.size:
+            self._under_way[place] = self._runs.next_start(it) or self._draw()
+        return self._scalars(it.name, estimate)
+
+    def _draw(self):
+        number = self._drawn
+        self._drawn += 1
+        return self._runs.draw(number)
 
     def _scalars(self, name, estimate):
         """What TensorBoard shows of a meta-update on a problem."""
@@ -203,15 +190,15 @@ class Trainer(long_run.Trainer):
             "inner/steps": self.inner_steps,
         }
 
-    def _turn(self):
-        """Whose task the next meta-update is about."""
-        return self.update % len(self._tasks)
+    def _place(self):
+        """The place of the problem that the next meta-update is about."""
+        return self.update % len(self._under_way)
 
-    def _estimate(self, turn, task):
-        """(`Estimate`, the run after it) of a task's next partial unroll."""
-        del turn
-        return self._estimator(task.name).step(
-            self.vector, self.weights, task.constants, task.run, task.plan[0]
+    def _estimate(self, place, it):
+        """(`Estimate`, the run after it) of the next partial unroll."""
+        del place
+        return self._runs.estimator(it.name).step(
+            self.vector, self.weights, it.constants, it.run, it.plan[0]
         )
 
     def _move(self, gradient):
@@ -224,7 +211,7 @@ class Trainer(long_run.Trainer):
         )
 
     @property
-    def _num_tasks(self):
+    def _num_parallel(self):
         return min(self.options.parallel_tasks, len(self.problems))
 
     def _meta_update(self, slots, weights, gradient, factor):
@@ -248,44 +235,6 @@ class Trainer(long_run.Trainer):
                 "lower meta learning rate, shorter unrolls, or "
                 "obj_train_max_multiplier."
             )
-
-    # Tasks.
-
-    def _draw_task(self):
-        number = self._drawn
-        self._drawn += 1
-        name = curriculum_lib.draw_problem(
-            list(self.problems), self.options.seed, number
-        )
-        return self._task(number, name, 0, self._constants(number, name))
-
-    def _next_task(self, task):
-        if task.start + 1 >= self.options.curriculum.starts:
-            return self._draw_task()
-        return self._task(
-            task.number, task.name, task.start + 1, task.constants
-        )
-
-    def _task(self, number, name, start, constants):
-        seed = self.options.seed
-        plan = self.options.plan(
-            np.random.default_rng([seed, 2, number, start])
-        )
-        run = estimators.Run((seed, 4, number, start))
-        return _Task(number, name, start, plan, run, constants)
-
-    def _constants(self, number, name):
-        unroller = self._estimator(name).unroller
-        return unroller.constants((self.options.seed, 3, number))
-
-    def _estimator(self, name):
-        """The estimator of a problem, with its compiled functions."""
-        if name not in self._estimators:
-            compilation.check_room()
-            self._estimators[name] = self.options.new_estimator(
-                self.problems[name], self.rule, self.replicas
-            )
-        return self._estimators[name]
 
     # Saving and resuming.
 
@@ -346,19 +295,10 @@ class Trainer(long_run.Trainer):
         arrays = {"weights": self.weights}
         arrays.update({f"slots/{n}": s for n, s in self.slots.items()})
         tasks = []
-        for i, task in enumerate(self._tasks):
-            saved, run = self._estimator(task.name).save(task.run)
-            for name, array in saved.items():
-                arrays[f"tasks/{i}/{name}"] = array
-            tasks.append(
-                {
-                    "number": task.number,
-                    "name": task.name,
-                    "start": task.start,
-                    "plan": task.plan,
-                    "run": run,
-                }
-            )
+        for i, it in enumerate(self._under_way):
+            saved, description = self._runs.save(it)
+            arrays.update({f"tasks/{i}/{n}": a for n, a in saved.items()})
+            tasks.append(description)
         metadata = {
             "update": self.update,
             "meta_updates": self.options.meta_updates,
@@ -388,9 +328,9 @@ class Trainer(long_run.Trainer):
         is_last = in_a_row >= _MOST_IN_A_ROW - 1
         self._skipped_in_a_row = 0 if is_last else in_a_row
         self._drawn = metadata["drawn"]
-        self._tasks = [
-            self._restored_task(f"tasks/{i}/", about, arrays)
-            for i, about in enumerate(metadata["tasks"])
+        self._under_way = [
+            self._runs.load(_below(f"tasks/{i}/", arrays), description)
+            for i, description in enumerate(metadata["tasks"])
         ]
 
     def _note_other_length(self, before):
@@ -401,21 +341,14 @@ class Trainer(long_run.Trainer):
                 f"before over {before}: not what one run of {now} would be"
             )
 
-    def _restored_task(self, prefix, about, arrays):
-        found = {
-            name.removeprefix(prefix): array
-            for name, array in arrays.items()
-            if name.startswith(prefix)
-        }
-        number, name = about["number"], about["name"]
-        return _Task(
-            number=number,
-            name=name,
-            start=about["start"],
-            plan=list(about["plan"]),
-            run=self._estimator(name).load(found, about["run"]),
-            constants=self._constants(number, name),
-        )
+
+def _below(prefix, arrays):
+    """The arrays whose names have a prefix, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 def _compared(options):

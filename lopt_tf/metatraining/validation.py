@@ -64,9 +64,9 @@ class Validation:
         carry = unroller.begin(weights, constants, drawn)
         carry, values, _ = unroller.run(weights, constants, carry, segments)
         objectives = objective_lib.capped(
-            tf.concat(values, axis=0), carry["initial"], _MULTIPLIER
+            tf.concat(values, axis=0), carry.initial, _MULTIPLIER
         )
-        losses = self.objective(objectives, carry["initial"])
+        losses = self.objective(objectives, carry.initial)
         return float(tf.reduce_mean(losses))
 
     def _inputs(self, name, rule):

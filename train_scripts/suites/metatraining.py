@@ -61,7 +61,7 @@ def _unrolls(problem, kind, instances, steps):
     options = metatraining.TrainingOptions(
         estimator=kind, instances=instances, segment_length=20
     )
-    estimator = options.new_estimator(problem, rule, replicas.Replicas())
+    estimator = estimators.make(options, problem, rule, replicas.Replicas())
     constants = estimator.unroller.constants((1,))
     segments = steps // options.segment_length
     # The unmoved copy of "es" only leads on to the next truncation.
