@@ -5,7 +5,13 @@ import itertools
 
 import numpy as np
 
-from lopt_tf.autoloss import compiled_episodes, episodes, schedules, tasks
+from lopt_tf.autoloss import (
+    compiled_episodes,
+    episodes,
+    metadata,
+    schedules,
+    tasks,
+)
 from lopt_tf.autoloss.starts import starts
 
 _RATIOS = (2, 3, 5, 7, 9, 11)
@@ -80,8 +86,7 @@ def grids(task, fine=True):
         found["best weighted sum"] = _weighted_sums(task, fine)
     found["best coin"] = _coins(len(task.actions), fine)
     supplied = compiled_episodes.kind_of(task).supplied(task)
-    needed = schedules.WatchOverfitting.metadata
-    if len(task.actions) == 2 and supplied.issuperset(needed):
+    if len(task.actions) == 2 and supplied.issuperset(metadata.GAP_NEEDS):
         found["best overfitting rule"] = _gaps(fine)
     return found
 

@@ -72,13 +72,18 @@ class Bench:
         Args:
             task_entry: a `tasks.Entry`.
             controller: a `ScheduleController`.
-            configs: arguments of the tasks; the entry's own if empty.
+            configs: arguments of each task; the entry's own if empty.
         """
+        configs = configs or [
+            {name: value}
+            for name, values in task_entry.transfer.items()
+            for value in values
+        ]
         made = {
             ", ".join(f"{k}={v}" for k, v in config.items()): task_entry.task(
                 **config
             )
-            for config in configs or task_entry.transfer
+            for config in configs
         }
         rows = comparison.transfer(
             made, controller, self.starts, self.tuning_starts, self.say

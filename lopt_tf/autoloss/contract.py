@@ -11,30 +11,27 @@ def check_task(task):
     Raises:
         ValueError: naming the attribute and what it must be.
     """
-    names = tuple(task.actions)
-    if len(set(names)) < max(2, len(names)):
-        _fail(task, "actions", "be at least two different names", names)
-    for name in ("max_steps", "period"):
-        value = getattr(task, name)
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            _fail(task, name, "be an integer of at least 1", value)
-    for name in ("name", "result_name"):
-        if not isinstance(getattr(task, name), str):
-            _fail(task, name, "be a text", getattr(task, name))
-    if len(task.loss_weights) != len(names):
-        _fail(
-            task,
-            "loss_weights",
-            f"have one number for each of {len(names)} actions",
-            task.loss_weights,
-        )
+    count = len(task.actions)
+    different = len(set(task.actions)) == count >= 2
+    weighted = len(task.loss_weights) == count
+    kept = {
+        "name": (isinstance(task.name, str), "a text"),
+        "result_name": (isinstance(task.result_name, str), "a text"),
+        "actions": (different, "at least two different names"),
+        "loss_weights": (weighted, f"{count} numbers, one for each action"),
+        "max_steps": (_counts(task.max_steps), "an integer of at least 1"),
+        "period": (_counts(task.period), "an integer of at least 1"),
+    }
+    for name, (is_kept, what) in kept.items():
+        if not is_kept:
+            raise ValueError(
+                f"`{name}` of the task {task.name!r} must be {what}. "
+                f"Received: {name}={getattr(task, name)!r}"
+            )
 
 
-def _fail(task, name, what, value):
-    raise ValueError(
-        f"`{name}` of the task {task.name!r} must {what}. "
-        f"Received: {name}={value!r}"
-    )
+def _counts(value):
+    return isinstance(value, (int, np.integer)) and value >= 1
 
 
 def check_metadata(task, metadata, count):

@@ -24,7 +24,8 @@ class ControllerOptions:
         final_scale: the final reward is this over the episode's result.
         advantage_clip: bound of the final reward minus its baseline.
         baseline_decay: of the moving average of final rewards.
-        step_scale: weight of the step rewards.
+        step_scale: weight of the step rewards, from which alone "ppo" learns;
+            0 for tasks without validations.
         entropy_bonus: weight of the policy's entropy.
         collapse_after: so many equal actions in a row are a collapse.
         discount, gae_lambda, clip: of "ppo".

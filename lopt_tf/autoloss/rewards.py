@@ -5,6 +5,7 @@ import tensorflow as tf
 
 # Bound of a step reward (published).
 _STEP_LIMIT = 20.0
+_NEEDS = ("improvement", "mean_improvement", "validated")
 
 
 def step_reward(scale=1.0):
@@ -17,29 +18,16 @@ def step_reward(scale=1.0):
         A function from a task's metadata to rewards [E]; None if `scale` is
         0, so that no task needs metadata for it.
     """
-    return StepReward(scale) if scale else None
 
-
-class StepReward:
-    """See `step_reward`."""
-
-    needs = {
-        "a step reward (`step_scale` other than 0)": (
-            "improvement",
-            "mean_improvement",
-            "validated",
-        )
-    }
-
-    def __init__(self, scale):
-        self.scale = scale
-
-    def __call__(self, metadata):
+    def reward(metadata):
         change = metadata["improvement"]
         mean = metadata["mean_improvement"] + 1e-8
         size = tf.minimum(tf.sqrt(tf.abs(change) / mean), _STEP_LIMIT)
         size = tf.where(metadata["validated"], size, 0.0)
-        return self.scale * tf.sign(change) * size
+        return scale * tf.sign(change) * size
+
+    reward.needs = {"a step reward (`step_scale` other than 0)": _NEEDS}
+    return reward if scale else None
 
 
 def spread(rewards, period):

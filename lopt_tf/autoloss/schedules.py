@@ -91,8 +91,7 @@ class WatchOverfitting(Schedule):
     may be, in training losses.
     """
 
-    metadata = metadata_lib.GAP_NEEDS
-    needs = {"the rule that watches overfitting": metadata}
+    needs = {"the rule that watches overfitting": metadata_lib.GAP_NEEDS}
 
     def weights(self, metadata, step, seed):
         behind = metadata_lib.gap(metadata) > self.settings

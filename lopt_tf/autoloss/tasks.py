@@ -27,8 +27,8 @@ class Entry:
         recipe: `ControllerOptions` to train a controller with.
         controller: arguments of the task that controllers are trained on,
             where it differs from the one that they are compared on.
-        transfer: arguments that a frozen controller was not trained on, a
-            dictionary for each test.
+        transfer: values that a frozen controller was not trained with, {an
+            argument: its values}; each makes a task of its own.
         reported: measured by running the release, {baseline: (mean, standard
             deviation) on test data}.
         reported_sum: weight of the second loss in the published weighted sum.
@@ -38,7 +38,7 @@ class Entry:
     make: Callable
     recipe: ControllerOptions = ControllerOptions()
     controller: Mapping = dataclasses.field(default_factory=dict)
-    transfer: tuple = ()
+    transfer: Mapping = dataclasses.field(default_factory=dict)
     reported: Mapping = dataclasses.field(default_factory=dict)
     reported_sum: float = 1.0
     reported_speed: float | None = None
@@ -72,32 +72,24 @@ class Entry:
             ) from error
 
 
+_BOTH = ("gap", "improvement")
 TASKS = {
     "regression": Entry(
         make=alternating.Regression,
         controller={"role": "controller"},
         recipe=ControllerOptions(
-            features=(
-                "gap",
-                "improvement",
-                "level_20",
-                "penalty",
-                "magnitudes",
-            ),
+            features=_BOTH + ("level_20", "penalty", "magnitudes"),
             logit_scale=2.0,
             learning_rate=0.01,
             final_scale=20_000.0,
             step_scale=0.3,
             collapse_after=2000,
         ),
-        transfer=(
-            {"data_seed": 2},
-            {"data_seed": 3},
-            {"dimensions": 8},
-            {"dimensions": 32},
-            {"noise": 1.0},
-            {"noise": 4.0},
-        ),
+        transfer={
+            "data_seed": (2, 3),
+            "dimensions": (8, 32),
+            "noise": (1.0, 4.0),
+        },
         reported={
             "1:1": (4.281, 0.034),
             "mse alone": (11.98, 0.87),
@@ -111,14 +103,8 @@ TASKS = {
         make=alternating.Classification,
         controller={"role": "controller"},
         recipe=ControllerOptions(
-            features=(
-                "gap",
-                "improvement",
-                "level_1",
-                "penalty",
-                "accuracy_gap",
-                "relative_magnitudes",
-            ),
+            features=_BOTH
+            + ("level_1", "penalty", "accuracy_gap", "relative_magnitudes"),
             learning_rate=0.02,
             episodes=3200,
             parallel=64,
@@ -128,15 +114,13 @@ TASKS = {
             step_scale=0.1,
             collapse_after=500,
         ),
-        transfer=(
-            {"data_seed": 2},
-            {"data_seed": 3},
-            {"features": 16},
-            {"hidden": [64]},
-            {"hidden": [32, 32]},
-            {"activation": "tanh"},
-            {"label_noise": 0.1},
-        ),
+        transfer={
+            "data_seed": (2, 3),
+            "features": (16,),
+            "hidden": ([64], [32, 32]),
+            "activation": ("tanh",),
+            "label_noise": (0.1,),
+        },
         reported={
             "1:1": (0.9152, 0.0019),
             "cross_entropy alone": (0.844, 0.006),

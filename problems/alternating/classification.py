@@ -1,5 +1,7 @@
 """Task 2: a small classifier with too few data, and an L1 penalty."""
 
+import dataclasses
+
 import numpy as np
 import sklearn.datasets
 import tensorflow as tf
@@ -16,6 +18,7 @@ _ACTIVATIONS = {
 }
 
 
+@dataclasses.dataclass(eq=False)
 class Classification(SupervisedTask):
     """Classification with a fully connected net (AutoLoss, section 5.1).
 
@@ -34,59 +37,42 @@ class Classification(SupervisedTask):
         penalty, learning_rate, max_steps, patience: see `SupervisedTask`.
     """
 
+    features: int = 32
+    hidden: tuple = (32,)
+    activation: str = "relu"
+    label_noise: float = 0.01
+
     name = "classification"
     actions = ("cross_entropy", "l1")
     result_name = "accuracy"
     result_key = "accuracy"
     higher_is_better = True
 
-    def __init__(
-        self,
-        role="task",
-        data_seed=1,
-        features=32,
-        hidden=(32,),
-        activation="relu",
-        label_noise=0.01,
-        penalty=0.02,
-        learning_rate=1e-3,
-        max_steps=2000,
-        patience=20,
-    ):
-        super().__init__(
-            role, data_seed, penalty, learning_rate, max_steps, patience
-        )
-        check_positive(int, features=features)
-        if not isinstance(hidden, (list, tuple)):
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_positive(int, "features")
+        if not isinstance(self.hidden, (list, tuple)):
             raise ValueError(
                 "`hidden` must be a list of widths, such as [64, 64]. "
-                f"Received: hidden={hidden!r}"
+                f"Received: hidden={self.hidden!r}"
             )
-        for width in hidden:
+        self.hidden = tuple(self.hidden)
+        for width in self.hidden:
             check_positive(int, hidden=width)
-        if features < 4 or not 0 <= label_noise <= 1:
+        if self.features < 4 or not 0 <= self.label_noise <= 1:
             raise ValueError(
                 "`features` must be at least 4, `label_noise` between 0 and "
-                f"1. Received: features={features}, label_noise={label_noise}"
+                f"1. Received: features={self.features}, "
+                f"label_noise={self.label_noise}"
             )
-        if activation not in _ACTIVATIONS:
+        if self.activation not in _ACTIVATIONS:
             raise ValueError(
-                f"Unknown activation {activation!r}. Known: "
+                f"Unknown activation {self.activation!r}. Known: "
                 f"{', '.join(_ACTIVATIONS)}."
             )
-        self.features = features
-        self.hidden = tuple(hidden)
-        self.activation = activation
-        self.label_noise = label_noise
-        self.take_data(draw_data(data_seed, features, label_noise))
-
-    def own_config(self):
-        return {
-            "features": self.features,
-            "hidden": list(self.hidden),
-            "activation": self.activation,
-            "label_noise": self.label_noise,
-        }
+        self.take_data(
+            draw_data(self.data_seed, self.features, self.label_noise)
+        )
 
     def initial_params(self, seeds):
         """Weights [E, in, out] and biases [E, out] of each layer."""

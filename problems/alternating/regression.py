@@ -1,13 +1,16 @@
 """Task 1: a quadratic form fitted to linear data, and an L1 penalty."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
-from problems.alternating.supervised import SupervisedTask, check_positive
+from problems.alternating.supervised import SupervisedTask
 
 _ROWS = 200
 
 
+@dataclasses.dataclass(eq=False)
 class Regression(SupervisedTask):
     """d-ary quadratic regression (AutoLoss, section 5.1).
 
@@ -21,34 +24,24 @@ class Regression(SupervisedTask):
         penalty, learning_rate, max_steps, patience: see `SupervisedTask`.
     """
 
+    dimensions: int = 16
+    noise: float = 2.0
+    penalty: float = 0.2
+    learning_rate: float = 5e-4
+    max_steps: int = 20_000
+    patience: int = 100
+
     name = "regression"
     actions = ("mse", "l1")
     result_name = "mean squared error"
     result_key = "loss"
 
-    def __init__(
-        self,
-        role="task",
-        data_seed=1,
-        dimensions=16,
-        noise=2.0,
-        penalty=0.2,
-        learning_rate=5e-4,
-        max_steps=20_000,
-        patience=100,
-    ):
-        super().__init__(
-            role, data_seed, penalty, learning_rate, max_steps, patience
-        )
-        check_positive(int, dimensions=dimensions)
-        check_positive(float, noise=noise)
-        self.dimensions = dimensions
-        self.noise = noise
-        parts = draw_data(data_seed, dimensions, noise)
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_positive(int, "dimensions")
+        self.check_positive(float, "noise")
+        parts = draw_data(self.data_seed, self.dimensions, self.noise)
         self.take_data([(_terms(x), y) for x, y in parts])
-
-    def own_config(self):
-        return {"dimensions": self.dimensions, "noise": self.noise}
 
     def initial_params(self, seeds):
         """One array [E, d + d * d]: w1, then W2 row by row."""

@@ -1,5 +1,7 @@
 """Training with two losses: Adam, validation, early stopping, metadata."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from problems.alternating.task import AlternatingTask
@@ -11,6 +13,7 @@ _DECAY = 0.9
 _ROLES = {"controller": (0, 1), "task": (2, 3)}
 
 
+@dataclasses.dataclass(eq=False)
 class SupervisedTask(AlternatingTask):
     """Small models that are trained on all of their training data.
 
@@ -22,8 +25,9 @@ class SupervisedTask(AlternatingTask):
     validation instead ends schedules with noise in them, such as coins, long
     before they have converged: the release's figures were not reached so.)
 
-    A subclass calls `take_data` in its constructor, and gives the functions
-    `own_config`, `initial_params`, `losses` and `measure`.
+    A subclass is a dataclass of its arguments, calls `take_data` in its
+    `__post_init__`, and gives the functions `initial_params`, `losses`,
+    `measure` and `products`.
 
     Args:
         role: "controller" for the splits that schedules are trained on,
@@ -39,26 +43,29 @@ class SupervisedTask(AlternatingTask):
         splits: {"train", "valid", "test": (inputs, targets)}.
     """
 
+    role: str = "task"
+    data_seed: int = 1
+    penalty: float = 0.02
+    learning_rate: float = 1e-3
+    max_steps: int = 2000
+    patience: int = 20
+
     period = 10
     combines_actions = True
 
-    def __init__(
-        self, role, data_seed, penalty, learning_rate, max_steps, patience
-    ):
-        if role not in _ROLES:
+    def __post_init__(self):
+        if self.role not in _ROLES:
             raise ValueError(
-                f"Unknown role {role!r}. Known: {', '.join(sorted(_ROLES))}."
+                f"Unknown role {self.role!r}. Known: "
+                f"{', '.join(sorted(_ROLES))}."
             )
-        check_positive(float, penalty=penalty, learning_rate=learning_rate)
-        check_positive(
-            int, data_seed=data_seed, max_steps=max_steps, patience=patience
-        )
-        self.role = role
-        self.data_seed = data_seed
-        self.penalty = penalty
-        self.learning_rate = learning_rate
-        self.max_steps = max_steps
-        self.patience = patience
+        self.check_positive(float, "penalty", "learning_rate")
+        self.check_positive(int, "data_seed", "max_steps", "patience")
+
+    def check_positive(self, kind, *names):
+        """Raises ValueError unless attributes are positive, of a kind."""
+        for name in names:
+            check_positive(kind, **{name: getattr(self, name)})
 
     @property
     def loss_weights(self):
@@ -79,19 +86,11 @@ class SupervisedTask(AlternatingTask):
         }
 
     def get_config(self):
+        # JSON has lists only.
         return {
-            "role": self.role,
-            "data_seed": self.data_seed,
-            **self.own_config(),
-            "penalty": self.penalty,
-            "learning_rate": self.learning_rate,
-            "max_steps": self.max_steps,
-            "patience": self.patience,
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
         }
-
-    def own_config(self):
-        """The arguments that this task has and others do not, for JSON."""
-        raise NotImplementedError
 
     def initial_params(self, seeds):
         """Initial parameters: a list of NumPy arrays [E, ...]."""
