@@ -62,6 +62,7 @@ class KerasModelProblem(Problem):
         self.batch_size = min(batch_size, self.num_examples)
         self.noise_stdev = noise_stdev
         self.num_scored = num_scored
+        # Once: data can be large.
         self._settings = {
             "model": _architecture(self.model),
             "untrained": _digest(self.model.non_trainable_weights),

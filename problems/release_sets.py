@@ -2,24 +2,13 @@
 
 import math
 
-from problems import datasets
+from problems import datasets, test_functions
 from problems.classifiers import FullyConnected, SoftmaxRegression
 from problems.matmul import MatMulAlgorithm
 from problems.quadratic import Bowl, Norm, Quadratic
 from problems.sparse_softmax import (
     OneHotSparseSoftmaxRegression,
     SparseSoftmaxRegression,
-)
-from problems.test_functions import (
-    Ackley,
-    Beale,
-    Booth,
-    Branin,
-    LogSumExp,
-    Matyas,
-    Michalewicz,
-    Rosenbrock,
-    StyblinskiTang,
 )
 from problems.vector_functions import (
     DependencyChain,
@@ -31,15 +20,15 @@ from problems.vector_functions import (
 from problems.wrappers import LogObjective, Rescale, SparseProblem, SumTask
 
 _SUMMED_FUNCTIONS = (
-    Rosenbrock,
-    LogSumExp,
-    Ackley,
-    Beale,
-    Booth,
-    StyblinskiTang,
-    Matyas,
-    Branin,
-    Michalewicz,
+    test_functions.Rosenbrock,
+    test_functions.LogSumExp,
+    test_functions.Ackley,
+    test_functions.Beale,
+    test_functions.Booth,
+    test_functions.StyblinskiTang,
+    test_functions.Matyas,
+    test_functions.Branin,
+    test_functions.Michalewicz,
 )
 _TEST_FUNCTIONS = sorted(_SUMMED_FUNCTIONS, key=lambda made: made.__name__)
 _SUMMED_SIZES = (11, 3, 9, 7, 5, 13, 12)
@@ -179,11 +168,11 @@ SETS = {
     ],
     "sum_problems": lambda: [
         SumTask(_quadratics(_SUMMED_SIZES)),
-        SumTask([Norm(18, 3.0), Quadratic(25), Rosenbrock()]),
+        SumTask([Norm(18, 3.0), Quadratic(25), test_functions.Rosenbrock()]),
         SumTask(_functions()),
         SumTask([*_functions(), *_quadratics((5, 13))]),
         SumTask(_quadratics((11, 3))),
-        SumTask([Rosenbrock(), LogSumExp(), Ackley()]),
+        SumTask(_functions(_SUMMED_FUNCTIONS[:3])),
     ],
     "sum_problems_noisy": lambda: [
         SumTask(_quadratics(_SUMMED_SIZES, 0.1)),
