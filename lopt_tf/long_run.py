@@ -5,7 +5,7 @@ import pathlib
 import time
 from typing import NamedTuple
 
-from lopt_tf import checkpointing, folders, scalars
+from lopt_tf import checkpointing, compilation, folders, scalars
 
 _SPEAK_EVERY_S = 10.0
 
@@ -65,8 +65,20 @@ class Trainer:
         raise NotImplementedError
 
     def default_settings(self):
-        """What counts where an older checkpoint has no value."""
+        """What an older checkpoint means where it has no value."""
         return {}
+
+    def completed(self, saved):
+        """A checkpoint's settings, with what older ones lack: as `settings`.
+
+        An option that is newer than the checkpoint was at its default.
+        """
+        defaults = self.default_settings()
+        parts = {*saved, *defaults}
+        return {
+            part: {**defaults.get(part, {}), **saved.get(part, {})}
+            for part in parts
+        }
 
     def products(self):
         """{file name: function that writes it, given its path}.
@@ -191,16 +203,11 @@ class LongRun:
 
     def _restore(self):
         arrays, metadata = self._checkpoints.load_latest()
-        trainer, saved = self._trainer, metadata["settings"]
-        # An option that is newer than the checkpoint was at its default.
-        defaults = _json_ready(trainer.default_settings())
-        given = _json_ready(trainer.settings())
-        saved = {
-            part: {**defaults.get(part, {}), **saved.get(part, {})}
-            for part in given
-        }
+        given = _json_ready(self._trainer.settings())
+        saved = _json_ready(self._trainer.completed(metadata["settings"]))
+        saved = {part: saved.get(part, {}) for part in given}
         checkpointing.check_settings(saved, given)
-        trainer.restore(arrays, metadata)
+        self._trainer.restore(arrays, metadata)
 
     def _run(self):
         trainer = self._trainer
@@ -261,8 +268,10 @@ class LongRun:
 
     def _save_after(self, error):
         """Saves what was done before an interrupt or a failure."""
-        # A snapshot of several workers needs all of them.
         has_news = self._trainer.step_number != self._saved_step
+        # A new process will resume, from the start if need be.
+        has_news |= isinstance(error, compilation.NoRoomError)
+        # A snapshot of several workers needs all of them.
         if self._replicas.num_workers > 1 or not has_news:
             return
         try:

@@ -11,7 +11,13 @@ import pytest
 import tensorflow as tf
 
 from lopt_tf import distribution, metatraining
-from lopt_tf.metatraining import estimators, trainer
+from lopt_tf.metatraining import (
+    estimators,
+    inner_steps,
+    loop,
+    replicas,
+    trainer,
+)
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
 from problems.classifiers import FullyConnected
@@ -38,8 +44,8 @@ def _estimates(problem, kind, strategy, config=None):
     options = metatraining.TrainingOptions(
         estimator=kind, instances=4, segment_length=3
     )
-    estimator = options.new_estimator(
-        problem, rule, distribution.Replicas(strategy)
+    estimator = estimators.make(
+        options, problem, rule, replicas.Replicas(strategy)
     )
     weights = rule.init_weights(1)
     vector = estimators.WeightVector(weights)
@@ -82,7 +88,7 @@ def test_two_replicas_are_one_device_with_the_doubled_batch(
 def test_replicas_take_different_instances():
     estimator, run, _ = _estimates(_net(), "pes", _mirrored())
     initial = estimator.replicas.strategy.experimental_local_results(
-        run.carry["initial"]
+        run.carry.initial
     )
     values = np.concatenate([part.numpy() for part in initial])
     # Each instance twice: the members of a pair begin alike.
@@ -160,17 +166,17 @@ def test_compiled_steps_have_static_shapes_and_no_host_calls(problem, kind):
     weights = HierarchicalRNNRule(level_sizes=(3, 4, 5)).init_weights(0)
     weights = {name: tf.constant(array) for name, array in weights.items()}
     constants = unroller.constants((5,))
-    params, state = run.carry["params"], run.carry["state"]
+    params, state = run.carry.params, run.carry.state
     inputs = unroller.segment_inputs((6,), 0)
     arguments = (weights, constants, params, state, inputs)
     compiled = {"forward": (unroller.forward, arguments)}
     if kind == "bptt":
         _, _, objectives, trail = unroller.forward(*arguments)
         alive = tf.ones(objectives.shape, "bool")
-        bars = (params, state, objectives)
+        bars = inner_steps.Cotangents(params, state)
         compiled["backward"] = (
             unroller.backward,
-            (weights, constants, trail, inputs, alive, bars),
+            (weights, constants, trail, inputs, alive, bars, objectives),
         )
     for function, arguments in compiled.values():
         hlo = function.experimental_get_compiler_ir(*arguments)(stage="hlo")
@@ -226,11 +232,11 @@ def test_asynchronous_workers():
 
 
 def test_trainers_of_strategies():
-    made = metatraining.parameter_server.new_trainer(
+    made = loop.new_trainer(
         corpus.select(["bowl_problems.0"]),
         HierarchicalRNNRule(level_sizes=(3,)),
         _options(),
         None,
-        distribution.Replicas(),
+        replicas.Replicas(),
     )
     assert type(made) is trainer.Trainer

@@ -18,7 +18,7 @@ from lopt_tf.metatraining import (
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import datasets
 from problems.classifiers import FullyConnected
-from problems.problem import fold, value_and_gradients
+from problems.problem import fold
 from problems.quadratic import Quadratic
 
 SMALL = {"level_sizes": (3, 4, 5), "init_lr_range": (0.02, 0.2)}
@@ -62,7 +62,7 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
             if problem.batch_size:
                 rows = unroller.batches(seed, step // length * length)
                 batch = rows[step % length]
-            _, grads = value_and_gradients(problem, params, constants, batch)
+            _, grads = problem.value_and_gradients(params, constants, batch)
             # Compiled and eager code draw different random numbers.
             noise = compilation.compiled(
                 lambda g, s: problem.perturb(
@@ -208,11 +208,11 @@ def test_a_lost_instance_does_not_spoil_the_others():
     fine, _ = estimator.step(vector, flat, constants, run, 2)
     # The second instance blows up at once.
     bad = tf.constant([[1.0], [np.inf]])[:, :, None]
-    carry = {**run.carry, "params": [run.carry["params"][0] * bad]}
+    carry = run.carry._replace(params=[run.carry.params[0] * bad])
     run = dataclasses.replace(run, carry=carry)
     lost, after = estimator.step(vector, flat, constants, run, 2)
     assert lost.lost == 1 and lost.skipped == 1
-    np.testing.assert_array_equal(after.carry["alive"], [True, False])
+    np.testing.assert_array_equal(after.carry.alive, [True, False])
     assert np.all(np.isfinite(lost.gradient))
     np.testing.assert_allclose(
         lost.objectives[:, 0], fine.objectives[:, 0], rtol=1e-6
@@ -240,7 +240,8 @@ def test_an_instance_without_a_finite_meta_gradient_is_skipped():
     gradients = tf.constant([[1.0, 2.0], [np.nan, 1.0], [3.0, 4.0]])
     alive = tf.constant([True, False, True])
     found = estimator._summary(gradients, tf.constant([1.0, 2.0, 6.0]), alive)
-    np.testing.assert_allclose(found, [4 / 3, 2, 3, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(found.gradient, [4 / 3, 2], rtol=1e-6)
+    assert (found.loss, found.lost, found.skipped) == (3, 1, 1)
 
 
 def test_no_instance_outvotes_the_others():
@@ -254,7 +255,7 @@ def test_no_instance_outvotes_the_others():
         rows = [[3 * large, 4 * large], [0, 0], [0.6, -0.8], [1e-30, 0]]
         found = estimator._summary(tf.constant(rows), tf.ones(4), alive)
         expected = [1.8 / 4, 0.8 / 4]
-        np.testing.assert_allclose(found[:2], expected, rtol=1e-5)
+        np.testing.assert_allclose(found.gradient, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("truncations", [1, 3])
@@ -308,12 +309,12 @@ def test_persistent_evolution_formula():
     values = tf.constant([[2.0, 3.0, 1.0, 5.0], [4.0, np.nan, 1.0, 5.0]])
     initial = tf.constant([1.0, 1.0, 1.0, 1.0])
     found, alive = estimator._slopes(accumulated, values, initial)
-    gradient, rest = found[:-3], found[-3:]
+    rest = [found.loss, found.lost, found.skipped]
     capped = (3.0 + 1e6) / 2
     np.testing.assert_allclose(rest, [(9 + capped) / 4, 1, 0], rtol=1e-5)
     differences = np.array([3 - 1, capped - 5]) / (2 * 0.1**2)
     expected = np.mean(accumulated * differences[:, None], axis=0)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+    np.testing.assert_allclose(found.gradient, expected, rtol=1e-5)
     np.testing.assert_array_equal(alive, [True, False, True, True])
 
 
@@ -329,10 +330,12 @@ def test_pairs_that_blew_up_have_nothing_to_say():
     values = tf.constant([[2.0, 1.0, nan, 1.0, nan, nan]] * 2)
     directions = tf.ones((3, 2))
     found, alive = estimator._slopes(directions, values, tf.ones(6))
-    assert found[-1] == 1
+    assert found.skipped == 1
     np.testing.assert_array_equal(alive, [1, 1, 0, 1, 0, 0])
     differences = np.array([1.0, 1.0 - 1e6, 0.0]) / (2 * 0.1**2)
-    np.testing.assert_allclose(found[0], np.mean(differences), rtol=1e-4)
+    np.testing.assert_allclose(
+        found.gradient[0], np.mean(differences), rtol=1e-4
+    )
 
 
 def test_limits_of_negative_objectives():

@@ -1,6 +1,7 @@
 """Every program, end to end on tiny settings, and its answers to mistakes."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,7 +17,13 @@ import pytest
 import lopt_tf
 from lopt_tf import checkpointing, compilation, distribution
 from lopt_tf.evaluation import digits, tuning
-from lopt_tf.metatraining import estimators, meta_optimizers
+from lopt_tf.metatraining import (
+    Curriculum,
+    TrainingOptions,
+    estimators,
+    meta_optimizers,
+    presets,
+)
 from lopt_tf.optimizers import hierarchical_rnn, registry
 from problems import corpus
 from train_scripts import autoloss, benchmark, evaluate, metatrain, quickstart
@@ -183,10 +190,31 @@ def test_metatrain_knows_every_choice():
     def choices(flag):
         return metatrain.FLAGS[flag].parser.enum_values
 
+    assert choices("preset") == list(presets.PRESETS)
     assert choices("optimizer") == list(registry.RULES)
     assert choices("estimator") == list(estimators.ESTIMATORS)
     assert choices("strategy") == list(distribution.STRATEGIES)
     assert choices("meta_optimizer") == sorted(meta_optimizers.OPTIMIZERS)
+
+
+def test_metatrain_has_a_flag_for_every_option():
+    """The script must not import the options before it parses flags."""
+
+    def fields(options):
+        return {f.name: f.type for f in dataclasses.fields(options)}
+
+    def flagged(table):
+        return {name: type_ for name, (type_, _) in table.items()}
+
+    choices = {"estimator": str, "meta_optimizer": str}
+    nested = {"curriculum": Curriculum}
+    options = {**flagged(metatrain._OPTIONS), **choices, **nested}
+    assert options == fields(TrainingOptions)
+    assert flagged(metatrain._CURRICULUM) == fields(Curriculum)
+    known = hierarchical_rnn.HierarchicalRNNRule.default_config()
+    assert set(metatrain._RULE_SETTINGS) <= set(known)
+    adjustable = hierarchical_rnn.HierarchicalRNNRule.adjustable
+    assert set(adjustable) <= set(metatrain._RULE_SETTINGS)
 
 
 @pytest.mark.parametrize("optimizer", registry.RULES)
@@ -377,16 +405,15 @@ def test_presets_settings_of_the_rule(preset, tmp_path):
     assert rule.use_lr_shortcut == robust
     assert rule.max_log_lr == (-2.3 if robust else 33.0)
     assert not rule.use_parameter_scale
-    assert metatrain.rule_settings(preset) == (
-        hierarchical_rnn.ROBUST if robust else {}
-    )
-    epsilon = metatrain.preset(preset)[1].objective_epsilon
+    preset_ = presets.PRESETS[preset]
+    assert preset_.rule_settings == (hierarchical_rnn.ROBUST if robust else {})
+    epsilon = preset_.options.objective_epsilon
     assert epsilon == (1e-12 if preset == "recommended" else 1e-6)
 
 
 @pytest.mark.parametrize("name", ["quick", "recommended", "paper"])
 def test_presets_train_on_no_held_out_problem(name):
-    names, options = metatrain.preset(name)
+    names, options, _ = presets.PRESETS[name]
     chosen = {problem.partition(".")[0] for problem in corpus.select(names)}
     held_out = {"wide_classifier_validation_problems", *corpus.test_sets()}
     assert chosen and not chosen & held_out

@@ -1,8 +1,11 @@
 """Meta-training: learns, can be stopped at any moment, resumes exactly."""
 
 import dataclasses
+import pathlib
+import shutil
 
 import influence_balancing
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,10 +13,13 @@ import tensorflow as tf
 from lopt_tf import checkpointing, metatraining
 from lopt_tf.metatraining import estimators, trainer, unroll
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
-from problems import corpus
+from problems import corpus, datasets
+from problems.classifiers import FullyConnected
+from problems.keras_model import KerasModelProblem
 from problems.quadratic import Quadratic
 
 NAMES = ["norm_problems.1", "bowl_problems.0"]
+DATA = pathlib.Path(__file__).parent / "data" / "first_release"
 
 
 def _options(**kwargs):
@@ -43,6 +49,13 @@ def _assert_same(ours, expected):
     assert set(ours) == set(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(ours[name], array, err_msg=name)
+
+
+class Broken(Quadratic):
+    """A quadratic whose objective is never finite."""
+
+    def loss(self, params, constants, batch=None):
+        return super().loss(params, constants, batch) * np.nan
 
 
 class _Stopper:
@@ -92,6 +105,33 @@ def test_an_update_happens_whole_or_not_at_all(tmp_path, monkeypatch):
     _assert_same(resumed, _train(_options()))
 
 
+def test_a_training_of_the_first_release_resumes_exactly(tmp_path):
+    """As it did then: stopped after 7 of 12 meta-updates."""
+    folder = tmp_path / "run"
+    shutil.copytree(DATA / "metatraining", folder)
+    expected = np.load(folder / "resumed.npz")
+    best = (folder / "best.npz").read_bytes()
+
+    def validate(rule, weights):
+        return {"held_out.0": float(sum(np.sum(w) for w in weights.values()))}
+
+    weights = metatraining.train(
+        corpus.select([*NAMES, "softmax_2_class_problems_noisy.0"]),
+        _rule(),
+        _options(meta_updates=12, parallel_tasks=3),
+        output_dir=folder,
+        resume=True,
+        validate=validate,
+        eval_every=3,
+    )
+    for name, array in weights.items():
+        np.testing.assert_allclose(
+            array, expected[name], rtol=1e-5, atol=1e-7, err_msg=name
+        )
+    # Validations were worse than the best before.
+    assert (folder / "best.npz").read_bytes() == best
+
+
 def test_training_repeats_with_its_seed():
     _assert_same(_train(_options()), _train(_options()))
     other = _train(_options(seed=1))
@@ -121,9 +161,9 @@ def test_training_learns():
 
     class Recorder(trainer.Trainer):
         def step(self):
-            outcome = super().step()
-            losses.append(outcome[1].meta_loss)
-            return outcome
+            row = super().step()
+            losses.append(row["meta_loss/all"])
+            return row
 
     options = _options(
         meta_updates=300,
@@ -135,6 +175,12 @@ def test_training_learns():
     while run.update < options.meta_updates:
         run.step()
     assert np.mean(losses[-50:]) < np.mean(losses[:50]) - 0.15
+
+
+def test_public_names_are_listed():
+    public = set(metatraining.__all__)
+    assert {"train", "TrainingOptions", "Validation"} <= public
+    assert public <= set(dir(metatraining))
 
 
 def test_output_folder(tmp_path):
@@ -154,6 +200,33 @@ def test_output_folder(tmp_path):
     assert "meta_loss/all" in tags
     assert any(tag.startswith("meta_loss_of_problem/") for tag in tags)
     assert len(tags & {f"meta_loss/{n.split('.')[0]}" for n in NAMES}) >= 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, FloatingPointError])
+def test_a_start_that_fails_leaves_nothing(error, tmp_path, monkeypatch):
+    def step(self):
+        raise error("at once")
+
+    monkeypatch.setattr(trainer.Trainer, "step", step)
+    with pytest.raises(error):
+        _train(_options(), tmp_path / "run")
+    with pytest.raises(ValueError, match="no checkpoint .* to resume"):
+        _train(_options(), tmp_path / "run", resume=True)
+    assert not any(tmp_path.iterdir())
+
+
+def test_resuming_after_hopeless_updates_counts_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_MOST_IN_A_ROW", 3)
+    kwargs = {"output_dir": tmp_path}
+    for last in (2, 4):
+        with pytest.raises(FloatingPointError, match="last 3 meta-gradients"):
+            metatraining.train(
+                {"broken": Broken(2)}, _rule(), _options(), **kwargs
+            )
+        assert (
+            tmp_path / "checkpoints" / f"checkpoint-{last:08d}.npz"
+        ).exists()
+        kwargs["resume"] = True
 
 
 def test_nothing_to_resume(tmp_path):
@@ -207,6 +280,63 @@ def test_other_settings(tmp_path):
         )
 
 
+def _keras_problem(loss):
+    def build_model():
+        layers = [keras.layers.Input((3,)), keras.layers.Dense(2)]
+        return keras.Sequential(layers, name="small")
+
+    data, labels = np.ones((6, 3), "float32"), np.ones((6, 2), "float32")
+    return KerasModelProblem(build_model, data, labels, loss, 2)
+
+
+def _net(num_scored):
+    data = datasets.Dataset(datasets.random_mlp, 4, 30)
+    return FullyConnected(4, 2, data, 7, (3,), num_scored=num_scored)
+
+
+@pytest.mark.parametrize(
+    "make, before, after",
+    [(_net, None, 5), (_keras_problem, "mse", "mae")],
+    ids=["scored_examples", "keras_loss"],
+)
+def test_another_objective_is_noticed(make, before, after, tmp_path):
+    def train(value, **kwargs):
+        metatraining.train(
+            {"net": make(value)},
+            _rule(),
+            _options(meta_updates=1, instances=1),
+            output_dir=tmp_path,
+            **kwargs,
+        )
+
+    train(before)
+    train(before, resume=True)
+    with pytest.raises(ValueError, match="other settings: objectives.net"):
+        train(after, resume=True)
+
+
+def test_problems_of_first_release_checkpoints(tmp_path):
+    """Their texts left settings out: types and names count."""
+    _train(_options(meta_updates=1), tmp_path)
+    store = checkpointing.Checkpoints(
+        tmp_path / "checkpoints", "lopt_tf.metatraining"
+    )
+    arrays, metadata = store.load_latest()
+    settings = metadata["settings"]
+    del settings["objectives"]
+    lines = []
+    for text in ("Bowl(0.1)", "Quadratic(2)"):
+        settings["problems"] = {NAMES[0]: "Norm(5)", NAMES[1]: text}
+        store.save(1, arrays, metadata)
+        if text.startswith("Bowl"):
+            _train(_options(), tmp_path, resume=True, report=lines.append)
+            assert "does not hold all settings of its problems" in lines[1]
+        shutil.rmtree(tmp_path / "checkpoints")
+    store.save(1, arrays, metadata)
+    with pytest.raises(ValueError, match=r"bowl.*saved 'Quadratic\(2\)'"):
+        _train(_options(), tmp_path, resume=True)
+
+
 def test_damaged_checkpoint(tmp_path, monkeypatch):
     options = _options()
     with monkeypatch.context() as patch:
@@ -232,10 +362,6 @@ def test_negative_objectives_are_refused():
 
 
 def test_hopeless_training_ends_with_one_error(tmp_path):
-    class Broken(Quadratic):
-        def loss(self, params, constants, batch=None):
-            return super().loss(params, constants, batch) * np.nan
-
     with pytest.raises(FloatingPointError, match="last 100 meta-gradients"):
         metatraining.train(
             {"broken": Broken(2)},
@@ -386,7 +512,7 @@ def test_validation_measures_the_meta_objective():
     _, objectives, _ = unroller.advance(
         weights, constants, carry, unroller.segment_inputs((0, 9, 0), 0)
     )
-    logs = np.log(objectives / (carry["initial"] + 1e-6) + 1e-6)
+    logs = np.log(objectives / (carry.initial + 1e-6) + 1e-6)
     assert first["a"] == pytest.approx(np.mean(logs), rel=1e-3)
     with pytest.raises(ValueError, match="no problems to validate on"):
         metatraining.Validation({})
@@ -437,10 +563,6 @@ def test_interrupted_validation_is_made_up_for(tmp_path):
 
 @pytest.mark.parametrize("estimator", ["bptt", "es", "pes"])
 def test_a_problem_that_blows_up_is_skipped_and_reported(estimator, tmp_path):
-    class Broken(Quadratic):
-        def loss(self, params, constants, batch=None):
-            return super().loss(params, constants, batch) * np.nan
-
     lines = []
 
     def train(problems, updates):

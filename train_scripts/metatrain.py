@@ -3,7 +3,7 @@
     python -m train_scripts.metatrain --preset=quick --output_dir=DIR
 
 DIR gets checkpoints, TensorBoard scalars and the trained `optimizer.npz`.
-Stop it at any moment, and go on with --resume.
+Stop it at any moment, and resume with --resume.
 
 Several machines: start the same command on each, with TF_CONFIG set and a DIR
 that all of them see. --strategy=multi_worker shares each problem's instances;
@@ -100,7 +100,7 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
-    "resume", False, "Go on from the last checkpoint.", flag_values=FLAGS
+    "resume", False, "Resume from the last checkpoint.", flag_values=FLAGS
 )
 _OPTIONS = {
     "meta_updates": (int, "Number of meta-updates."),
@@ -147,6 +147,7 @@ _DEFINERS = {
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
+    list: flags.DEFINE_list,
 }
 for _name, (_type, _help) in {**_OPTIONS, **_CURRICULUM}.items():
     _DEFINERS[_type](
@@ -159,48 +160,36 @@ flags.DEFINE_enum(
     "Updates the weights.",
     flag_values=FLAGS,
 )
-flags.DEFINE_list(
-    "level_sizes",
-    ["10", "20", "20"],
-    "With hierarchical_rnn: hidden sizes of the parameter, tensor and global "
-    "RNN.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_bool(
-    "use_attention",
-    False,
-    "With hierarchical_rnn: take gradients at a learned point.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_bool(
-    "use_lr_shortcut",
-    None,
-    "With hierarchical_rnn: the learning rate itself as an input. The "
-    "preset's (false with paper) if not given.",
-    flag_values=FLAGS,
-)
-_NEWER = "If not given: that of --start_from, the preset's, or with paper "
-flags.DEFINE_float(
-    "min_log_lr",
-    None,
-    "With hierarchical_rnn: lower bound of the log learning rate, for instance "
-    f"-7. {_NEWER}-33.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_float(
-    "max_log_lr",
-    None,
-    "With hierarchical_rnn: upper bound of the log learning rate, for instance "
-    f"-4. {_NEWER}33.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_bool(
-    "use_parameter_scale",
-    None,
-    "With hierarchical_rnn: learning rates in units of the root mean square of "
-    f"a tensor's starting values, where that is above 1. {_NEWER}false.",
-    flag_values=FLAGS,
-)
+_RULE_SETTINGS = {
+    "level_sizes": (
+        list,
+        "hidden sizes of the parameter, tensor and global RNN, by default "
+        "10,20,20.",
+    ),
+    "use_attention": (bool, "take gradients at a learned point."),
+    "use_lr_shortcut": (bool, "the learning rate itself as an input."),
+    "min_log_lr": (
+        float,
+        "lower bound of the log learning rate, for instance -7.",
+    ),
+    "max_log_lr": (
+        float,
+        "upper bound of the log learning rate, for instance -4.",
+    ),
+    "use_parameter_scale": (
+        bool,
+        "learning rates in units of the root mean square of a tensor's "
+        "starting values, where that is above 1.",
+    ),
+}
+for _name, (_type, _help) in _RULE_SETTINGS.items():
+    _DEFINERS[_type](
+        _name,
+        None,
+        f"With hierarchical_rnn: {_help} If not given: that of --start_from, "
+        "or the preset's.",
+        flag_values=FLAGS,
+    )
 flags.DEFINE_string(
     "start_from",
     None,
@@ -217,169 +206,58 @@ flags.DEFINE_float(
 command_line.define_threads(FLAGS)
 command_line.define_compile_cache(FLAGS)
 
-# What may be given with --start_from, too.
-_ADJUSTABLE = ("min_log_lr", "max_log_lr", "use_parameter_scale")
-_NETS = "fully_connected_random_2_class_problems"
-_QUICK_PROBLEMS = (
-    *(f"wide_classifier_problems.{i}" for i in (0, 3, 4, 9)),
-    *(f"{_NETS}.{i}" for i in (0, 7, 10)),
-    "softmax_2_class_problems.0",
-    "quadratic_problems_noisy.0",
-    "optimization_test_problems.4",
-    "bowl_problems.2",
-)
-# Networks of everyday shapes above all, and a few of whatever else there is.
-_RECOMMENDED_PROBLEMS = (
-    "wide_classifier_problems",
-    *(f"{_NETS}.{i}" for i in (0, 1, 2, 3, 6, 7, 8, 10)),
-    "softmax_2_class_problems.0",
-    "softmax_2_class_problems.3",
-    "softmax_2_class_problems_noisy.1",
-    "softmax_2_class_problems_noisy.2",
-    "sparse_gradient_problems_mlp.0",
-    "sparse_gradient_problems_mlp.1",
-    "quadratic_problems_noisy.0",
-    "quadratic_problems_noisy.2",
-    *(f"bowl_problems.{i}" for i in (0, 2, 3)),
-    *(f"optimization_test_problems.{i}" for i in (0, 1, 2, 5, 7)),
-    "optimization_test_problems_noisy.3",
-    "matmul_problems.1",
-    "matmul_problems.6",
-    "log_objective_problems.1",
-    "log_objective_problems.5",
-    "norm_problems.0",
-    "norm_problems.2",
-    "sum_problems.3",
-    *(f"sparse_gradient_problems.{i}" for i in (0, 1, 3, 5)),
-    *(f"rescale_problems.{i}" for i in (2, 4, 6)),
-)
-
-
-def preset(name):
-    """(problem names, `TrainingOptions`) of a preset."""
-    from lopt_tf import metatraining
-
-    if name == "paper":
-        # 1000 problems, 5 starts, 41 partial unrolls on average.
-        options = metatraining.TrainingOptions(
-            meta_updates=205_000,
-            estimator="bptt",
-            instances=1,
-            segment_length=10,
-            parallel_tasks=1,
-            meta_optimizer="rmsprop",
-            meta_learning_rate=1e-6,
-        )
-        return ("default",), options
-    options = metatraining.TrainingOptions(
-        meta_updates=500,
-        estimator="bptt",
-        instances=8,
-        instance_clip=1.0,
-        meta_learning_rate=1e-3,
-        meta_learning_rate_decay=0.05,
-        obj_train_max_multiplier=1e4,
-        curriculum=metatraining.Curriculum(
-            starts=1, mean_partials=6, min_length=40, mean_length=60
-        ),
-    )
-    if name == "quick":
-        return _QUICK_PROBLEMS, options
-    return _RECOMMENDED_PROBLEMS, dataclasses.replace(
-        options,
-        meta_updates=4500,
-        meta_learning_rate=5e-4,
-        objective_epsilon=1e-12,
-        curriculum=dataclasses.replace(options.curriculum, mean_partials=10),
-    )
-
-
-def rule_settings(name):
-    """Settings of the hierarchical RNN that go with a preset."""
-    from lopt_tf.optimizers import hierarchical_rnn
-
-    return {} if name == "paper" else hierarchical_rnn.ROBUST
-
-
-def train(names, rule, options, output_dir, resume, data_dir=None, **how):
-    """Meta-trains on problems by name, and reports progress.
-
-    Args:
-        names: as for `problems.corpus.select`.
-        rule: the `UpdateRule`.
-        options: `TrainingOptions`.
-        output_dir: folder for everything.
-        resume: go on from the last checkpoint.
-        data_dir: folder of TFDS data sets.
-        **how: more arguments of `metatraining.train`.
-    """
-    from lopt_tf import metatraining
-    from problems import corpus
-
-    metatraining.train(
-        corpus.select(names, data_dir),
-        rule,
-        options,
-        output_dir=output_dir,
-        resume=resume,
-        report=command_line.say,
-        **how,
-    )
-    command_line.say(f"Trained optimizer: {output_dir}/optimizer.npz")
-
 
 def _program():
-    try:
-        _train_as_told()
-    except RuntimeError as error:
-        # Imported earlier, it would start TensorFlow before its settings.
-        from lopt_tf import compilation
-
-        if not isinstance(error, compilation.NoRoomError):
-            raise
-        if FLAGS.strategy in ("multi_worker", "parameter_server"):
-            # The other processes would miss this one.
-            raise ValueError(str(error)) from error
-        raise command_line.Restart(str(error)) from error
-
-
-def _train_as_told():
     if not FLAGS.output_dir:
         raise flags.Error("--output_dir must be given.")
     command_line.set_compile_cache(FLAGS.compile_cache)
     command_line.set_threads(FLAGS.threads)
-    from lopt_tf import distribution
+    from lopt_tf import compilation, distribution
 
     if FLAGS.strategy == "parameter_server" and distribution.serve():
         return
     strategy = distribution.make(FLAGS.strategy, FLAGS.tpu)
-    names, options = _options()
-    rule, weights = _rule()
-    train(
-        FLAGS.problems or names,
+    try:
+        _train(strategy)
+    except compilation.NoRoomError as error:
+        if FLAGS.strategy in ("multi_worker", "parameter_server"):
+            # The other processes would miss this one.
+            raise ValueError(str(error)) from error
+        raise command_line.Restart(str(error)) from error
+    command_line.say(f"Trained optimizer: {FLAGS.output_dir}/optimizer.npz")
+
+
+def _train(strategy):
+    from lopt_tf import metatraining
+    from lopt_tf.metatraining import presets
+    from problems import corpus
+
+    preset = presets.PRESETS[FLAGS.preset]
+    options = _changed(preset.options)
+    rule, weights = _rule(preset.rule_settings)
+    in_step = FLAGS.strategy == "multi_worker"
+    metatraining.train(
+        corpus.select(FLAGS.problems or preset.problems, FLAGS.data_dir),
         rule,
         options,
-        FLAGS.output_dir,
-        FLAGS.resume,
-        FLAGS.data_dir,
         weights=weights,
+        output_dir=FLAGS.output_dir,
+        resume=FLAGS.resume,
         checkpoint_every_s=FLAGS.checkpoint_every_s,
+        report=command_line.say,
         strategy=strategy,
-        validate=_validation() if FLAGS.eval_every else None,
+        validate=_validation(options) if FLAGS.eval_every else None,
         eval_every=FLAGS.eval_every,
         # Workers in step stop together, between two meta-updates.
-        stop=command_line.deferred_stop()
-        if FLAGS.strategy == "multi_worker"
-        else None,
+        stop=command_line.deferred_stop() if in_step else None,
     )
 
 
-def _options():
-    """(problem names, `TrainingOptions`) of the preset and the flags."""
-    names, options = preset(FLAGS.preset)
+def _changed(options):
+    """The preset's `TrainingOptions` with what the flags say."""
     curriculum = dataclasses.replace(options.curriculum, **_given(_CURRICULUM))
     given = _given((*_OPTIONS, "estimator", "meta_optimizer"))
-    return names, dataclasses.replace(options, curriculum=curriculum, **given)
+    return dataclasses.replace(options, curriculum=curriculum, **given)
 
 
 def _given(names):
@@ -390,53 +268,43 @@ def _given(names):
     }
 
 
-def _rule():
-    """(the update rule, weights to begin with or None)."""
-    from lopt_tf.optimizers import learned_optimizer, registry
+def _rule(settings):
+    """(the update rule, weights to begin with or None).
+
+    Args:
+        settings: of the hierarchical RNN, where the flags say nothing.
+    """
+    from lopt_tf.optimizers import pretrained, registry
 
     if FLAGS.start_from:
-        load = learned_optimizer.LearnedOptimizer.from_pretrained
-        optimizer = load(FLAGS.start_from)
-        rule, given = optimizer.rule, _given(_ADJUSTABLE)
-        _check_goes_with_weights()
-        if given and not set(given) <= set(rule.adjustable):
-            raise flags.Error(f"{rule.name} has no --{next(iter(given))}.")
+        trained = pretrained.load_rule(FLAGS.start_from)
+        rule = trained.rule
+        given = _given(_RULE_SETTINGS)
+        for name in ("optimizer", *given):
+            if FLAGS[name].present and name not in rule.adjustable:
+                raise flags.Error(
+                    f"--start_from decides on --{name}: leave it out."
+                )
         config = {**rule.get_config(), **given}
-        return registry.rule(rule.name, **config), optimizer.rule_weights()
-    config = {}
+        return registry.rule(rule.name, **config), trained.weights
     if FLAGS.optimizer == "hierarchical_rnn":
-        sizes = _integers("level_sizes", FLAGS.level_sizes)
-        config = {
-            "level_sizes": sizes,
-            "use_attention": FLAGS.use_attention,
-            **rule_settings(FLAGS.preset),
-            **_given(["use_lr_shortcut", *_ADJUSTABLE]),
-        }
-    return registry.rule(FLAGS.optimizer, **config), None
-
-
-def _check_goes_with_weights():
-    """Refuses flags that trained weights decide."""
-    for name in (
-        "optimizer",
-        "level_sizes",
-        "use_attention",
-        "use_lr_shortcut",
-    ):
-        if FLAGS[name].present:
-            raise flags.Error(
-                f"--start_from decides on --{name}: leave it out."
+        config = {**settings, **_given(_RULE_SETTINGS)}
+        if "level_sizes" in config:
+            config["level_sizes"] = _integers(
+                "level_sizes", config["level_sizes"]
             )
+        return registry.rule(FLAGS.optimizer, **config), None
+    return registry.rule(FLAGS.optimizer), None
 
 
-def _validation():
+def _validation(options):
     from lopt_tf import metatraining
     from problems import corpus
 
-    # Whoever converges further on problems without noise must not be chosen
-    # for that alone.
+    # Convergence beyond the published epsilon on problems without noise must
+    # not decide which weights are best.
     published = metatraining.TrainingOptions.objective_epsilon
-    options = dataclasses.replace(_options()[1], objective_epsilon=published)
+    options = dataclasses.replace(options, objective_epsilon=published)
     return metatraining.Validation(
         corpus.select(FLAGS.eval_problems, FLAGS.data_dir),
         steps=FLAGS.eval_steps,

@@ -15,14 +15,14 @@ import sys
 
 from absl import flags
 
-from train_scripts import command_line, evaluate, metatrain
+from train_scripts import command_line
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "output_dir", "results", "Folder for everything.", flag_values=FLAGS
 )
 flags.DEFINE_bool(
-    "resume", False, "Go on where it was stopped.", flag_values=FLAGS
+    "resume", False, "Resume where it was stopped.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
     "meta_updates",
@@ -45,23 +45,28 @@ def _program():
     command_line.set_compile_cache(FLAGS.compile_cache)
     command_line.set_threads(FLAGS.threads)
     folder = pathlib.Path(FLAGS.output_dir)
+    from lopt_tf import metatraining
+    from lopt_tf.evaluation import experiment
+    from lopt_tf.metatraining import presets
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+    from problems import corpus
 
-    names, options = metatrain.preset("quick")
-    if FLAGS.meta_updates:
-        options = dataclasses.replace(options, meta_updates=FLAGS.meta_updates)
-    metatrain.train(
-        names,
-        HierarchicalRNNRule(**metatrain.rule_settings("quick")),
-        options,
-        folder / "metatraining",
-        FLAGS.resume,
+    preset = presets.PRESETS["quick"]
+    updates = FLAGS.meta_updates or preset.options.meta_updates
+    metatraining.train(
+        corpus.select(preset.problems),
+        HierarchicalRNNRule(**preset.rule_settings),
+        dataclasses.replace(preset.options, meta_updates=updates),
+        output_dir=folder / "metatraining",
+        resume=FLAGS.resume,
+        report=command_line.say,
     )
-    evaluate.evaluate(
+    experiment.evaluate(
         "digits",
         folder / "digits",
         folder / "metatraining" / "optimizer.npz",
         changes={"seeds": FLAGS.seeds, "epochs": FLAGS.epochs},
+        report=command_line.say,
     )
 
 

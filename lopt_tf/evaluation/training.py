@@ -1,33 +1,20 @@
 """Optimizers that an experiment meta-trains itself."""
 
+import dataclasses
+
 import numpy as np
 
 from lopt_tf import checkpointing, metatraining
 from lopt_tf.evaluation import comparison
-from lopt_tf.metatraining import loop
+from lopt_tf.metatraining import loop, presets
 from lopt_tf.optimizers import pretrained
 from problems import corpus
 
 
 def options(meta_updates, **changes):
-    """`TrainingOptions` of a short meta-training: what learns fast, steadily.
-
-    Backpropagation through some hundred steps, in which no instance outvotes
-    the others; runs of 500 steps on average.
-    """
-    return metatraining.TrainingOptions(
-        **{
-            "meta_updates": meta_updates,
-            "estimator": "bptt",
-            "instances": 8,
-            "instance_clip": 1.0,
-            "meta_learning_rate": 3e-4,
-            "meta_learning_rate_decay": 0.1,
-            "curriculum": metatraining.Curriculum(
-                starts=1, mean_partials=4, min_length=40, mean_length=60
-            ),
-            **changes,
-        }
+    """`TrainingOptions` of a short meta-training; see `presets.SHORT`."""
+    return dataclasses.replace(
+        presets.SHORT, meta_updates=meta_updates, **changes
     )
 
 
@@ -66,7 +53,7 @@ def train(study, label, rule, settings, problems, validate=None):
             # That a variant cannot be trained is a result, too: it is tested
             # with the weights from before it blew up.
             say(f"given up ({error})")
-        return _best(folder)
+        return _best(folder, rule, settings)
 
     weights = study.piece(
         f"training/{label}", f"meta-training {label}", make, 0, 0
@@ -88,7 +75,7 @@ def progress_made(study, label, rule, settings, measure=None):
     def losses():
         moments = {
             "before": rule.init_weights(settings.seed),
-            "best": _best(folder),
+            "best": _best(folder, rule, settings),
             "after": pretrained.load(folder / "optimizer.npz")[2],
         }
         return {
@@ -109,8 +96,12 @@ def progress_made(study, label, rule, settings, measure=None):
     return {"optimizer": label, **{n: x.item() for n, x in row.items()}}
 
 
-def _best(folder):
-    """The weights that did best, or the last ones if none were validated."""
-    best = folder / "best.npz"
-    path = best if best.exists() else folder / "optimizer.npz"
-    return pretrained.load(path)[2]
+def _best(folder, rule, settings):
+    """The weights that did best, the last ones if none were validated.
+
+    A training that failed at once has none: those of its start count.
+    """
+    for name in ("best.npz", "optimizer.npz"):
+        if (folder / name).exists():
+            return pretrained.load(folder / name)[2]
+    return rule.init_weights(settings.seed)

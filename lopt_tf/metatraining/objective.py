@@ -96,3 +96,21 @@ def survivors(objectives, initial, alive, max_multiplier):
         fine &= objectives <= limit(initial, max_multiplier)
     lost = tf.cumsum(tf.cast(~fine, "int32"), axis=0)
     return (lost == 0) & alive
+
+
+def check_nonnegative(problems):
+    """Refuses objectives that a logarithm cannot take.
+
+    Args:
+        problems: {name: Problem}.
+
+    Raises:
+        ValueError: if an objective can be negative.
+    """
+    for name, problem in problems.items():
+        if not problem.nonnegative:
+            raise ValueError(
+                f"The objective of {name} ({problem!r}) can be negative, and "
+                "the logarithmic meta-objective needs it not to be. Set "
+                "use_log_objective=False, or leave the problem out."
+            )

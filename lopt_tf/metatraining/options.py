@@ -3,7 +3,7 @@
 import dataclasses
 
 from lopt_tf.metatraining import curriculum as curriculum_lib
-from lopt_tf.metatraining import estimators, meta_optimizers, unroll
+from lopt_tf.metatraining import estimators, meta_optimizers
 from lopt_tf.metatraining import objective as objective_lib
 
 
@@ -20,9 +20,10 @@ class TrainingOptions:
             with "es" and "pes").
         segment_length: inner steps in one compiled call.
         truncation: inner steps after which a gradient is cut, rounded to
-            whole segments; 0 cuts only
-            between partial unrolls ("bptt"), after each segment ("es",
-            "pes") or not at all ("full", which takes no other value).
+            whole segments. 0 means, with
+            "bptt": only between partial unrolls;
+            "es" and "pes": after each segment;
+            "full" (which takes no other value): never.
         parallel_tasks: problems under way at a time, updated in turn.
         meta_optimizer: "adam" or "rmsprop".
         meta_learning_rate: its learning rate.
@@ -38,9 +39,8 @@ class TrainingOptions:
             full).
         use_log_objective: average logarithms of the objectives.
         use_numerator_epsilon: see `MetaObjective`.
-        objective_epsilon: where the logarithm of an objective levels off, as
-            a share of its start; with less than the paper's 1e-6, converging
-            further pays.
+        objective_epsilon: epsilon in log(l / l0 + epsilon). A smaller value
+            rewards converging further. The paper uses 1e-6.
         obj_train_max_multiplier: an objective beyond this multiple of its
             start ends an inner run; 0 for no limit. With "es" and "pes" it
             counts as this multiple, and 0 stands for 1e6.
@@ -111,31 +111,6 @@ class TrainingOptions:
             pieces = max(1, round(self.truncation / self.segment_length))
             plan = curriculum_lib.cut(plan, pieces)
         return plan
-
-    def new_estimator(self, problem, rule, replicas):
-        """The estimator of a problem, with its compiled functions."""
-        kind = estimators.ESTIMATORS[self.estimator]
-        evolves = kind.copies > 1
-        unroller = unroll.Unroller(
-            problem,
-            rule,
-            self.instances,
-            self.segment_length,
-            self.use_second_derivatives,
-            copies=kind.copies,
-            replicas=replicas,
-            keeps_trail=not evolves,
-        )
-        objective = self.objective()
-        settings = (
-            unroller,
-            objective,
-            self.obj_train_max_multiplier,
-            self.instance_clip,
-        )
-        if evolves:
-            return kind(*settings, self.perturbation)
-        return kind(*settings)
 
     def objective(self):
         """The meta-objective."""

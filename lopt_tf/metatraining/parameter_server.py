@@ -12,17 +12,8 @@ import threading
 
 import tensorflow as tf
 
-from lopt_tf import distribution
+from lopt_tf.metatraining import replicas as replicas_lib
 from lopt_tf.metatraining import trainer as trainer_lib
-
-
-def new_trainer(problems, rule, options, weights, replicas):
-    """The `Trainer` for a strategy."""
-    asynchronous = isinstance(
-        replicas.strategy, tf.distribute.ParameterServerStrategy
-    )
-    made = AsynchronousTrainer if asynchronous else trainer_lib.Trainer
-    return made(problems, rule, options, weights, replicas)
 
 
 class AsynchronousTrainer(trainer_lib.Trainer):
@@ -34,36 +25,35 @@ class AsynchronousTrainer(trainer_lib.Trainer):
     exactly. The work of a lost worker goes to another one.
     """
 
-    def __init__(self, problems, rule, options, weights=None, replicas=None):
+    def __init__(self, problems, rule, options, weights, replicas, best=None):
         strategy = replicas.strategy
         # Within a worker there is one replica.
-        local = distribution.Replicas(tf.distribute.get_strategy())
+        local = replicas_lib.Replicas(count=1)
         devices = tf.config.list_logical_devices("CPU")
         self.num_workers = sum("/job:worker/" in d.name for d in devices)
-        super().__init__(problems, rule, options, weights, local)
+        super().__init__(problems, rule, options, weights, local, best)
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(
             strategy
         )
         with strategy.scope():
             self._shared = tf.Variable(self.weights)
         self._functions = {}
-        # {place of a task: when its outcome will have been fetched}.
-        self._under_way = {}
+        # {place of a problem: its outcome, when it has been fetched}.
+        self._pending = {}
         self._fetchers = concurrent.futures.ThreadPoolExecutor(
-            self._num_tasks, "fetch"
+            self._num_parallel, "fetch"
         )
 
-    def describe(self):
-        """One line: on what the training runs."""
+    def _devices(self):
         return f"{self.num_workers} asynchronous workers"
 
     @contextlib.contextmanager
-    def watch(self, report):
+    def watch(self):
         """Reports workers that are lost or back while the block runs."""
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         addresses = resolver.cluster_spec().as_dict()["worker"]
         ended = threading.Event()
-        arguments = (dict(enumerate(addresses)), report, ended)
+        arguments = (dict(enumerate(addresses)), self.say, ended)
         # A daemon: the coordinator may wait for workers for ever.
         threading.Thread(target=_watch, args=arguments, daemon=True).start()
         try:
@@ -72,42 +62,40 @@ class AsynchronousTrainer(trainer_lib.Trainer):
             ended.set()
 
     @property
-    def _num_tasks(self):
+    def _num_parallel(self):
         return max(self.options.parallel_tasks, self.num_workers)
 
-    def _turn(self):
-        """The place of a task whose outcome has arrived."""
-        for place, task in enumerate(self._tasks):
-            if place not in self._under_way:
-                remote = self._schedule(task)
-                self._under_way[place] = self._fetchers.submit(remote.fetch)
+    def _place(self):
+        """The place of a problem whose outcome has arrived."""
+        for place, it in enumerate(self._under_way):
+            if place not in self._pending:
+                remote = self._schedule(it)
+                self._pending[place] = self._fetchers.submit(remote.fetch)
         done, _ = concurrent.futures.wait(
-            self._under_way.values(),
+            self._pending.values(),
             return_when=concurrent.futures.FIRST_COMPLETED,
         )
-        return next(p for p, f in self._under_way.items() if f in done)
+        return next(p for p, f in self._pending.items() if f in done)
 
-    def _estimate(self, turn, task):
-        outcome = self._under_way.pop(turn).result()
-        found, objectives, carry = tf.nest.map_structure(
-            tf.convert_to_tensor, outcome
+    def _estimate(self, place, it):
+        outcome = tf.nest.map_structure(
+            tf.convert_to_tensor, self._pending.pop(place).result()
         )
-        return self._estimator(task.name).estimate(
-            task.run, task.plan[0], found, objectives, carry
-        )
+        estimator = self._runs.estimator(it.name)
+        return estimator.estimate(it.run, it.plan[0], outcome)
 
-    def _schedule(self, task):
-        """Sends a task's next partial unroll to whichever worker is free."""
-        estimator = self._estimator(task.name)
-        inputs = estimator.inputs(self.vector, task.run, task.plan[0])
+    def _schedule(self, it):
+        """Sends a problem's next partial unroll to any worker that is free."""
+        estimator = self._runs.estimator(it.name)
+        inputs = estimator.inputs(self.vector, it.run, it.plan[0])
         return self.coordinator.schedule(
-            self._function(task.name),
-            args=(task.constants, task.run.carry, inputs),
+            self._function(it.name),
+            args=(it.constants, it.run.carry, inputs),
         )
 
     def _function(self, name):
         if name not in self._functions:
-            estimator = self._estimator(name)
+            estimator = self._runs.estimator(name)
 
             def compute(constants, carry, inputs):
                 return estimator.compute(
@@ -127,7 +115,7 @@ class AsynchronousTrainer(trainer_lib.Trainer):
 
     def restore(self, arrays, metadata):
         super().restore(arrays, metadata)
-        self._under_way = {}
+        self._pending = {}
         self._shared.assign(self.weights)
 
 

@@ -2,43 +2,26 @@
 
 import contextlib
 import dataclasses
-import inspect
+import functools
 
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import checkpointing, compilation, distribution
-from lopt_tf.metatraining import curriculum as curriculum_lib
+from lopt_tf import compilation, long_run
 from lopt_tf.metatraining import (
     estimators,
     meta_optimizers,
+    problem_runs,
+    validation,
 )
+from lopt_tf.metatraining import objective as objective_lib
+from lopt_tf.metatraining import replicas as replicas_lib
+from lopt_tf.optimizers import pretrained
 
 _MOST_IN_A_ROW = 100
 
 
-@dataclasses.dataclass
-class _Task:
-    """A problem under way.
-
-    Attributes:
-        number: counts the problems drawn; seeds what belongs to this one.
-        name: the problem's name.
-        start: which fresh start on the problem this is.
-        plan: segment counts of the meta-updates still to come.
-        run: the inner runs.
-        constants: the problem's constants (drawn again on resuming).
-    """
-
-    number: int
-    name: str
-    start: int
-    plan: list
-    run: estimators.Run
-    constants: dict
-
-
-class Trainer:
+class Trainer(long_run.Trainer):
     """Meta-trains an update rule on problems; see `train`.
 
     Args:
@@ -47,17 +30,24 @@ class Trainer:
         options: `TrainingOptions`.
         weights: meta-parameters to start from; drawn by the seed if None.
         replicas: the `Replicas` that share the instances.
+        best: `BestWeights`, which may validate; None does not.
     """
 
-    def __init__(self, problems, rule, options, weights=None, replicas=None):
+    what = "a meta-training"
+    unit = "inner steps"
+
+    def __init__(
+        self, problems, rule, options, weights=None, replicas=None, best=None
+    ):
         if not problems:
             raise ValueError("There are no problems to train on.")
         if options.use_log_objective:
-            check_nonnegative(problems)
+            objective_lib.check_nonnegative(problems)
         self.problems = dict(problems)
         self.rule = rule
         self.options = options
-        self.replicas = replicas or distribution.Replicas()
+        self.replicas = replicas or replicas_lib.Replicas()
+        self.best = best or validation.BestWeights()
         start = rule.init_weights(options.seed) if weights is None else weights
         self.vector = estimators.WeightVector(start)
         start = {name: tf.constant(array) for name, array in start.items()}
@@ -70,36 +60,82 @@ class Trainer:
         self.inner_steps = 0
         # {problem name: instances without a finite meta-gradient}.
         self.skipped = {}
+        self._reported_skipped = {}
+        self._notes = []
         self._drawn = 0
-        self._tasks = []
-        self._estimators = {}
+        self._runs = problem_runs.ProblemRuns(
+            self.problems, rule, options, self.replicas
+        )
+        self._under_way = []
         self._skipped_in_a_row = 0
         self._apply = compilation.compiled(self._meta_update)
 
+    @property
+    def step_number(self):
+        return self.update
+
+    @property
+    def num_steps(self):
+        return self.options.meta_updates
+
+    def work(self):
+        return self.inner_steps
+
+    def num_compilations(self):
+        return self._runs.num_compilations()
+
     def describe(self):
-        """One line: on what the training runs."""
+        return [self._devices(), *self._notes]
+
+    def _devices(self):
         replicas, workers = self.replicas.count, self.replicas.num_workers
         return f"{replicas} replicas in use on {workers} workers"
 
-    def length_note(self, metadata):
-        """What a snapshot's other number of meta-updates changes, or None."""
-        before, now = metadata["meta_updates"], self.options.meta_updates
-        if before == now or self.options.meta_learning_rate_decay == 1:
-            return None
+    def watch(self):
+        """A context in which lost workers are reported, if there are any."""
+        return contextlib.nullcontext()
+
+    def status(self, rows):
+        self._say_skipped()
+        loss = np.mean([row["meta_loss/all"] for row in rows])
         return (
-            f"note: the learning rate now falls over {now} meta-updates, "
-            f"before over {before}: not what one run of {now} would be"
+            f"meta-update {self.update}/{self.num_steps}  meta-loss {loss:.3f}"
         )
 
-    def watch(self, report):
-        """A context in which lost workers are reported, if there are any."""
-        del report
-        return contextlib.nullcontext()
+    def _say_skipped(self):
+        known, self._reported_skipped = self._reported_skipped, self.skipped
+        new = {
+            name: count - known.get(name, 0)
+            for name, count in self.skipped.items()
+            if count > known.get(name, 0)
+        }
+        if new:
+            listed = ", ".join(f"{name}: {n}" for name, n in new.items())
+            self.say(
+                "skipped instances (blown up, or without a finite "
+                f"meta-gradient): {listed}"
+            )
+
+    def measure(self):
+        """A validation if one is due: its scalars."""
+        if not self.best.is_due(self.update):
+            return {}
+        scalars = {}
+        if self.replicas.is_chief:
+            scalars, mean, is_best = self.best.measure(
+                self.rule, self.trained_weights()
+            )
+            note = " (best so far)" if is_best else ""
+            self.say(
+                f"validation after meta-update {self.update}: {mean:.4f}{note}"
+            )
+        self.best.validated = self.update
+        return scalars
 
     # One meta-update.
 
     def step(self):
-        """One meta-update: (problem name, `Estimate`).
+        """One meta-update: its scalars.
 
         It happens whole or not at all, also when it is interrupted.
         """
@@ -112,40 +148,57 @@ class Trainer:
 
     def _position(self):
         """Everything that a step changes (tensors themselves never do)."""
-        tasks = [
-            dataclasses.replace(task, plan=list(task.plan))
-            for task in self._tasks
+        under_way = [
+            dataclasses.replace(it, plan=list(it.plan))
+            for it in self._under_way
         ]
-        skipped = dict(self.skipped)
-        return {**self.__dict__, "_tasks": tasks, "skipped": skipped}
+        return {**self.__dict__, "_under_way": under_way}
 
     def _step(self):
-        while len(self._tasks) < self._num_tasks:
-            self._tasks.append(self._draw_task())
-        turn = self._turn()
-        task = self._tasks[turn]
-        estimate, task.run = self._estimate(turn, task)
-        del task.plan[0]
-        self._count_skipped(estimate.skipped, task.name)
+        while len(self._under_way) < self._num_parallel:
+            self._under_way.append(self._draw())
+        place = self._place()
+        it = self._under_way[place]
+        estimate, it.run = self._estimate(place, it)
+        del it.plan[0]
+        self._count_skipped(estimate.skipped, it.name)
         # A meta-gradient that says nothing must not move the weights, as
         # Adam's momentum would.
         if estimate.skipped < self.options.instances:
             self._move(estimate.gradient)
         self.update += 1
         self.inner_steps += estimate.inner_steps
-        if not task.plan or estimate.lost == estimate.size:
-            self._tasks[turn] = self._next_task(task)
-        return task.name, estimate
+        if not it.plan or estimate.lost == estimate.size:
+            self._under_way[place] = self._runs.next_start(it) or self._draw()
+        return self._scalars(it.name, estimate)
 
-    def _turn(self):
-        """Whose task the next meta-update is about."""
-        return self.update % len(self._tasks)
+    def _draw(self):
+        number = self._drawn
+        self._drawn += 1
+        return self._runs.draw(number)
 
-    def _estimate(self, turn, task):
-        """(`Estimate`, the run after it) of a task's next partial unroll."""
-        del turn
-        return self._estimator(task.name).step(
-            self.vector, self.weights, task.constants, task.run, task.plan[0]
+    def _scalars(self, name, estimate):
+        """What TensorBoard shows of a meta-update on a problem."""
+        set_name = name.partition(".")[0]
+        return {
+            "meta_loss/all": estimate.meta_loss,
+            f"meta_loss/{set_name}": estimate.meta_loss,
+            f"meta_loss_of_problem/{name}": estimate.meta_loss,
+            "meta_gradient/norm": float(tf.norm(estimate.gradient)),
+            "meta_gradient/skipped_instances": estimate.skipped,
+            "inner/lost_instances": estimate.lost,
+            "inner/steps": self.inner_steps,
+        }
+
+    def _place(self):
+        """The place of the problem that the next meta-update is about."""
+        return self.update % len(self._under_way)
+
+    def _estimate(self, place, it):
+        """(`Estimate`, the run after it) of the next partial unroll."""
+        del place
+        return self._runs.estimator(it.name).step(
+            self.vector, self.weights, it.constants, it.run, it.plan[0]
         )
 
     def _move(self, gradient):
@@ -158,7 +211,7 @@ class Trainer:
         )
 
     @property
-    def _num_tasks(self):
+    def _num_parallel(self):
         return min(self.options.parallel_tasks, len(self.problems))
 
     def _meta_update(self, slots, weights, gradient, factor):
@@ -169,56 +222,19 @@ class Trainer:
 
     def _count_skipped(self, count, name):
         if count:
-            self.skipped[name] = self.skipped.get(name, 0) + count
-        everything = count == self.options.instances
-        in_a_row = self._skipped_in_a_row + 1 if everything else 0
+            total = self.skipped.get(name, 0) + count
+            self.skipped = {**self.skipped, name: total}
+        all_skipped = count == self.options.instances
+        in_a_row = self._skipped_in_a_row + 1 if all_skipped else 0
         self._skipped_in_a_row = in_a_row
         if in_a_row >= _MOST_IN_A_ROW:
             raise FloatingPointError(
                 f"The last {in_a_row} meta-gradients were not finite at all "
                 f"(problem now: {name}). The weights were not changed by "
-                "them. Go on from these weights in another folder, with a "
+                "them. Start from these weights in another folder, with a "
                 "lower meta learning rate, shorter unrolls, or "
                 "obj_train_max_multiplier."
             )
-
-    # Tasks.
-
-    def _draw_task(self):
-        number = self._drawn
-        self._drawn += 1
-        name = curriculum_lib.draw_problem(
-            list(self.problems), self.options.seed, number
-        )
-        return self._task(number, name, 0, self._constants(number, name))
-
-    def _next_task(self, task):
-        if task.start + 1 >= self.options.curriculum.starts:
-            return self._draw_task()
-        return self._task(
-            task.number, task.name, task.start + 1, task.constants
-        )
-
-    def _task(self, number, name, start, constants):
-        seed = self.options.seed
-        plan = self.options.plan(
-            np.random.default_rng([seed, 2, number, start])
-        )
-        run = estimators.Run((seed, 4, number, start))
-        return _Task(number, name, start, plan, run, constants)
-
-    def _constants(self, number, name):
-        unroller = self._estimator(name).unroller
-        return unroller.constants((self.options.seed, 3, number))
-
-    def _estimator(self, name):
-        """The estimator of a problem, with its compiled functions."""
-        if name not in self._estimators:
-            compilation.check_room()
-            self._estimators[name] = self.options.new_estimator(
-                self.problems[name], self.rule, self.replicas
-            )
-        return self._estimators[name]
 
     # Saving and resuming.
 
@@ -228,39 +244,62 @@ class Trainer:
         return {name: array.numpy() for name, array in weights.items()}
 
     def settings(self):
-        """What must be the same for a resumed run."""
-        options = dataclasses.asdict(self.options)
-        # A run may be made longer; see `length_note`.
-        del options["meta_updates"]
         return {
-            "options": options,
+            "options": _compared(self.options),
             "rule": self.rule.get_config(),
-            "problems": {n: repr(p) for n, p in self.problems.items()},
+            "objectives": {n: repr(p) for n, p in self.problems.items()},
+        }
+
+    def default_settings(self):
+        return {
+            "options": _compared(type(self.options)()),
+            "rule": self.rule.default_config(),
+        }
+
+    def completed(self, saved):
+        """See `long_run.Trainer`; the first release named problems shortly.
+
+        Its texts left settings out, so that only the types are compared.
+        """
+        saved = super().completed(saved)
+        if "objectives" not in saved:
+            self._notes.append(
+                "note: this checkpoint of an earlier version does not hold "
+                "all settings of its problems; they are taken to be the same"
+            )
+            saved["objectives"] = {
+                name: self._known_objective(name, text)
+                for name, text in saved["problems"].items()
+            }
+        return saved
+
+    def _known_objective(self, name, text):
+        """The given problem's settings, if it may be the one of a text."""
+        problem = self.problems.get(name)
+        is_same = text.partition("(")[0] == type(problem).__name__
+        return repr(problem) if is_same else text
+
+    def products(self):
+        """{file name: function that writes the trained optimizer}."""
+        weights = {"optimizer.npz": self.trained_weights()}
+        if self.best.weights is not None:
+            weights["best.npz"] = self.best.weights
+        return {
+            name: functools.partial(
+                pretrained.save, rule=self.rule, weights=arrays
+            )
+            for name, arrays in weights.items()
         }
 
     def snapshot(self):
-        """(arrays, metadata) from which `restore` goes on exactly.
-
-        With several workers, all of them must call it.
-        """
         arrays = {"weights": self.weights}
         arrays.update({f"slots/{n}": s for n, s in self.slots.items()})
         tasks = []
-        for i, task in enumerate(self._tasks):
-            saved, run = self._estimator(task.name).save(task.run)
-            for name, array in saved.items():
-                arrays[f"tasks/{i}/{name}"] = array
-            tasks.append(
-                {
-                    "number": task.number,
-                    "name": task.name,
-                    "start": task.start,
-                    "plan": task.plan,
-                    "run": run,
-                }
-            )
+        for i, it in enumerate(self._under_way):
+            saved, description = self._runs.save(it)
+            arrays.update({f"tasks/{i}/{n}": a for n, a in saved.items()})
+            tasks.append(description)
         metadata = {
-            "settings": self.settings(),
             "update": self.update,
             "meta_updates": self.options.meta_updates,
             "inner_steps": self.inner_steps,
@@ -268,79 +307,52 @@ class Trainer:
             "skipped_in_a_row": self._skipped_in_a_row,
             "drawn": self._drawn,
             "tasks": tasks,
+            "best": self.best.state(),
         }
         return arrays, metadata
 
     def restore(self, arrays, metadata):
-        """Goes on where a snapshot was taken, on any number of replicas.
-
-        Raises:
-            CheckpointError: if the settings differ; the message names them.
-        """
-        saved = metadata["settings"]
-        # An option that is newer than the checkpoint was at its default.
-        defaults = dataclasses.asdict(type(self.options)())
-        del defaults["meta_updates"]
-        saved = {
-            **saved,
-            "options": {**defaults, **saved["options"]},
-            "rule": {**_defaults(self.rule), **saved["rule"]},
-        }
-        checkpointing.check_settings(saved, self.settings())
+        """Resumes from a snapshot, on any number of replicas."""
+        self._note_other_length(metadata["meta_updates"])
+        self.best.restore(metadata["best"])
         self.weights = tf.constant(arrays["weights"])
         self.slots = {
             name: tf.constant(arrays[f"slots/{name}"]) for name in self.slots
         }
         self.update = metadata["update"]
         self.inner_steps = metadata["inner_steps"]
-        self.skipped = dict(metadata["skipped"])
-        # One who resumes after too many in a row tries anew.
+        self.skipped = self._reported_skipped = dict(metadata["skipped"])
+        # Resuming after too many in a row resets the count: the last of them
+        # is not in the snapshot.
         in_a_row = metadata["skipped_in_a_row"]
-        self._skipped_in_a_row = in_a_row if in_a_row < _MOST_IN_A_ROW else 0
+        is_last = in_a_row >= _MOST_IN_A_ROW - 1
+        self._skipped_in_a_row = 0 if is_last else in_a_row
         self._drawn = metadata["drawn"]
-        self._tasks = [
-            self._restored_task(f"tasks/{i}/", about, arrays)
-            for i, about in enumerate(metadata["tasks"])
+        self._under_way = [
+            self._runs.load(_below(f"tasks/{i}/", arrays), description)
+            for i, description in enumerate(metadata["tasks"])
         ]
 
-    def _restored_task(self, prefix, about, arrays):
-        found = {
-            name.removeprefix(prefix): array
-            for name, array in arrays.items()
-            if name.startswith(prefix)
-        }
-        number, name = about["number"], about["name"]
-        return _Task(
-            number=number,
-            name=name,
-            start=about["start"],
-            plan=list(about["plan"]),
-            run=self._estimator(name).load(found, about["run"]),
-            constants=self._constants(number, name),
-        )
-
-
-def check_nonnegative(problems):
-    """Refuses objectives that a logarithm cannot take.
-
-    Raises:
-        ValueError: if an objective can be negative.
-    """
-    for name, problem in problems.items():
-        if not problem.nonnegative:
-            raise ValueError(
-                f"The objective of {name} ({problem!r}) can be negative, and "
-                "the logarithmic meta-objective needs it not to be. Set "
-                "use_log_objective=False, or leave the problem out."
+    def _note_other_length(self, before):
+        now = self.options.meta_updates
+        if before != now and self.options.meta_learning_rate_decay != 1:
+            self._notes.append(
+                f"note: the learning rate now falls over {now} meta-updates, "
+                f"before over {before}: not what one run of {now} would be"
             )
 
 
-def _defaults(rule):
-    """A rule's settings at their defaults: {name: default}."""
-    arguments = inspect.signature(type(rule)).parameters
+def _below(prefix, arrays):
+    """The arrays whose names have a prefix, without it."""
     return {
-        name: arguments[name].default
-        for name in rule.get_config()
-        if name in arguments
-        and arguments[name].default is not inspect.Parameter.empty
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
     }
+
+
+def _compared(options):
+    """The options that a resumed run must share: it may be longer."""
+    values = dataclasses.asdict(options)
+    del values["meta_updates"]
+    return values

@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import compilation, distribution
+from lopt_tf import compilation
 from lopt_tf.metatraining import objective as objective_lib
-from lopt_tf.metatraining import trainer, unroll
+from lopt_tf.metatraining import replicas as replicas_lib
+from lopt_tf.metatraining import unroll
 
 # What blows up counts as this multiple of its start, as with "pes".
 _MULTIPLIER = 1e6
@@ -44,7 +45,7 @@ class Validation:
         self.segment_length = segment_length
         self.objective = objective or objective_lib.MetaObjective()
         if self.objective.use_log:
-            trainer.check_nonnegative(problems)
+            objective_lib.check_nonnegative(problems)
         self.seed = seed
         self._prepared = {}
 
@@ -63,9 +64,9 @@ class Validation:
         carry = unroller.begin(weights, constants, drawn)
         carry, values, _ = unroller.run(weights, constants, carry, segments)
         objectives = objective_lib.capped(
-            tf.concat(values, axis=0), carry["initial"], _MULTIPLIER
+            tf.concat(values, axis=0), carry.initial, _MULTIPLIER
         )
-        losses = self.objective(objectives, carry["initial"])
+        losses = self.objective(objectives, carry.initial)
         return float(tf.reduce_mean(losses))
 
     def _inputs(self, name, rule):
@@ -77,7 +78,7 @@ class Validation:
                 rule,
                 self.instances,
                 self.segment_length,
-                replicas=distribution.Replicas.alone(),
+                replicas=replicas_lib.Replicas(count=1),
             )
             place = list(self.problems).index(name)
             seed = (self.seed, 9, place)
@@ -94,20 +95,45 @@ class Validation:
         return self._prepared[name, rule]
 
 
-class Best:
-    """The best validation so far, which a resumed training remembers.
+class BestWeights:
+    """Validates now and then, and keeps the weights that did best.
+
+    Args:
+        validate: a `Validation`; None never validates.
+        every: meta-updates between validations; 0 never validates.
 
     Attributes:
         loss: the best mean loss.
+        weights: the weights with it; None if a run before found them.
         validated: the meta-update after which the last validation was.
     """
 
-    def __init__(self):
+    def __init__(self, validate=None, every=0):
+        if every and validate is None:
+            raise ValueError("`eval_every` needs `validate`, a `Validation`.")
+        self._validate = validate
+        self._every = every
         self.loss = np.inf
+        self.weights = None
         self.validated = 0
 
+    def is_due(self, update):
+        """Whether to validate after that meta-update."""
+        is_one = bool(self._every and update) and update % self._every == 0
+        return is_one and self.validated != update
+
+    def measure(self, rule, weights):
+        """Validates weights: (scalars, mean loss, whether it is the best)."""
+        losses = self._validate(rule, weights)
+        mean = float(np.mean(list(losses.values())))
+        is_best = mean < self.loss
+        if is_best:
+            self.weights, self.loss = weights, mean
+        scalars = {f"validation/{name}": x for name, x in losses.items()}
+        return {**scalars, "validation/all": mean}, mean, is_best
+
     def state(self):
-        """JSON-ready."""
+        """JSON-ready; the weights have a file of their own."""
         return {
             "loss": None if np.isinf(self.loss) else self.loss,
             "validated": self.validated,

@@ -7,6 +7,7 @@ sets of weights.
 """
 
 import functools
+import inspect
 import math
 
 import numpy as np
@@ -67,6 +68,15 @@ class UpdateRule:
     def get_config(self):
         """Returns the JSON-ready constructor arguments."""
         raise NotImplementedError
+
+    @classmethod
+    def default_config(cls):
+        """The constructor's defaults: {name: default}."""
+        return {
+            name: argument.default
+            for name, argument in inspect.signature(cls).parameters.items()
+            if argument.default is not argument.empty
+        }
 
     def draw_log_learning_rates(self, uniforms, tensor_uniforms):
         """Turns uniform draws in [0, 1) into starting log learning rates.

@@ -50,8 +50,8 @@ def measure(names, instance_counts, repetitions):
 
 def _unrolls(problem, kind, instances, steps):
     """(estimator, function of a run that takes it some steps further)."""
-    from lopt_tf import distribution, metatraining
-    from lopt_tf.metatraining import estimators
+    from lopt_tf import metatraining
+    from lopt_tf.metatraining import estimators, replicas
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
     rule = HierarchicalRNNRule()
@@ -61,7 +61,7 @@ def _unrolls(problem, kind, instances, steps):
     options = metatraining.TrainingOptions(
         estimator=kind, instances=instances, segment_length=20
     )
-    estimator = options.new_estimator(problem, rule, distribution.Replicas())
+    estimator = estimators.make(options, problem, rule, replicas.Replicas())
     constants = estimator.unroller.constants((1,))
     segments = steps // options.segment_length
     # The unmoved copy of "es" only leads on to the next truncation.

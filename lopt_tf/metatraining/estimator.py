@@ -1,0 +1,244 @@
+"""The interface of gradient estimators: a run in, a meta-gradient out."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+
+class WeightVector:
+    """Meta-parameters as one vector and back, in the order of their names.
+
+    Args:
+        weights: {name: array [out, in]}.
+    """
+
+    def __init__(self, weights):
+        self.names = sorted(weights)
+        self.shapes = [tuple(weights[name].shape) for name in self.names]
+        self.sizes = [int(np.prod(shape)) for shape in self.shapes]
+
+    def flatten(self, weights):
+        """{name: [..., out, in]} -> [..., P]."""
+        batch = tuple(weights[self.names[0]].shape[:-2])
+        parts = [tf.reshape(weights[n], (*batch, -1)) for n in self.names]
+        return tf.concat(parts, axis=-1)
+
+    def unflatten(self, vector):
+        """[..., P] -> {name: [..., out, in]}."""
+        batch = tuple(vector.shape[:-1])
+        parts = tf.split(vector, self.sizes, axis=-1)
+        return {
+            name: tf.reshape(part, batch + shape)
+            for name, shape, part in zip(self.names, self.shapes, parts)
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """K inner runs of one problem, somewhere on their way.
+
+    Attributes:
+        seed: integers that determine starts, minibatches and noise.
+        step: number of inner steps done.
+        carry: the runs' `Carry`; () before the first step.
+    """
+
+    seed: tuple
+    step: int = 0
+    carry: tuple = ()
+
+
+class Inputs(NamedTuple):
+    """What a step needs besides weights, constants and carry.
+
+    Attributes:
+        start: what `Unroller.draw_start` drew for fresh runs; () for others.
+        segments: list of `SegmentInputs`.
+        noise: (seed, replica) of the weights' perturbations, if there are any.
+    """
+
+    start: tuple
+    segments: list
+    noise: tuple = ()
+
+
+class Summary(NamedTuple):
+    """What counts of a step: of one replica, or the mean over all.
+
+    Attributes:
+        gradient: the meta-gradient [P], averaged over instances.
+        loss: the meta-objective, averaged over instances.
+        lost: number of inner runs that have blown up.
+        skipped: number of instances whose meta-gradient counts as zero.
+    """
+
+    gradient: tf.Tensor
+    loss: tf.Tensor
+    lost: tf.Tensor
+    skipped: tf.Tensor
+
+
+class Outcome(NamedTuple):
+    """What `Estimator.compute` returns.
+
+    Attributes:
+        summary: the `Summary`, a mean over replicas.
+        objectives: recorded inner objectives, [steps, K], of each replica.
+        carry: the `Carry` after the step.
+    """
+
+    summary: Summary
+    objectives: tf.Tensor
+    carry: tuple
+
+
+@dataclasses.dataclass
+class Estimate:
+    """The result of one estimator step.
+
+    Attributes:
+        gradient: the meta-gradient as a vector [P].
+        meta_loss: the meta-objective, averaged over instances.
+        lost: inner runs that have blown up so far, of `size`.
+        skipped: instances that had blown up, or whose meta-gradient was not
+            finite: they count as zero.
+        size: inner runs side by side.
+        inner_steps: updates of one instance each that were made.
+        objectives: recorded inner objectives, [steps, K], of each replica.
+    """
+
+    gradient: tf.Tensor
+    meta_loss: float
+    lost: int
+    skipped: int
+    size: int
+    inner_steps: int
+    objectives: tf.Tensor
+
+
+class Estimator:
+    """Base of the estimators: a run and weights in, a meta-gradient out.
+
+    A step has two halves: `inputs` draws whatever is random, in Python;
+    `compute` is pure, and may be part of a graph that runs elsewhere.
+
+    Args:
+        unroller: an `Unroller` with `copies` copies.
+        objective: a `MetaObjective`.
+        max_multiplier: an instance whose objective exceeds this multiple of
+            its start is lost (`obj_train_max_multiplier`); 0 for no limit.
+        instance_clip: the meta-gradient of an instance (a pair) is clipped
+            to this norm, so that one that is about to blow up does not
+            outvote all others; 0 for no limit.
+    """
+
+    copies = 1
+
+    def __init__(
+        self, unroller, objective, max_multiplier=0.0, instance_clip=0.0
+    ):
+        self.unroller = unroller
+        self.objective = objective
+        self.max_multiplier = max_multiplier
+        self.instance_clip = instance_clip
+        self.replicas = unroller.replicas
+
+    def step(self, vector, weights, constants, run, num_segments):
+        """One partial unroll: (`Estimate`, the run after it).
+
+        Args:
+            vector: the `WeightVector`.
+            weights: the meta-parameters as a vector [P].
+            constants: the problem's constants.
+            run: a `Run`; a fresh one begins with the first step.
+            num_segments: the length of the partial unroll.
+        """
+        inputs = self.inputs(vector, run, num_segments)
+        outcome = self.compute(vector, weights, constants, run.carry, inputs)
+        return self.estimate(run, num_segments, outcome)
+
+    def inputs(self, vector, run, num_segments):
+        """The `Inputs` of a step."""
+        length = self.unroller.segment_length
+        segments = [
+            self.unroller.segment_inputs(run.seed, run.step + i * length)
+            for i in range(num_segments)
+        ]
+        start = self.unroller.draw_start(run.seed) if not run.carry else ()
+        return Inputs(start, segments)
+
+    def compute(self, vector, weights, constants, carry, inputs):
+        """The pure half of a step: an `Outcome`.
+
+        Args:
+            vector: the `WeightVector`.
+            weights: the meta-parameters as a vector [P].
+            constants: the problem's constants.
+            carry: a `Carry`; () before the first step.
+            inputs: what `inputs` returned.
+        """
+        raise NotImplementedError
+
+    def estimate(self, run, num_segments, outcome):
+        """An `Outcome` of `compute` as (`Estimate`, the run after it)."""
+        steps = num_segments * self.unroller.segment_length
+        count = self.replicas.count
+        size = self.unroller.size * count
+        summary = outcome.summary
+        estimate = Estimate(
+            gradient=summary.gradient,
+            meta_loss=float(summary.loss),
+            lost=round(float(summary.lost) * count),
+            skipped=round(float(summary.skipped) * count),
+            size=size,
+            inner_steps=steps * size,
+            objectives=outcome.objectives,
+        )
+        return estimate, Run(run.seed, run.step + steps, outcome.carry)
+
+    def save(self, run):
+        """A run as (arrays of all instances, JSON-ready description)."""
+        about = {"step": run.step, "seed": list(run.seed)}
+        return self.replicas.join(self._entries(run.carry)), about
+
+    def _entries(self, carry):
+        """The arrays of a carry, as `Replicas.join` takes them."""
+        return self.unroller.entries(carry) if carry else {}
+
+    def load(self, arrays, about):
+        """The inverse of `save`."""
+        carry = self.unroller.load(arrays) if arrays else ()
+        return Run(tuple(about["seed"]), about["step"], carry)
+
+    def _summary(self, gradients, losses, alive):
+        """The `Summary` of one replica.
+
+        Args:
+            gradients: each instance's meta-gradient, [K, P].
+            losses: meta-objectives, or their mean.
+            alive: bool, whether an inner run has not blown up.
+        """
+        is_finite = tf.reduce_all(tf.math.is_finite(gradients), axis=1)
+        gradients = tf.where(is_finite[:, None], gradients, 0.0)
+        if self.instance_clip:
+            gradients = _clipped(gradients, self.instance_clip)
+        return Summary(
+            gradient=tf.reduce_mean(gradients, axis=0),
+            loss=tf.reduce_mean(losses),
+            lost=tf.reduce_sum(tf.cast(~alive, "float32")),
+            skipped=tf.reduce_sum(tf.cast(~is_finite, "float32")),
+        )
+
+
+def _clipped(gradients, most):
+    """Rows [K, P] with norms of at most `most`, however large they were."""
+    # The squares of large numbers are infinite.
+    largest = tf.reduce_max(tf.abs(gradients), axis=1, keepdims=True)
+    rows = tf.math.divide_no_nan(gradients, largest)
+    norms = tf.norm(rows, axis=1, keepdims=True)
+    # norms * largest > most, without its overflow.
+    is_long = norms > tf.math.divide_no_nan(most, largest)
+    short = tf.math.divide_no_nan(most * rows, norms)
+    return tf.where(is_long & (largest > 0), short, gradients)

@@ -1,0 +1,347 @@
+"""Inner steps to be compiled: a segment forward, and backward by hand.
+
+A segment is a loop of a fixed number of steps. `x_bar` is the cotangent of x:
+the gradient of the meta-objective with respect to x.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from lopt_tf.optimizers import update_rule
+from problems.problem import fold
+
+
+class Carry(NamedTuple):
+    """What inner runs carry from segment to segment.
+
+    Attributes:
+        params: list of tensors [K, *shape], where gradients are taken.
+        state: the optimizer state.
+        initial: the objectives at the start, [K].
+        alive: bool [K], whether a run has not blown up.
+        accumulated: perturbations of the weights since the start, [K, P], if
+            the estimator adds them up; () if not.
+    """
+
+    params: list
+    state: dict
+    initial: tf.Tensor
+    alive: tf.Tensor
+    accumulated: tuple = ()
+
+
+class SegmentInputs(NamedTuple):
+    """What a segment needs besides weights, constants and carry.
+
+    Attributes:
+        seed: int32 [2].
+        first_step: number of the segment's first step in its run.
+        batches: int32 [steps, K, B]; B may be 0.
+        replica: number of this replica.
+    """
+
+    seed: tf.Tensor
+    first_step: tf.Tensor
+    batches: tf.Tensor
+    replica: tf.Tensor
+
+
+class Trail(NamedTuple):
+    """What `InnerSteps.backward` needs of a segment.
+
+    Attributes:
+        points: (params, state) before each step, [steps, K, ...].
+        slopes: gradients of the recorded objectives, [steps, K, *shape];
+            empty where `backward` computes them anyway.
+        end: params after the last step.
+    """
+
+    points: tuple
+    slopes: list
+    end: list
+
+
+class Segment(NamedTuple):
+    """What comes out of a segment.
+
+    Attributes:
+        params, state: those after the last step.
+        objectives: the objectives after each step, [steps, K].
+        trail: a `Trail`, or () if none is kept.
+    """
+
+    params: list
+    state: dict
+    objectives: tf.Tensor
+    trail: tuple
+
+
+class Cotangents(NamedTuple):
+    """Cotangents of params and state at one point of a run."""
+
+    params: list
+    state: dict
+
+
+class InnerSteps:
+    """The pure functions of an `Unroller`; see there for the arguments.
+
+    Args:
+        size: inner runs side by side on one replica.
+        num_replicas: replicas that share the instances.
+    """
+
+    def __init__(
+        self,
+        problem,
+        rule,
+        size,
+        segment_length,
+        use_second_derivatives=True,
+        copies=1,
+        num_replicas=1,
+        keeps_trail=False,
+    ):
+        self.problem = problem
+        self.rule = rule
+        self.size = size
+        self.segment_length = segment_length
+        self.use_second_derivatives = use_second_derivatives
+        self.copies = copies
+        self.num_replicas = num_replicas
+        self.keeps_trail = keeps_trail
+        # Without minibatches and without attention, the loss that the next
+        # step computes anyway is the objective of this one.
+        self.reuses_loss = problem.batch_size is None and not rule.attends
+
+    def start(self, weights, constants, params, log_lrs):
+        """The `Carry` of fresh runs."""
+        weights = _for_each(weights, self.size)
+        initial = self.problem.loss(params, constants)
+        state = self.rule.init_state(weights, params, log_lrs)
+        return Carry(params, state, initial, tf.math.is_finite(initial))
+
+    def start_backward(self, weights, params, log_lrs, state_bar):
+        """Gradients [K, out, in] with respect to weights through the start."""
+        weights = _for_each(weights, self.size)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            state = self.rule.init_state(weights, params, log_lrs)
+        return _gradients(tape, state, weights, state_bar)
+
+    def forward(self, weights, constants, params, state, inputs):
+        """A `Segment` from given params and state."""
+        weights = _for_each(weights, self.size)
+        reuses_loss = self.reuses_loss
+        # `backward` computes the slopes of reused losses anyway.
+        keeps_slopes = self.keeps_trail and not reuses_loss
+
+        def body(t, params, state, values, slopes, points):
+            points = _write(points, t, (params, state))
+            params, state, value, _ = self._step(
+                weights, constants, params, state, inputs, t
+            )
+            if not reuses_loss:
+                true = self.rule.true_parameters(weights, state, params)
+                value, slope = self._objective(true, constants, keeps_slopes)
+                slopes = _write(slopes, t, slope)
+            values = values.write(t, value)
+            return t + 1, params, state, values, slopes, points
+
+        values = self._recorded(tf.zeros(self.size))
+        slopes = [self._recorded(p) for p in params if keeps_slopes]
+        points = [
+            self._recorded(array)
+            for array in tf.nest.flatten((params, state))
+            if self.keeps_trail
+        ]
+        params, state, values, slopes, points = self._loop(
+            body, params, state, values, slopes, points
+        )
+        values = values.stack()
+        if reuses_loss:
+            last = self.problem.loss(params, constants)
+            values = tf.concat([values[1:], last[None]], axis=0)
+        if not self.keeps_trail:
+            return Segment(params, state, values, ())
+        points = tf.nest.pack_sequence_as(
+            (params, state), [array.stack() for array in points]
+        )
+        trail = Trail(points, [slope.stack() for slope in slopes], params)
+        return Segment(params, state, values, trail)
+
+    def _objective(self, true, constants, with_slope):
+        """The objectives [K] and, if wanted, their gradients."""
+        if with_slope:
+            return self.problem.value_and_gradients(true, constants)
+        return self.problem.loss(true, constants), []
+
+    def _recorded(self, like):
+        return tf.TensorArray(
+            like.dtype, self.segment_length, element_shape=like.shape
+        )
+
+    def backward(self, weights, constants, trail, inputs, alive, end, recorded):
+        """Pulls cotangents back through a segment.
+
+        The gradient of a recorded objective joins the cotangent of the point
+        where it was recorded, then one step is pulled back, and so on.
+
+        Args:
+            weights, constants, inputs: as given to `forward`.
+            trail: the `Trail` that `forward` returned.
+            alive: bool [steps, K], whether a step counts.
+            end: `Cotangents` after the segment.
+            recorded: cotangents of the recorded objectives, [steps, K].
+
+        Returns:
+            `Cotangents` before the segment, and gradients [K, out, in] with
+            respect to the weights.
+        """
+        weights = _for_each(weights, self.size)
+
+        def body(i, bars, weights_bar, next_slope):
+            t = self.segment_length - 1 - i
+            if not self.reuses_loss:
+                next_slope = [slope[t] for slope in trail.slopes]
+            weight = tf.where(alive[t], recorded[t], 0.0)
+            bars = self._add_objective(bars, next_slope, weight)
+            point = tf.nest.map_structure(lambda array: array[t], trail.points)
+            with tf.GradientTape() as tape:
+                tape.watch((weights, point))
+                params, state, _, slope = self._step(
+                    weights, constants, *point, inputs, t
+                )
+            step_bar, bars = _gradients(
+                tape, Cotangents(params, state), (weights, point), bars
+            )
+            # An instance that has blown up must not spoil what it had
+            # contributed: no instance's numbers mix with another's.
+            step_bar, bars = _only_alive(alive[t], step_bar, Cotangents(*bars))
+            weights_bar = tf.nest.map_structure(tf.add, weights_bar, step_bar)
+            return i + 1, bars, weights_bar, slope
+
+        weights_bar = {n: tf.zeros_like(w) for n, w in weights.items()}
+        last_slope = trail.end
+        if self.reuses_loss:
+            _, last_slope = self.problem.value_and_gradients(
+                trail.end, constants
+            )
+        bars, weights_bar, _ = self._loop(body, end, weights_bar, last_slope)
+        return bars, weights_bar
+
+    def _step(self, weights, constants, params, state, inputs, t):
+        """One inner step: params, state, loss before it, clean gradients."""
+        has_batches = self.problem.batch_size is not None
+        batch = inputs.batches[t] if has_batches else None
+        loss, clean = self.problem.value_and_gradients(params, constants, batch)
+        seed = fold(fold(inputs.seed, 2), inputs.first_step + t)
+        gradients = self._perturbed(clean, seed, inputs.replica)
+        if not self.use_second_derivatives:
+            gradients = [tf.stop_gradient(g) for g in gradients]
+        params, state = self.rule.step(weights, state, params, gradients)
+        return params, state, loss, clean
+
+    def _perturbed(self, gradients, seed, replica):
+        """Gradients with the problem's noise, the same for all copies.
+
+        Noise is drawn for all instances, also for those of other replicas:
+        so it does not depend on how many there are.
+        """
+        if not self.problem.is_noisy:
+            return gradients
+        copies = []
+        for part in zip(*(tf.split(g, self.copies) for g in gradients)):
+            rows = part[0].shape[0]
+            all_rows = [_repeated(g, self.num_replicas) for g in part]
+            noisy = self.problem.perturb(all_rows, seed)
+            copies.append([_rows(g, replica * rows, rows) for g in noisy])
+        return [tf.concat(parts, axis=0) for parts in zip(*copies)]
+
+    def _add_objective(self, bars, slope, weight):
+        """Adds weight [K] * slope to the cotangent of the true parameters."""
+        shapes = [(-1,) + (1,) * (g.shape.rank - 1) for g in slope]
+        # where, not a product with 0: a slope that does not count may be nan.
+        slope = [
+            tf.where(tf.reshape(weight, shape) == 0, 0.0, g)
+            * tf.reshape(weight, shape)
+            for g, shape in zip(slope, shapes)
+        ]
+        if not self.rule.attends:
+            added = [b + g for b, g in zip(bars.params, slope)]
+            return bars._replace(params=added)
+        layout = update_rule.choose_layout(slope, 1)
+        true_bar = bars.state["true_parameters"] + layout.pack(slope)
+        return bars._replace(state={**bars.state, "true_parameters": true_bar})
+
+    def _loop(self, body, *variables):
+        _, *variables = tf.while_loop(
+            lambda t, *_: t < self.segment_length,
+            body,
+            (0, *variables),
+            maximum_iterations=self.segment_length,
+        )
+        return variables
+
+
+def _write(arrays, t, values):
+    """Writes flat or nested values to a list of arrays; to none, nothing."""
+    values = tf.nest.flatten(values)
+    return [array.write(t, v) for array, v in zip(arrays, values)]
+
+
+def _repeated(array, count):
+    """An array `count` times, along its first axis."""
+    if count == 1:
+        return array
+    return tf.tile(array, [count] + [1] * (array.shape.rank - 1))
+
+
+def _only_alive(alive, weights_bar, bars):
+    """Sets the cotangents of lost instances to zero."""
+    # Arrays of weights and state keep the instances third from the right.
+    matrices = tf.reshape(alive, (-1, 1, 1))
+
+    def masked(arrays):
+        return {name: _where(matrices, bar) for name, bar in arrays.items()}
+
+    def rows(bar):
+        shape = (-1,) + (1,) * (len(bar.shape) - 1)
+        return _where(tf.reshape(alive, shape), bar)
+
+    params = [rows(bar) for bar in bars.params]
+    return masked(weights_bar), Cotangents(params, masked(bars.state))
+
+
+def _where(mask, value):
+    return tf.where(mask, value, tf.zeros_like(value))
+
+
+def _gradients(tape, targets, sources, cotangents):
+    """Vector-Jacobian products, structured like `sources`; 0 for none."""
+    gradients = tape.gradient(
+        tf.nest.flatten(targets),
+        tf.nest.flatten(sources),
+        output_gradients=tf.nest.flatten(cotangents),
+        unconnected_gradients="zero",
+    )
+    return tf.nest.pack_sequence_as(sources, gradients)
+
+
+def _for_each(weights, size):
+    """Weights with a leading axis of `size` equal rows, unless they have."""
+    return {
+        name: w
+        if len(w.shape) == 3
+        else tf.tile(tf.convert_to_tensor(w)[None], (size, 1, 1))
+        for name, w in weights.items()
+    }
+
+
+def _rows(array, first, count):
+    """`count` rows of an array from row `first` (a tensor) on."""
+    if array.shape[0] == count:
+        return array
+    begin = [first] + [0] * (array.shape.rank - 1)
+    return tf.slice(array, begin, [count, *array.shape[1:]])

@@ -1,0 +1,109 @@
+"""Recipes of meta-training: problems, options, settings of the rule."""
+
+import dataclasses
+from typing import NamedTuple
+
+from lopt_tf.metatraining.curriculum import Curriculum
+from lopt_tf.metatraining.options import TrainingOptions
+from lopt_tf.optimizers import hierarchical_rnn
+
+
+class Preset(NamedTuple):
+    """A whole recipe.
+
+    Attributes:
+        problems: names for `problems.corpus.select`.
+        options: `TrainingOptions`.
+        rule_settings: settings of the hierarchical RNN.
+    """
+
+    problems: tuple
+    options: TrainingOptions
+    rule_settings: dict
+
+
+_NETS = "fully_connected_random_2_class_problems"
+_QUICK_PROBLEMS = (
+    *(f"wide_classifier_problems.{i}" for i in (0, 3, 4, 9)),
+    *(f"{_NETS}.{i}" for i in (0, 7, 10)),
+    "softmax_2_class_problems.0",
+    "quadratic_problems_noisy.0",
+    "optimization_test_problems.4",
+    "bowl_problems.2",
+)
+# Networks of everyday shapes above all, and a few of whatever else there is.
+_RECOMMENDED_PROBLEMS = (
+    "wide_classifier_problems",
+    *(f"{_NETS}.{i}" for i in (0, 1, 2, 3, 6, 7, 8, 10)),
+    "softmax_2_class_problems.0",
+    "softmax_2_class_problems.3",
+    "softmax_2_class_problems_noisy.1",
+    "softmax_2_class_problems_noisy.2",
+    "sparse_gradient_problems_mlp.0",
+    "sparse_gradient_problems_mlp.1",
+    "quadratic_problems_noisy.0",
+    "quadratic_problems_noisy.2",
+    *(f"bowl_problems.{i}" for i in (0, 2, 3)),
+    *(f"optimization_test_problems.{i}" for i in (0, 1, 2, 5, 7)),
+    "optimization_test_problems_noisy.3",
+    "matmul_problems.1",
+    "matmul_problems.6",
+    "log_objective_problems.1",
+    "log_objective_problems.5",
+    "norm_problems.0",
+    "norm_problems.2",
+    "sum_problems.3",
+    *(f"sparse_gradient_problems.{i}" for i in (0, 1, 3, 5)),
+    *(f"rescale_problems.{i}" for i in (2, 4, 6)),
+)
+
+# Learns fast and steadily: backpropagation through some hundred steps, in
+# which no instance outvotes the others. Chosen on held-out problems of the
+# corpus (LOG.md), as everything that is not said to be published.
+_QUICK = TrainingOptions(
+    meta_updates=500,
+    estimator="bptt",
+    instances=8,
+    instance_clip=1.0,
+    meta_learning_rate=1e-3,
+    meta_learning_rate_decay=0.05,
+    obj_train_max_multiplier=1e4,
+    curriculum=Curriculum(
+        starts=1, mean_partials=6, min_length=40, mean_length=60
+    ),
+)
+_RECOMMENDED = dataclasses.replace(
+    _QUICK,
+    meta_updates=4500,
+    meta_learning_rate=5e-4,
+    objective_epsilon=1e-12,
+    curriculum=dataclasses.replace(_QUICK.curriculum, mean_partials=10),
+)
+# The meta-trainings of experiments, which give `meta_updates`: runs of 500
+# steps on average.
+SHORT = dataclasses.replace(
+    _QUICK,
+    meta_learning_rate=3e-4,
+    meta_learning_rate_decay=0.1,
+    obj_train_max_multiplier=0.0,
+    curriculum=dataclasses.replace(_QUICK.curriculum, mean_partials=4),
+)
+# The published procedure and budget: 1000 problems, 5 starts, 41 partial
+# unrolls on average.
+_PAPER = TrainingOptions(
+    meta_updates=205_000,
+    estimator="bptt",
+    instances=1,
+    segment_length=10,
+    parallel_tasks=1,
+    meta_optimizer="rmsprop",
+    meta_learning_rate=1e-6,
+)
+
+PRESETS = {
+    "quick": Preset(_QUICK_PROBLEMS, _QUICK, hierarchical_rnn.ROBUST),
+    "recommended": Preset(
+        _RECOMMENDED_PROBLEMS, _RECOMMENDED, hierarchical_rnn.ROBUST
+    ),
+    "paper": Preset(("default",), _PAPER, {}),
+}

@@ -1,0 +1,116 @@
+"""Problems under way in a meta-training: drawn, started, saved, loaded."""
+
+import dataclasses
+
+import numpy as np
+
+from lopt_tf import compilation
+from lopt_tf.metatraining import curriculum as curriculum_lib
+from lopt_tf.metatraining import estimators
+
+
+@dataclasses.dataclass
+class ProblemRun:
+    """A problem under way.
+
+    Attributes:
+        number: counts the problems drawn; seeds what belongs to this one.
+        name: the problem's name.
+        start: which fresh start on the problem this is.
+        plan: segment counts of the meta-updates still to come.
+        run: the inner runs.
+        constants: the problem's constants (drawn again on resuming).
+    """
+
+    number: int
+    name: str
+    start: int
+    plan: list
+    run: estimators.Run
+    constants: dict
+
+
+class ProblemRuns:
+    """Makes `ProblemRun`s and the estimators that they need.
+
+    Args:
+        problems: {name: Problem}.
+        rule: the `UpdateRule`.
+        options: `TrainingOptions`.
+        replicas: the `Replicas` that share the instances.
+    """
+
+    def __init__(self, problems, rule, options, replicas):
+        self._problems = problems
+        self._rule = rule
+        self._options = options
+        self._replicas = replicas
+        self._estimators = {}
+
+    def draw(self, number):
+        """The `number`-th problem of the training, at its first start."""
+        name = curriculum_lib.draw_problem(
+            list(self._problems), self._options.seed, number
+        )
+        return self._started(number, name, 0, self._constants(number, name))
+
+    def next_start(self, it):
+        """The next fresh start on the problem of a run; None after the last."""
+        if it.start + 1 >= self._options.curriculum.starts:
+            return None
+        return self._started(it.number, it.name, it.start + 1, it.constants)
+
+    def _started(self, number, name, start, constants):
+        seed = self._options.seed
+        plan = self._options.plan(
+            np.random.default_rng([seed, 2, number, start])
+        )
+        run = estimators.Run((seed, 4, number, start))
+        return ProblemRun(number, name, start, plan, run, constants)
+
+    def _constants(self, number, name):
+        unroller = self.estimator(name).unroller
+        return unroller.constants((self._options.seed, 3, number))
+
+    def estimator(self, name):
+        """The estimator of a problem, with its compiled functions.
+
+        Raises:
+            NoRoomError: if there is no room for one more.
+        """
+        if name not in self._estimators:
+            compilation.check_room()
+            self._estimators[name] = estimators.make(
+                self._options, self._problems[name], self._rule, self._replicas
+            )
+        return self._estimators[name]
+
+    def num_compilations(self):
+        """Programs compiled so far."""
+        return sum(
+            estimator.unroller.num_compilations()
+            for estimator in self._estimators.values()
+        )
+
+    def save(self, it):
+        """A `ProblemRun` as (arrays, JSON-ready description)."""
+        arrays, run = self.estimator(it.name).save(it.run)
+        return arrays, {
+            "number": it.number,
+            "name": it.name,
+            "start": it.start,
+            "plan": it.plan,
+            "run": run,
+        }
+
+    def load(self, arrays, description):
+        """The inverse of `save`."""
+        number, name = description["number"], description["name"]
+        return ProblemRun(
+            number=number,
+            name=name,
+            start=description["start"],
+            plan=list(description["plan"]),
+            run=self.estimator(name).load(arrays, description["run"]),
+            constants=self._constants(number, name),
+        )
