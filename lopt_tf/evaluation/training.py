@@ -31,7 +31,7 @@ def options(meta_updates, **changes):
 
 
 def train(folder, label, rule, settings, problems, validate=None):
-    """Meta-trains a rule, or goes on where it was stopped: a `TrainedRule`.
+    """Meta-trains a rule, or resumes it: a `TrainedRule`.
 
     Args:
         folder: the `ExperimentFolder` that remembers it.
@@ -69,7 +69,7 @@ def train(folder, label, rule, settings, problems, validate=None):
             # That a variant cannot be trained is a result, too: it is tested
             # with the weights from before it blew up.
             say(f"given up ({error})")
-        folder.keep(piece, _best(output_dir))
+        folder.keep(piece, _best(output_dir, rule, settings))
     return pretrained.TrainedRule(rule, folder.load(piece))
 
 
@@ -91,7 +91,7 @@ def progress_made(folder, label, rule, settings, measure=None):
         row = {"meta_updates": metadata["update"]}
         moments = {
             "before": rule.init_weights(settings.seed),
-            "best": _best(output_dir),
+            "best": _best(output_dir, rule, settings),
             "after": pretrained.load(output_dir / "optimizer.npz")[2],
         }
         for moment, weights in moments.items() if measure else ():
@@ -102,8 +102,12 @@ def progress_made(folder, label, rule, settings, measure=None):
     return {"optimizer": label, **{n: x.item() for n, x in row.items()}}
 
 
-def _best(folder):
-    """The weights that did best, or the last ones if none were validated."""
-    best = folder / "best.npz"
-    path = best if best.exists() else folder / "optimizer.npz"
-    return pretrained.load(path)[2]
+def _best(folder, rule, settings):
+    """The weights that did best, the last ones if none were validated.
+
+    A training that failed at once has none: those of its start count.
+    """
+    for name in ("best.npz", "optimizer.npz"):
+        if (folder / name).exists():
+            return pretrained.load(folder / name)[2]
+    return rule.init_weights(settings.seed)
