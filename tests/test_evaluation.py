@@ -360,19 +360,20 @@ def test_parallel_runs_share_starts():
 
 
 def test_digits_run():
-    data = digits.load_digits()
-    assert len(data.train[0]) % digits.BATCH_SIZE == 0
-    assert not set(map(bytes, data.train[0])) & set(map(bytes, data.test[0]))
+    train, test = digits.load_digits()
+    assert len(train[0]) % digits.BATCH_SIZE == 0
+    assert not set(map(bytes, train[0])) & set(map(bytes, test[0]))
     keras.utils.set_random_seed(0)
     run = keras_training.train(
         digits.mlp(),
         keras_training.optimizer_by_name("adam", 0.003),
-        *data,
+        train,
+        test,
         names=("digits_mlp", "adam"),
         seed=0,
         epochs=3,
     )
-    assert len(run.losses) == 3 * len(data.train[0]) // digits.BATCH_SIZE
+    assert len(run.losses) == 3 * len(train[0]) // digits.BATCH_SIZE
     assert run.learning_rate == pytest.approx(0.003)
     assert set(run.metrics) == {
         "test_loss_1",

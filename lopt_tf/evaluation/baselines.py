@@ -1,8 +1,9 @@
 """Adam, RMSProp and momentum as update rules, to run beside learned ones.
 
 They follow `keras.optimizers.Adam`, `RMSprop` and `SGD(momentum=0.9)` with
-their default arguments; the learning rate is the rule's one weight, so that a
-whole grid of learning rates runs at once.
+their default arguments. The learning rate is the rule's one weight, so that a
+whole grid of learning rates runs at once: Keras' classes hold one rate each,
+and `LearnedAdam` has a smooth root, bounded squares and more weights.
 """
 
 import dataclasses

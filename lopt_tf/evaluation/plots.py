@@ -17,16 +17,8 @@ _COLORS = {
 }
 # For whatever else there is, apart from the colours above.
 _OTHERS = (
-    "#17becf",
-    "#e377c2",
-    "#8c564b",
-    "#1b2631",
-    "#bcbd22",
-    "#9b59b6",
-    "#7fb3d5",
-    "#52be80",
-    "#f5b041",
-)
+    "#17becf #e377c2 #8c564b #1b2631 #bcbd22 #9b59b6 #7fb3d5 #52be80 #f5b041"
+).split()
 _TUNED = ("adam", "rmsprop", "momentum")
 
 
@@ -36,6 +28,14 @@ def _colors(names):
     others = [name for name in names if name not in _COLORS]
     free = {n: _OTHERS[i % len(_OTHERS)] for i, n in enumerate(others)}
     return {name: _COLORS.get(name) or free[name] for name in names}
+
+
+def _grouped(items, key):
+    """{key: its items}, in the order in which they come."""
+    groups = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def _draw_panels(path, title, groups, draw, columns=3):
@@ -98,23 +98,20 @@ def plot_curves(path, results, title, log_steps=False, window=speedup.WINDOW):
     Raises:
         ImportError: without matplotlib; the message says how to install it.
     """
-    problems = {}
-    for curve in results:
-        problems.setdefault(curve.problem, []).append(curve)
 
     def draw(axis, members):
         _curve_panel(axis, members, window)
         if log_steps:
             axis.set_xscale("log")
 
+    problems = _grouped(results, lambda c: c.problem)
     _draw_panels(path, title, problems, draw)
 
 
 def _curve_panel(axis, curves, window):
     shown = []
     colors = _colors(c.optimizer for c in curves)
-    for optimizer, color in colors.items():
-        members = [c for c in curves if c.optimizer == optimizer]
+    for optimizer, members in _grouped(curves, lambda c: c.optimizer).items():
         losses = np.stack([_smooth(c.losses, window) for c in members])
         label = optimizer
         if optimizer in _TUNED:
@@ -123,7 +120,7 @@ def _curve_panel(axis, curves, window):
         # diverges does not take the line with it.
         lines = [f(losses, 0) for f in (np.median, np.min, np.max)]
         steps = np.arange(1, losses.shape[1] + 1)
-        shown.append(_draw_range(axis, steps, lines, color, label))
+        shown.append(_draw_range(axis, steps, lines, colors[optimizer], label))
     start = np.nanmedian([c.losses[0] for c in curves])
     _limit_losses(axis, np.concatenate(shown), start)
     axis.set_xlabel("step")
@@ -170,23 +167,21 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
     """
     rows = [row for row in rows if row["optimizer"] != "adam"]
     problems = list(dict.fromkeys(row["problem"] for row in rows))[::-1]
-    colors = _colors(row["optimizer"] for row in rows)
-    optimizers = list(colors)
-    spread = 0.7 / len(optimizers)
-    height = 1.4 + len(problems) * max(0.3, 0.16 * len(optimizers))
+    by_optimizer = _grouped(rows, lambda row: row["optimizer"])
+    colors, count = _colors(by_optimizer), len(by_optimizer)
+    height = 1.4 + len(problems) * max(0.3, 0.16 * count)
     figure, axis = figures.pyplot().subplots(
         figsize=(9, height), layout="constrained"
     )
-    for number, optimizer in enumerate(optimizers):
-        own = [row for row in rows if row["optimizer"] == optimizer]
+    for number, (optimizer, own) in enumerate(by_optimizer.items()):
+        shift = ((count - 1) / 2 - number) * 0.7 / count
         x, low, high = (
             np.array([row[name] for row in own])
             for name in ("speedup", "speedup_low", "speedup_high")
         )
-        shift = (len(optimizers) - 1) / 2 - number
         axis.errorbar(
             x,
-            [problems.index(row["problem"]) + shift * spread for row in own],
+            [problems.index(row["problem"]) + shift for row in own],
             xerr=[np.maximum(x - low, 0), np.maximum(high - x, 0)],
             fmt="o",
             markersize=5,
@@ -211,7 +206,7 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
     axis.legend(
         fontsize=8,
         frameon=False,
-        ncols=min(3, len(optimizers)),
+        ncols=min(3, count),
         loc="lower left",
         bbox_to_anchor=(0, 1),
     )
@@ -228,16 +223,14 @@ def plot_rates(path, rows, title):
             "first_loss", "final_loss", "least" and "greatest" (over seeds).
         title: the headline.
     """
-    problems = {}
-    for row in rows:
-        problems.setdefault(row["problem"], []).append(row)
+    problems = _grouped(rows, lambda row: row["problem"])
     _draw_panels(path, title, problems, _rates_panel)
 
 
 def _rates_panel(axis, rows):
     shown = []
-    for optimizer in dict.fromkeys(row["optimizer"] for row in rows):
-        own = [row for row in rows if row["optimizer"] == optimizer]
+    by_optimizer = _grouped(rows, lambda row: row["optimizer"])
+    for optimizer, own in by_optimizer.items():
         rates, *lines = (
             np.array([row[name] for row in own])
             for name in ("learning_rate", "final_loss", "least", "greatest")

@@ -40,10 +40,11 @@ SUMMARY_COLUMNS = {
     "at_or_below_adam": "The share of problems whose final loss, mean over "
     "seeds, is at most Adam's. Differences below a millionth of the starting "
     "loss count as none.",
-    "at_or_below_adam_exactly": "The same; every difference counts.",
-    "at_or_below_rmsprop": "The same, of RMSProp.",
-    "at_or_below_rmsprop_exactly": "The same, of RMSProp; every difference "
+    "at_or_below_adam_exactly": "As at_or_below_adam, but every difference "
     "counts.",
+    "at_or_below_rmsprop": "As at_or_below_adam, but of RMSProp.",
+    "at_or_below_rmsprop_exactly": "As at_or_below_adam_exactly, but of "
+    "RMSProp.",
     "rates_at_edge": "Problems on which the grid of learning rates had reached "
     "its bound.",
 }

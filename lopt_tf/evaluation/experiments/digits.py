@@ -1,7 +1,6 @@
 """Keras networks on the digits, through fit, with accuracy on a test set."""
 
 import dataclasses
-import typing
 import warnings
 
 import keras
@@ -48,20 +47,13 @@ PRESETS = {
 }
 
 
-class Digits(typing.NamedTuple):
-    """1,797 images [n, 8, 8, 1] in 0..1 and labels, split 3:1.
-
-    Attributes:
-        train: (images, labels), whole minibatches only.
-        test: (images, labels).
-    """
-
-    train: tuple
-    test: tuple
-
-
 def load_digits():
-    """The `Digits` that come with scikit-learn."""
+    """scikit-learn's 1,797 digits, split 3:1 into training and test data.
+
+    Returns:
+        (images [n, 8, 8, 1] in 0..1, labels [n]) of each; the training data
+        are whole minibatches.
+    """
     images, labels = sklearn.datasets.load_digits(return_X_y=True)
     images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
     train, test, train_labels, test_labels = (
@@ -70,7 +62,7 @@ def load_digits():
         )
     )
     kept = len(train) // BATCH_SIZE * BATCH_SIZE
-    return Digits((train[:kept], train_labels[:kept]), (test, test_labels))
+    return ((train[:kept], train_labels[:kept]), (test, test_labels))
 
 
 def mlp():
@@ -184,7 +176,7 @@ class _Comparison:
     def __init__(self, folder, settings):
         self._folder = folder
         self._settings = settings
-        self._data = load_digits()
+        self._train_data, self._test_data = load_digits()
 
     def tune(self, network):
         """{baseline: Choice}."""
@@ -232,8 +224,8 @@ class _Comparison:
             curve = self._train(network, name, rate, seed)
             kept = {"losses": curve.losses, **curve.metrics}
             self._folder.keep(piece, kept)
-        steps = len(self._data.train[0]) // BATCH_SIZE * self._settings.epochs
-        metrics = self._folder.load(piece, 1, steps)
+        steps = len(self._train_data[0]) // BATCH_SIZE
+        metrics = self._folder.load(piece, 1, steps * self._settings.epochs)
         losses = metrics.pop("losses")
         metrics = {column: float(value) for column, value in metrics.items()}
         return curves.Curve(network, name, rate, seed, losses, metrics)
@@ -247,7 +239,8 @@ class _Comparison:
             return keras_training.train(
                 model,
                 optimizer,
-                *self._data,
+                self._train_data,
+                self._test_data,
                 names=(network, name),
                 seed=seed,
                 epochs=self._settings.epochs,

@@ -94,8 +94,8 @@ def run(folder, settings):
     )
     found = []
     for name, problem in problems.items():
-        found += _learned(folder, name, problem, settings)
-        found += _baselines(folder, name, problem, settings)
+        for cases in (_learned(folder.learned, settings), _baselines(settings)):
+            found += _curves(folder, name, problem, settings, *cases)
     rows = _rows(found)
     return results.Outcome(
         tables=[
@@ -151,73 +151,58 @@ def _bound(rule):
     )
 
 
-def _learned(folder, name, problem, settings):
-    rule = folder.learned.rule
-    config = rule.get_config()
-    weights = runs.repeated(folder.learned.weights, settings.seeds)
-    rates = _Rates(folder, name, problem, settings, rule)
-    return [
-        curve
-        for rate in settings.rates
-        for curve in rates.curves(
-            "learned",
-            rate,
-            weights,
-            # The rule with every learning rate starting at `rate`.
-            registry.rule(
-                rule.name, **{**config, "init_lr_range": (rate, rate)}
-            ),
+def _learned(learned, settings):
+    """The learned rule and its cases, as `_curves` takes them."""
+    rule, config = learned.rule, learned.rule.get_config()
+    weights = runs.repeated(learned.weights, settings.seeds)
+
+    def starting_at(rate):
+        return registry.rule(
+            rule.name, **{**config, "init_lr_range": (rate, rate)}
         )
-    ]
+
+    return rule, {
+        ("learned", rate): (weights, starting_at(rate))
+        for rate in settings.rates
+    }
 
 
-def _baselines(folder, name, problem, settings):
+def _baselines(settings):
+    """The baselines as one rule and its cases, as `_curves` takes them."""
     rule = baselines.SideBySide(_BASELINES)
-    rates = _Rates(folder, name, problem, settings, rule)
-    return [
-        curve
-        for baseline in _BASELINES
-        for rate in settings.rates
-        for curve in rates.curves(
-            baseline, rate, rule.weights([(baseline, rate)] * settings.seeds)
-        )
-    ]
+    return rule, {
+        choice: (rule.weights([choice] * settings.seeds), None)
+        for choice in itertools.product(_BASELINES, settings.rates)
+    }
 
 
-class _Rates:
-    """Runs of a rule on a problem: all its learning rates share a program."""
+def _curves(folder, name, problem, settings, rule, cases):
+    """Curves of a rule on a problem: all learning rates share a program.
 
-    def __init__(self, folder, name, problem, settings, rule):
-        self._folder = folder
-        self._name = name
-        self._settings = settings
-        # Made by the first run that is not there yet.
-        self._runs = functools.cache(
-            lambda: runs.ParallelRuns(problem, rule, settings.seeds)
-        )
-
-    def curves(self, optimizer, rate, weights, start_rule=None):
-        """Curves from one learning rate.
-
-        Args:
-            optimizer: what to call it.
-            rate: the learning rate.
-            weights: of the runs, {name: array [seeds, out, in]}.
-            start_rule: the rule that draws the starting learning rates, if
-                it is another.
-        """
-        steps, seeds = self._settings.steps, self._settings.seeds
-        piece = f"{self._name}/{optimizer}/{rate:g}"
-        if not self._folder.has(piece):
-            losses = self._runs().run(
+    Args:
+        folder: the `ExperimentFolder`.
+        name, problem: the problem.
+        settings: `Settings`.
+        rule: the `UpdateRule`.
+        cases: {(optimizer, learning rate): (weights of the runs, the rule
+            that draws the starting learning rates, if it is another)}.
+    """
+    steps, seeds = settings.steps, settings.seeds
+    parallel, found = None, []
+    for (optimizer, rate), (weights, start_rule) in cases.items():
+        piece = f"{name}/{optimizer}/{rate:g}"
+        if not folder.has(piece):
+            parallel = parallel or runs.ParallelRuns(problem, rule, seeds)
+            losses = parallel.run(
                 weights, list(range(seeds)), (_SEED,), steps, start_rule
             )
-            self._folder.keep(piece, {"losses": losses})
-        losses = self._folder.load(piece, seeds, seeds * steps)["losses"]
-        return [
-            curves.Curve(self._name, optimizer, rate, seed, column)
+            folder.keep(piece, {"losses": losses})
+        losses = folder.load(piece, seeds, seeds * steps)["losses"]
+        found += [
+            curves.Curve(name, optimizer, rate, seed, column)
             for seed, column in enumerate(losses.T)
         ]
+    return found
 
 
 def _rows(found):

@@ -76,12 +76,7 @@ def run(folder, settings):
                     "loss.",
                 },
             ),
-            report.Table(
-                "tuning",
-                "Learning rates tried",
-                tuned,
-                "Each for as many steps, on other seeds.",
-            ),
+            results.tuning_table(tuned),
         ],
         plots=[
             report.Plot(
