@@ -1,6 +1,6 @@
 """Gradients in units of their running root mean square.
 
-Section 3.2.2 of *Learned Optimizers that Scale and Generalize*.
+Section 3.2.3 of *Learned Optimizers that Scale and Generalize*.
 """
 
 from keras import ops
