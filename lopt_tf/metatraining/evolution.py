@@ -1,5 +1,7 @@
 """Meta-gradients by antithetic evolution strategies, plain or persistent."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from lopt_tf.metatraining import objective as objectives_lib
@@ -130,10 +132,11 @@ class PersistentEvolution(_Evolution):
     def load(self, arrays, about):
         accumulated = arrays.pop("accumulated", None)
         run = super().load(arrays, about)
-        if accumulated is not None:
-            split = self.replicas.split(tf.convert_to_tensor(accumulated))
-            run.carry.accumulated = split
-        return run
+        if accumulated is None:
+            return run
+        rows = self.replicas.split(tf.convert_to_tensor(accumulated))
+        carry = run.carry._replace(accumulated=rows)
+        return dataclasses.replace(run, carry=carry)
 
 
 class TruncatedEvolution(_Evolution):

@@ -4,12 +4,13 @@ A segment is a loop of a fixed number of steps. `x_bar` is the cotangent of x:
 the gradient of the meta-objective with respect to x.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from lopt_tf.optimizers import update_rule
-from problems.problem import fold
+from problems.problem import Problem, fold
 
 
 class Carry(NamedTuple):
@@ -84,36 +85,31 @@ class Cotangents(NamedTuple):
     state: dict
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class InnerSteps:
     """The pure functions of an `Unroller`; see there for the arguments.
 
-    Args:
+    Attributes:
         size: inner runs side by side on one replica.
         num_replicas: replicas that share the instances.
     """
 
-    def __init__(
-        self,
-        problem,
-        rule,
-        size,
-        segment_length,
-        use_second_derivatives=True,
-        copies=1,
-        num_replicas=1,
-        keeps_trail=False,
-    ):
-        self.problem = problem
-        self.rule = rule
-        self.size = size
-        self.segment_length = segment_length
-        self.use_second_derivatives = use_second_derivatives
-        self.copies = copies
-        self.num_replicas = num_replicas
-        self.keeps_trail = keeps_trail
-        # Without minibatches and without attention, the loss that the next
-        # step computes anyway is the objective of this one.
-        self.reuses_loss = problem.batch_size is None and not rule.attends
+    problem: Problem
+    rule: update_rule.UpdateRule
+    size: int
+    segment_length: int
+    use_second_derivatives: bool
+    copies: int
+    num_replicas: int
+    keeps_trail: bool
+
+    @property
+    def reuses_loss(self):
+        """Whether the loss that the next step computes is the objective.
+
+        So it is without minibatches and without attention.
+        """
+        return self.problem.batch_size is None and not self.rule.attends
 
     def start(self, weights, constants, params, log_lrs):
         """The `Carry` of fresh runs."""

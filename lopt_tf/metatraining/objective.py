@@ -82,19 +82,19 @@ def capped(objectives, initial, multiplier):
 def survivors(objectives, initial, alive, max_multiplier):
     """Which instances have not blown up: bool [n, K].
 
-    An instance is out from the first step on at which its objective is not
+    An instance is lost from the first step on at which its objective is not
     finite, or exceeds `max_multiplier` times its start (if positive).
 
     Args:
         objectives: recorded objectives, [n, K].
         initial: the objectives at the start of the run, [K].
-        alive: bool [K]: who was alive before.
+        alive: bool [K], whether an instance was alive before.
         max_multiplier: `obj_train_max_multiplier`; 0 or less for no limit.
     """
-    fine = tf.math.is_finite(objectives)
+    is_bounded = tf.math.is_finite(objectives)
     if max_multiplier > 0:
-        fine &= objectives <= limit(initial, max_multiplier)
-    lost = tf.cumsum(tf.cast(~fine, "int32"), axis=0)
+        is_bounded &= objectives <= limit(initial, max_multiplier)
+    lost = tf.cumsum(tf.cast(~is_bounded, "int32"), axis=0)
     return (lost == 0) & alive
 
 
