@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lopt_tf.metatraining import estimators, objective, unroll
+from lopt_tf.metatraining import (
+    estimators,
+    inner_steps,
+    objective,
+    unroll,
+)
 from lopt_tf.optimizers import update_rule
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
@@ -208,14 +213,14 @@ def _golden_estimate(file, second_derivatives):
         start=(true, log_lrs),
     )
     attended = [file[f"start/attended/{i}"][None] for i in range(count)]
-    carry = {
-        "params": [tf.constant(tensor) for tensor in attended],
-        "state": {n: tf.constant(s[None]) for n, s in state.items()},
-        "initial": tf.constant(file["initial_obj"][None]),
-        "alive": tf.constant([True]),
-    }
+    carry = inner_steps.Carry(
+        params=[tf.constant(tensor) for tensor in attended],
+        state={n: tf.constant(s[None]) for n, s in state.items()},
+        initial=tf.constant(file["initial_obj"][None]),
+        alive=tf.constant([True]),
+    )
     # In a first unroll the learned initial states get a gradient, too.
-    run = estimators.Run((0,), before, carry if before else {})
+    run = estimators.Run((0,), before, carry if before else ())
     score = objective.MetaObjective(
         config["use_log_objective"],
         config["use_numerator_epsilon"],
