@@ -110,11 +110,7 @@ def main():
 
 def _given():
     """The flags that were given, as on the command line."""
-    return [
-        flag.serialize()
-        for flag in (FLAGS[name] for name in sorted(FLAGS))
-        if flag.present
-    ]
+    return [FLAGS[n].serialize() for n in sorted(FLAGS) if FLAGS[n].present]
 
 
 def _changes():

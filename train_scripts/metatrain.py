@@ -219,23 +219,21 @@ def _rule(settings):
     """
     from lopt_tf.optimizers import pretrained, registry
 
+    given = FLAGS.given(_RULE_SETTINGS)
     if FLAGS.start_from:
         trained = pretrained.load_rule(FLAGS.start_from)
-        rule = trained.rule
-        given = FLAGS.given(_RULE_SETTINGS)
         for name in ("optimizer", *given):
-            if FLAGS[name].present and name not in rule.adjustable:
+            if FLAGS[name].present and name not in trained.rule.adjustable:
                 raise flags.Error(
                     f"--start_from decides on --{name}: leave it out."
                 )
-        config = {**rule.get_config(), **given}
-        return registry.rule(rule.name, **config), trained.weights
-    if FLAGS.optimizer == "hierarchical_rnn":
-        config = {**settings, **FLAGS.given(_RULE_SETTINGS)}
-        if FLAGS.level_sizes:
-            config["level_sizes"] = FLAGS.integers("level_sizes")
-        return registry.rule(FLAGS.optimizer, **config), None
-    return registry.rule(FLAGS.optimizer), None
+        config = {**trained.rule.get_config(), **given}
+        return registry.rule(trained.rule.name, **config), trained.weights
+    if FLAGS.optimizer != "hierarchical_rnn":
+        return registry.rule(FLAGS.optimizer), None
+    if FLAGS.level_sizes:
+        given["level_sizes"] = FLAGS.integers("level_sizes")
+    return registry.rule(FLAGS.optimizer, **{**settings, **given}), None
 
 
 def _validation(options):

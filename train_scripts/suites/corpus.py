@@ -33,18 +33,15 @@ def _measure(names, instances, kind, report):
         FloatingPointError: if a weight is not finite at the end.
     """
     problems = corpus.select(names)
+    curriculum = metatraining.Curriculum(
+        starts=1, min_partials=2, mean_partials=0, min_length=20, mean_length=0
+    )
     options = metatraining.TrainingOptions(
         meta_updates=2 * len(problems),
         estimator=kind,
         instances=instances,
         parallel_tasks=1,
-        curriculum=metatraining.Curriculum(
-            starts=1,
-            min_partials=2,
-            mean_partials=0,
-            min_length=20,
-            mean_length=0,
-        ),
+        curriculum=curriculum,
     )
     began = time.perf_counter()
     rule = HierarchicalRNNRule()

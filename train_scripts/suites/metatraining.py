@@ -13,9 +13,6 @@ from problems import corpus
 from train_scripts.suites.rows import row, seconds
 
 UNROLL_STEPS = 100
-ESTIMATORS = ("bptt", "pes", "es")
-
-
 _NETS = "fully_connected_random_2_class_problems"
 # In the corpus, by name.
 PROBLEMS = {
@@ -46,7 +43,7 @@ def measure(names, instance_counts, repetitions):
     for name in names:
         problem = _problem(name)
         for instances in instance_counts:
-            for kind in ESTIMATORS:
+            for kind in ("bptt", "pes", "es"):
                 yield _inner_steps(name, problem, kind, instances, repetitions)
             if name == "quadratic_2048":
                 yield _matrix_vector_floor(problem.n, instances, repetitions)
@@ -64,11 +61,10 @@ def _unrolls(problem, kind, instances, steps):
     )
     estimator = estimators.make(options, problem, rule, replicas.Replicas())
     constants = estimator.unroller.constants((1,))
-    segments = steps // options.segment_length
 
     def unroll(run):
         estimate, run = estimator.step(
-            vector, weights, constants, run, segments
+            vector, weights, constants, run, steps // options.segment_length
         )
         estimate.gradient.numpy()
         return run
