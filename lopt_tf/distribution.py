@@ -6,8 +6,6 @@ import signal
 import tensorflow as tf
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu", "parameter_server")
-
-
 # The task types of a cluster of asynchronous workers.
 _ASYNCHRONOUS = ("worker", "ps", "chief")
 

@@ -30,13 +30,13 @@ FLAGS.int("epochs", 10, "Epochs on the digits.", lower_bound=1)
 
 @command_line.main(FLAGS)
 def main():
-    folder = pathlib.Path(FLAGS.output_dir)
     from lopt_tf import metatraining
     from lopt_tf.evaluation import experiment
     from lopt_tf.metatraining import presets
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
     from problems import corpus
 
+    folder = pathlib.Path(FLAGS.output_dir)
     preset = presets.PRESETS["quick"]
     updates = FLAGS.meta_updates or preset.options.meta_updates
     metatraining.train(

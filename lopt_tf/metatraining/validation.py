@@ -80,12 +80,8 @@ class Validation:
                 unroller.segment_inputs(seed, first)
                 for first in range(0, self.steps, self.segment_length)
             ]
-            self._prepared[name, rule] = (
-                unroller,
-                unroller.constants(seed),
-                unroller.draw_start(seed),
-                segments,
-            )
+            start = unroller.constants(seed), unroller.draw_start(seed)
+            self._prepared[name, rule] = unroller, *start, segments
         return self._prepared[name, rule]
 
 
