@@ -25,12 +25,9 @@ class TrueParameters(keras.callbacks.Callback):
             optimizer.hold_attended_parameters()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._hold_true_parameters()
+        self.on_test_begin()
 
     def on_test_begin(self, logs=None):
-        self._hold_true_parameters()
-
-    def _hold_true_parameters(self):
         for optimizer in self._learned_optimizers():
             optimizer.hold_true_parameters()
 

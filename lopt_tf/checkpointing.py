@@ -82,6 +82,15 @@ def load(path, kind):
     return arrays, metadata
 
 
+def below(prefix, arrays):
+    """The arrays whose names have a prefix, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
 def differences(saved, given):
     """["name: saved ..., given ..."] where two dictionaries differ."""
     return [
@@ -103,7 +112,7 @@ def check_settings(saved, given):
     different = [
         f"{part}.{line}"
         for part in given
-        for line in differences(saved[part], given[part])
+        for line in differences(saved.get(part, {}), given[part])
     ]
     if different:
         raise CheckpointError(

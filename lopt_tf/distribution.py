@@ -5,13 +5,9 @@ import signal
 
 import tensorflow as tf
 
-STRATEGIES = (
-    "default",
-    "mirrored",
-    "multi_worker",
-    "tpu",
-    "parameter_server",
-)
+STRATEGIES = ("default", "mirrored", "multi_worker", "tpu", "parameter_server")
+# The task types of a cluster of asynchronous workers.
+_ASYNCHRONOUS = ("worker", "ps", "chief")
 
 
 class WorkerLostError(ConnectionError):
@@ -30,26 +26,28 @@ def make(name, tpu=None):
         ValueError: for an unknown name, a TPU that cannot be reached, or a
             TF_CONFIG that is missing or wrong.
     """
-    makers = {
-        "default": tf.distribute.get_strategy,
-        "mirrored": _mirrored,
-        "multi_worker": _multi_worker,
-        "tpu": lambda: _tpu(tpu),
-        "parameter_server": _parameter_server,
-    }
-    if name not in makers:
-        raise ValueError(
-            f"Unknown strategy {name!r}. Known: {', '.join(STRATEGIES)}."
-        )
-    return makers[name]()
+    if name == "default":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        # All GPUs, or all logical CPUs where there is none.
+        if tf.config.list_logical_devices("GPU"):
+            return tf.distribute.MirroredStrategy()
+        devices = tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([d.name for d in devices])
+    if name == "multi_worker":
+        _cluster("worker")
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "parameter_server":
+        return tf.distribute.ParameterServerStrategy(_cluster(*_ASYNCHRONOUS))
+    if name == "tpu":
+        return tf.distribute.TPUStrategy(_tpu(tpu))
+    raise ValueError(
+        f"Unknown strategy {name!r}. Known: {', '.join(STRATEGIES)}."
+    )
 
 
 def _cluster(*needed):
-    """The resolver of TF_CONFIG.
-
-    Args:
-        needed: task types of which the cluster must have one.
-    """
+    """The resolver of TF_CONFIG; it must have one of each task type."""
     try:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         spec = resolver.cluster_spec().as_dict()
@@ -68,20 +66,8 @@ def _cluster(*needed):
     return resolver
 
 
-def _mirrored():
-    """All GPUs, or all logical CPUs where there is none."""
-    if tf.config.list_logical_devices("GPU"):
-        return tf.distribute.MirroredStrategy()
-    devices = tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([d.name for d in devices])
-
-
-def _multi_worker():
-    _cluster("worker")
-    return tf.distribute.MultiWorkerMirroredStrategy()
-
-
 def _tpu(name):
+    """The resolver of a TPU that is ready."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name or "")
         tf.config.experimental_connect_to_cluster(resolver)
@@ -92,13 +78,7 @@ def _tpu(name):
             f"({str(error).splitlines()[0]}). Name one with tpu, or choose "
             "another strategy."
         ) from error
-    return tf.distribute.TPUStrategy(resolver)
-
-
-def _parameter_server():
-    return tf.distribute.ParameterServerStrategy(
-        _cluster("worker", "ps", "chief")
-    )
+    return resolver
 
 
 def serve():
@@ -108,7 +88,7 @@ def serve():
         False for the chief, who goes on with the program; a worker or a
         parameter server never returns: it works until it is terminated.
     """
-    resolver = _cluster("worker", "ps", "chief")
+    resolver = _cluster(*_ASYNCHRONOUS)
     if resolver.task_type not in ("worker", "ps"):
         return False
     # Python's own handlers would not be called while the server waits.

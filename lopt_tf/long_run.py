@@ -3,9 +3,12 @@
 import json
 import pathlib
 import time
-from typing import NamedTuple
+import types
 
-from lopt_tf import checkpointing, compilation, folders, scalars
+import numpy as np
+import tensorflow as tf
+
+from lopt_tf import checkpointing, compilation, folders
 
 _SPEAK_EVERY_S = 10.0
 
@@ -74,10 +77,9 @@ class Trainer:
         An option that is newer than the checkpoint was at its default.
         """
         defaults = self.default_settings()
-        parts = {*saved, *defaults}
         return {
             part: {**defaults.get(part, {}), **saved.get(part, {})}
-            for part in parts
+            for part in {*saved, *defaults}
         }
 
     def products(self):
@@ -115,14 +117,8 @@ class Trainer:
         """Reports a line of text; see the class."""
 
 
-class _Alone:
-    """The only worker."""
-
-    num_workers = 1
-    is_chief = True
-
-    def agree(self, flags):
-        return list(flags)
+# Stands for the replicas of a program that runs in one process.
+_ALONE = types.SimpleNamespace(num_workers=1, is_chief=True, agree=list)
 
 
 class LongRun:
@@ -160,7 +156,7 @@ class LongRun:
         replicas=None,
     ):
         self._trainer = trainer
-        self._replicas = replicas or _Alone()
+        self._replicas = replicas or _ALONE
         self._every_s = every_s
         self._stop = stop or (lambda: False)
         self._folder = pathlib.Path(output_dir) if output_dir else None
@@ -169,9 +165,7 @@ class LongRun:
         )
         # All workers take part in a snapshot, one of them writes.
         self._writes = bool(self._folder) and self._replicas.is_chief
-        self._scalars = scalars.Scalars(
-            self._folder / "tensorboard" if self._writes else None
-        )
+        self._scalars = None
         if report and self._replicas.is_chief:
             trainer.say = report
 
@@ -205,7 +199,6 @@ class LongRun:
         arrays, metadata = self._checkpoints.load_latest()
         given = _json_ready(self._trainer.settings())
         saved = _json_ready(self._trainer.completed(metadata["settings"]))
-        saved = {part: saved.get(part, {}) for part in given}
         checkpointing.check_settings(saved, given)
         self._trainer.restore(arrays, metadata)
 
@@ -216,30 +209,33 @@ class LongRun:
         self._saved_at = time.monotonic()
         stopped = False
         try:
-            self._measure()
+            self._log(trainer.measure())
             while trainer.step_number < trainer.num_steps and not stopped:
                 row = trainer.step()
                 progress.add(row)
                 self._log(row)
-                self._measure()
+                self._log(trainer.measure())
                 stopped = self._save_or_stop()
             self._save()
         except BaseException as error:
             self._save_after(error)
             raise
         finally:
-            progress.close()
+            progress.say()
         if stopped:
             raise KeyboardInterrupt
 
     def _log(self, values):
         known = {name: x for name, x in values.items() if x is not None}
-        self._scalars.write(self._trainer.scalar_step(), known)
-
-    def _measure(self):
-        values = self._trainer.measure()
-        if values:
-            self._log(values)
+        if not (known and self._writes):
+            return
+        if self._scalars is None:
+            # A run that ends before its first step leaves no event file.
+            folder = str(self._folder / "tensorboard")
+            self._scalars = tf.summary.create_file_writer(folder)
+        with self._scalars.as_default(step=self._trainer.scalar_step()):
+            for name, value in known.items():
+                tf.summary.scalar(name, value)
 
     def _save_or_stop(self):
         """Saves if it is time to; whether to stop. All workers agree."""
@@ -262,7 +258,8 @@ class LongRun:
             self._checkpoints.save(
                 trainer.step_number, arrays, {**metadata, "settings": settings}
             )
-            self._scalars.flush()
+            if self._scalars is not None:
+                self._scalars.flush()
         self._saved_step = trainer.step_number
         self._saved_at = time.monotonic()
 
@@ -280,17 +277,6 @@ class LongRun:
             error.add_note(f"Saving failed, too: {failure}")
 
 
-class _Pace(NamedTuple):
-    """How much was done in how many seconds."""
-
-    steps: int = 0
-    work: int = 0
-    seconds: float = 0.0
-
-    def plus(self, other):
-        return _Pace(*map(sum, zip(self, other)))
-
-
 class _Progress:
     """A line every few seconds: what is done, how fast, how long yet.
 
@@ -301,7 +287,8 @@ class _Progress:
     def __init__(self, trainer):
         self._trainer = trainer
         self._rows = []
-        self._all = self._without_compilation = _Pace()
+        # Steps, work and seconds.
+        self._all = self._without_compilation = np.zeros(3)
         self._spoke = time.monotonic()
         self._mark()
 
@@ -312,31 +299,28 @@ class _Progress:
 
     def add(self, row):
         """Notes a step, and says a line if it is time to."""
-        before = self._work, self._time, self._compilations
+        work, began, compilations = self._work, self._time, self._compilations
         self._mark()
-        pace = _Pace(1, self._work - before[0], self._time - before[1])
-        if self._all.steps and self._compilations == before[2]:
-            self._without_compilation = self._without_compilation.plus(pace)
-        self._all = self._all.plus(pace)
+        pace = np.array([1, self._work - work, self._time - began])
+        if self._all.any() and self._compilations == compilations:
+            self._without_compilation = self._without_compilation + pace
+        self._all = self._all + pace
         self._rows.append(row)
         if self._time - self._spoke > _SPEAK_EVERY_S:
-            self._say()
+            self.say()
 
-    def close(self):
+    def say(self):
         """Says what was not said yet."""
-        if self._rows:
-            self._say()
-
-    def _say(self):
+        if not self._rows:
+            return
         trainer, rows = self._trainer, self._rows
         self._rows, self._spoke = [], time.monotonic()
         usual = self._without_compilation
-        pace = usual if usual.steps else self._all
-        speed = pace.work / max(pace.seconds, 1e-9)
+        steps, work, seconds = usual if usual.any() else self._all
         left = trainer.num_steps - trainer.step_number
         trainer.say(
-            f"{trainer.status(rows)}  {speed:,.0f} {trainer.unit}/s  "
-            f"{left * pace.seconds / pace.steps / 60:.1f} min left"
+            f"{trainer.status(rows)}  {work / max(seconds, 1e-9):,.0f} "
+            f"{trainer.unit}/s  {left * seconds / steps / 60:.1f} min left"
         )
 
 

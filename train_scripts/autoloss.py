@@ -21,37 +21,23 @@ from absl import flags
 
 from train_scripts import command_line
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "output_dir", None, "Folder for everything.", flag_values=FLAGS
-)
-flags.DEFINE_string(
+FLAGS = command_line.Flags()
+FLAGS.str("output_dir", None, "Folder for everything.")
+FLAGS.str(
     "task",
     "regression",
     "What is trained under a schedule: regression or classification.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "mode",
-    "train",
-    ["train", "test", "baseline", "transfer"],
-    "What to do.",
-    flag_values=FLAGS,
+FLAGS.enum(
+    "mode", "train", ["train", "test", "baseline", "transfer"], "What to do."
 )
-flags.DEFINE_multi_string(
+FLAGS.multi_string(
     "set",
     [],
     "An argument of the task as name=value, for instance --set=dimensions=8 "
     "or --set=hidden=[64,64]; may be repeated.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "algorithm",
-    "reinforce",
-    ["reinforce", "ppo"],
-    "Trains the policy.",
-    flag_values=FLAGS,
-)
+FLAGS.enum("algorithm", "reinforce", ["reinforce", "ppo"], "Trains the policy.")
 _OPTIONS = {
     "episodes": (int, "How many episodes to train on."),
     "parallel": (int, "Episodes side by side."),
@@ -61,37 +47,21 @@ _OPTIONS = {
     "hidden": (int, "Width of the policy's hidden layer; 0: linear."),
     "seed": (int, "Of everything that is drawn."),
 }
-for _name, (_type, _help) in _OPTIONS.items():
-    _define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}[_type]
-    _define(_name, None, f"{_help} The task's if not given.", flag_values=FLAGS)
-flags.DEFINE_bool(
-    "resume", False, "Resume from the last checkpoint.", flag_values=FLAGS
-)
-flags.DEFINE_string(
+FLAGS.options(_OPTIONS, "{} The task's if not given.")
+FLAGS.bool("resume", False, "Resume from the last checkpoint.")
+FLAGS.str(
     "controller",
     None,
     "Controller to test, a file; best.npz of --output_dir if not given.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "starts",
-    32,
-    "Starts of each schedule in a test.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
+FLAGS.int("starts", 32, "Starts of each schedule in a test.", lower_bound=1)
+FLAGS.int(
     "tuning_starts",
     16,
     "Starts of each candidate when baselines are tuned.",
     lower_bound=1,
-    flag_values=FLAGS,
 )
-flags.DEFINE_bool(
-    "fine", True, "Whether baselines' grids are fine.", flag_values=FLAGS
-)
-command_line.define_threads(FLAGS)
-command_line.define_compile_cache(FLAGS)
+FLAGS.bool("fine", True, "Whether baselines' grids are fine.")
 
 
 def train(folder):
@@ -101,15 +71,10 @@ def train(folder):
     from lopt_tf.reporting import figures, tables
 
     figures.check_available()
-    given = {
-        name: FLAGS[name].value
-        for name in _OPTIONS
-        if FLAGS[name].value is not None
-    }
     judge = _entry().task(**_given())
     _, history = autoloss.train(
         _entry().task(for_controller=True, **_given()),
-        autoloss.recipe(FLAGS.task, FLAGS.algorithm, **given),
+        autoloss.recipe(FLAGS.task, FLAGS.algorithm, **FLAGS.given(_OPTIONS)),
         validation_task=judge,
         output_dir=folder,
         resume=FLAGS.resume,
@@ -139,14 +104,6 @@ def transfer(folder):
     bench.transfer(_entry(), bench.controller(FLAGS.controller), configs)
 
 
-_MODES = {
-    "train": train,
-    "test": test,
-    "baseline": baseline,
-    "transfer": transfer,
-}
-
-
 def _entry():
     from lopt_tf.autoloss import tasks
 
@@ -157,11 +114,7 @@ def _bench(folder):
     from lopt_tf.autoloss import bench
 
     return bench.Bench(
-        folder,
-        FLAGS.starts,
-        FLAGS.tuning_starts,
-        FLAGS.fine,
-        command_line.say,
+        folder, FLAGS.starts, FLAGS.tuning_starts, FLAGS.fine, command_line.say
     )
 
 
@@ -181,19 +134,12 @@ def _given():
     return config
 
 
-def _program():
-    if not FLAGS.output_dir:
-        raise flags.Error("--output_dir must be given.")
-    command_line.set_compile_cache(FLAGS.compile_cache)
-    command_line.set_threads(FLAGS.threads)
+@command_line.main(FLAGS, "output_dir")
+def main():
     folder = pathlib.Path(FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    _MODES[FLAGS.mode](folder)
-
-
-def main(argv):
-    """Runs the program with a command line; returns its exit status."""
-    return command_line.run(_program, FLAGS, argv)
+    modes = (train, baseline, test, transfer)
+    {mode.__name__: mode for mode in modes}[FLAGS.mode](folder)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Meta-gradients by truncated backpropagation (paper, section 4)."""
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -73,17 +74,12 @@ class TruncatedBackpropagation(Estimator):
                 weights, *inputs.start, start_bars.state
             )
             gradients = self._sum(gradients, more)
+        summarize = functools.partial(self._summarized, vector)
         summary, alive = self.replicas.each(
-            lambda *args: self._summarized(vector, *args),
-            gradients,
-            scores.losses,
-            scores.survived,
+            summarize, gradients, scores.losses, scores.survived
         )
-        return Outcome(
-            self.replicas.mean(summary),
-            scores.objectives,
-            end._replace(alive=alive),
-        )
+        summary = self.replicas.mean(summary)
+        return Outcome(summary, scores.objectives, end._replace(alive=alive))
 
     def _forward(self, weights, constants, carry, segments):
         """All segments: an `_Unrolled`, with as many last trails as fit."""
@@ -107,9 +103,8 @@ class TruncatedBackpropagation(Estimator):
             Gradients with respect to the weights, {name: [K, out, in]}, and
             the `Cotangents` of the point before the first segment.
         """
-        bars = self.replicas.each(
-            _no_cotangents, unrolled.end.params, unrolled.end.state
-        )
+        end = unrolled.end
+        bars = self.replicas.each(_no_cotangents, end.params, end.state)
         total = None
         for i in reversed(range(len(segments))):
             trail = unrolled.trails.pop()
@@ -117,14 +112,9 @@ class TruncatedBackpropagation(Estimator):
                 _, _, trail = self.unroller.advance(
                     weights, constants, unrolled.carries[i], segments[i]
                 )
+            given = scores.survived[i], bars, scores.recorded_bars[i]
             bars, gradients = self.unroller.backward(
-                weights,
-                constants,
-                trail,
-                segments[i],
-                scores.survived[i],
-                bars,
-                scores.recorded_bars[i],
+                weights, constants, trail, segments[i], *given
             )
             total = gradients if total is None else self._sum(total, gradients)
         return total, bars
@@ -140,12 +130,10 @@ class TruncatedBackpropagation(Estimator):
             tape.watch(objectives)
             losses = self.objective(objectives, initial, survived)
         recorded_bars = tape.gradient(losses, objectives)
-        return _Scores(
-            objectives,
-            losses,
-            tf.split(survived, pieces),
-            tf.split(recorded_bars, pieces),
+        survived, recorded_bars = (
+            tf.split(array, pieces) for array in (survived, recorded_bars)
         )
+        return _Scores(objectives, losses, survived, recorded_bars)
 
     def _summarized(self, vector, gradients, losses, survived):
         """(`Summary` of a replica, bool [K]: whether a run is alive)."""

@@ -46,13 +46,11 @@ class Curriculum:
 
 def cut(plan, truncation_segments):
     """Cuts partial unrolls into pieces of at most so many segments."""
-    pieces = []
-    for segments in plan:
-        while segments > truncation_segments:
-            pieces.append(truncation_segments)
-            segments -= truncation_segments
-        pieces.append(segments)
-    return pieces
+    return [
+        min(truncation_segments, segments - first)
+        for segments in plan
+        for first in range(0, segments, truncation_segments)
+    ]
 
 
 def draw_problem(names, seed, number):

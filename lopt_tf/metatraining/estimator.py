@@ -6,6 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from lopt_tf.metatraining.objective import MetaObjective
+from lopt_tf.metatraining.unroll import Unroller
+
 
 class WeightVector:
     """Meta-parameters as one vector and back, in the order of their names.
@@ -70,8 +73,9 @@ class Summary(NamedTuple):
     Attributes:
         gradient: the meta-gradient [P], averaged over instances.
         loss: the meta-objective, averaged over instances.
-        lost: number of inner runs that have blown up.
-        skipped: number of instances whose meta-gradient counts as zero.
+        lost: number of inner runs that have blown up so far.
+        skipped: number of instances that had blown up, or whose
+            meta-gradient was not finite: it counts as zero.
     """
 
     gradient: tf.Tensor
@@ -96,14 +100,10 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass
 class Estimate:
-    """The result of one estimator step.
+    """The result of one estimator step, over all replicas.
 
     Attributes:
-        gradient: the meta-gradient as a vector [P].
-        meta_loss: the meta-objective, averaged over instances.
-        lost: inner runs that have blown up so far, of `size`.
-        skipped: instances that had blown up, or whose meta-gradient was not
-            finite: they count as zero.
+        gradient, meta_loss, lost, skipped: as in `Summary`.
         size: inner runs side by side.
         inner_steps: updates of one instance each that were made.
         objectives: recorded inner objectives, [steps, K], of each replica.
@@ -118,6 +118,7 @@ class Estimate:
     objectives: tf.Tensor
 
 
+@dataclasses.dataclass(eq=False)
 class Estimator:
     """Base of the estimators: a run and weights in, a meta-gradient out.
 
@@ -136,14 +137,13 @@ class Estimator:
 
     copies = 1
 
-    def __init__(
-        self, unroller, objective, max_multiplier=0.0, instance_clip=0.0
-    ):
-        self.unroller = unroller
-        self.objective = objective
-        self.max_multiplier = max_multiplier
-        self.instance_clip = instance_clip
-        self.replicas = unroller.replicas
+    unroller: Unroller
+    objective: MetaObjective
+    max_multiplier: float = 0.0
+    instance_clip: float = 0.0
+
+    def __post_init__(self):
+        self.replicas = self.unroller.replicas
 
     def step(self, vector, weights, constants, run, num_segments):
         """One partial unroll: (`Estimate`, the run after it).
@@ -173,9 +173,7 @@ class Estimator:
         """The pure half of a step: an `Outcome`.
 
         Args:
-            vector: the `WeightVector`.
-            weights: the meta-parameters as a vector [P].
-            constants: the problem's constants.
+            vector, weights, constants: as for `step`.
             carry: a `Carry`; () before the first step.
             inputs: what `inputs` returned.
         """
@@ -201,11 +199,8 @@ class Estimator:
     def save(self, run):
         """A run as (arrays of all instances, JSON-ready description)."""
         about = {"step": run.step, "seed": list(run.seed)}
-        return self.replicas.join(self._entries(run.carry)), about
-
-    def _entries(self, carry):
-        """The arrays of a carry, as `Replicas.join` takes them."""
-        return self.unroller.entries(carry) if carry else {}
+        entries = self.unroller.entries(run.carry) if run.carry else {}
+        return self.replicas.join(entries), about
 
     def load(self, arrays, about):
         """The inverse of `save`."""

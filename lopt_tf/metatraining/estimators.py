@@ -8,15 +8,7 @@ from lopt_tf.metatraining.evolution import (
 )
 from lopt_tf.metatraining.unroll import Unroller
 
-__all__ = [
-    "ESTIMATORS",
-    "PersistentEvolution",
-    "Run",
-    "TruncatedBackpropagation",
-    "TruncatedEvolution",
-    "WeightVector",
-    "make",
-]
+__all__ = ["ESTIMATORS", "Run", "WeightVector", "make"]
 
 ESTIMATORS = {
     "bptt": TruncatedBackpropagation,
@@ -31,9 +23,7 @@ def make(options, problem, rule, replicas):
 
     Args:
         options: `TrainingOptions`.
-        problem: the `Problem`.
-        rule: the `UpdateRule`.
-        replicas: the `Replicas` that share the instances.
+        problem, rule, replicas: see `Unroller`.
     """
     kind = ESTIMATORS[options.estimator]
     evolves = kind.copies > 1
@@ -48,10 +38,5 @@ def make(options, problem, rule, replicas):
         keeps_trail=not evolves,
     )
     more = {"stdev": options.perturbation} if evolves else {}
-    return kind(
-        unroller,
-        options.objective(),
-        options.obj_train_max_multiplier,
-        options.instance_clip,
-        **more,
-    )
+    limits = options.obj_train_max_multiplier, options.instance_clip
+    return kind(unroller, options.objective(), *limits, **more)

@@ -9,6 +9,7 @@ from lopt_tf.metatraining import unroll
 from lopt_tf.metatraining.estimator import Estimator, Outcome
 
 
+@dataclasses.dataclass(eq=False)
 class _Evolution(Estimator):
     """Base of antithetic evolution strategies.
 
@@ -21,39 +22,46 @@ class _Evolution(Estimator):
             that is not finite, counts as this multiple. 0 stands for 1e6.
     """
 
-    def __init__(
-        self,
-        unroller,
-        objective,
-        max_multiplier=0.0,
-        instance_clip=0.0,
-        stdev=0.02,
-    ):
-        limit = max_multiplier if max_multiplier > 0 else 1e6
-        super().__init__(unroller, objective, limit, instance_clip)
-        self.stdev = stdev
+    stdev: float = 0.02
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.max_multiplier <= 0:
+            self.max_multiplier = 1e6
 
     def inputs(self, vector, run, num_segments):
         inputs = super().inputs(vector, run, num_segments)
         seed = unroll.run_seed((*run.seed, 7, run.step))
         return inputs._replace(noise=(seed, self.replicas.index))
 
-    def _unrolled(self, weights, constants, carry, inputs):
-        """All segments: (the carry after them, objectives [n, copies * K])."""
-        carry, values, _ = self.unroller.run(
-            weights, constants, carry, inputs.segments
-        )
-        if len(values) == 1:
-            return carry, values[0]
-        joined = self.replicas.each(
-            lambda values: tf.concat(values, axis=0), values
-        )
-        return carry, joined
-
-    def _draw(self, weights, inputs):
-        """Perturbations [K, P], and the weights [copies * K, P]."""
+    def compute(self, vector, weights, constants, carry, inputs):
+        """See `Estimator.compute`."""
         # Not compiled: XLA draws normal numbers 30 times slower on a CPU.
-        return self.replicas.each(self._perturbed, weights, *inputs.noise)
+        noise, moved = self.replicas.each(
+            self._perturbed, weights, *inputs.noise
+        )
+        moved = self.replicas.each(vector.unflatten, moved)
+        directions = self._directions(carry, noise)
+        if inputs.start:
+            # The start, too, belongs to the perturbed weights.
+            carry = self.unroller.begin(moved, constants, inputs.start)
+        carry, objectives = self.unroller.run(
+            moved, constants, carry, inputs.segments
+        )
+        # Not compiled: truncations differ in length.
+        summary, alive = self.replicas.each(
+            self._slopes, directions, objectives, carry.initial
+        )
+        carry = self._carried(carry, alive, directions)
+        return Outcome(self.replicas.mean(summary), objectives, carry)
+
+    def _directions(self, carry, noise):
+        """The perturbations to credit, from those of this step."""
+        raise NotImplementedError
+
+    def _carried(self, carry, alive, directions):
+        """The `Carry` that the next step begins with."""
+        raise NotImplementedError
 
     def _perturbed(self, weights, seed, replica):
         """Perturbations [K, P], and the weights of all copies."""
@@ -65,13 +73,6 @@ class _Evolution(Estimator):
         unmoved = tf.zeros_like(noise) + weights
         moved = [weights + noise, weights - noise, unmoved][: self.copies]
         return noise, tf.concat(moved, axis=0)
-
-    def _score(self, directions, objectives, carry):
-        """`_slopes` on every replica."""
-        # Not compiled: truncations differ in length.
-        return self.replicas.each(
-            self._slopes, directions, objectives, carry.initial
-        )
 
     def _slopes(self, directions, objectives, initial):
         """(`Summary` of a replica, bool: whether a run is alive).
@@ -108,35 +109,13 @@ class PersistentEvolution(_Evolution):
 
     copies = 2
 
-    def compute(self, vector, weights, constants, carry, inputs):
-        """See `Estimator.compute`."""
-        noise, pairs = self._draw(weights, inputs)
-        pairs = self.replicas.each(vector.unflatten, pairs)
-        accumulated = noise
-        if inputs.start:
-            # The start, too, belongs to the perturbed weights.
-            carry = self.unroller.begin(pairs, constants, inputs.start)
-        else:
-            accumulated = self.replicas.each(tf.add, carry.accumulated, noise)
-        carry, objectives = self._unrolled(pairs, constants, carry, inputs)
-        summary, alive = self._score(accumulated, objectives, carry)
-        carry = carry._replace(alive=alive, accumulated=accumulated)
-        return Outcome(self.replicas.mean(summary), objectives, carry)
+    def _directions(self, carry, noise):
+        if not carry:
+            return noise
+        return self.replicas.each(tf.add, carry.accumulated, noise)
 
-    def _entries(self, carry):
-        entries = super()._entries(carry)
-        if carry:
-            entries["accumulated"] = (carry.accumulated, 0, 1)
-        return entries
-
-    def load(self, arrays, about):
-        accumulated = arrays.pop("accumulated", None)
-        run = super().load(arrays, about)
-        if accumulated is None:
-            return run
-        rows = self.replicas.split(tf.convert_to_tensor(accumulated))
-        carry = run.carry._replace(accumulated=rows)
-        return dataclasses.replace(run, carry=carry)
+    def _carried(self, carry, alive, directions):
+        return carry._replace(alive=alive, accumulated=directions)
 
 
 class TruncatedEvolution(_Evolution):
@@ -152,16 +131,11 @@ class TruncatedEvolution(_Evolution):
 
     copies = 3
 
-    def compute(self, vector, weights, constants, carry, inputs):
-        """See `Estimator.compute`."""
-        noise, moved = self._draw(weights, inputs)
-        moved = self.replicas.each(vector.unflatten, moved)
-        if inputs.start:
-            carry = self.unroller.begin(moved, constants, inputs.start)
-        carry, objectives = self._unrolled(moved, constants, carry, inputs)
-        summary, alive = self._score(noise, objectives, carry)
-        carry = self.replicas.each(self._from_unmoved, carry, alive)
-        return Outcome(self.replicas.mean(summary), objectives, carry)
+    def _directions(self, carry, noise):
+        return noise
+
+    def _carried(self, carry, alive, directions):
+        return self.replicas.each(self._from_unmoved, carry, alive)
 
     def _from_unmoved(self, carry, alive):
         """All copies where the unmoved one is."""

@@ -138,10 +138,12 @@ class InnerSteps:
             params, state, value, _ = self._step(
                 weights, constants, params, state, inputs, t
             )
-            if not reuses_loss:
-                true = self.rule.true_parameters(weights, state, params)
-                value, slope = self._objective(true, constants, keeps_slopes)
+            true = self.rule.true_parameters(weights, state, params)
+            if keeps_slopes:
+                value, slope = self.problem.value_and_gradients(true, constants)
                 slopes = _write(slopes, t, slope)
+            elif not reuses_loss:
+                value = self.problem.loss(true, constants)
             values = values.write(t, value)
             return t + 1, params, state, values, slopes, points
 
@@ -166,12 +168,6 @@ class InnerSteps:
         )
         trail = Trail(points, [slope.stack() for slope in slopes], params)
         return Segment(params, state, values, trail)
-
-    def _objective(self, true, constants, with_slope):
-        """The objectives [K] and, if wanted, their gradients."""
-        if with_slope:
-            return self.problem.value_and_gradients(true, constants)
-        return self.problem.loss(true, constants), []
 
     def _recorded(self, like):
         return tf.TensorArray(
@@ -250,20 +246,16 @@ class InnerSteps:
         copies = []
         for part in zip(*(tf.split(g, self.copies) for g in gradients)):
             rows = part[0].shape[0]
-            all_rows = [_repeated(g, self.num_replicas) for g in part]
+            all_rows = [tf.concat([g] * self.num_replicas, 0) for g in part]
             noisy = self.problem.perturb(all_rows, seed)
             copies.append([_rows(g, replica * rows, rows) for g in noisy])
         return [tf.concat(parts, axis=0) for parts in zip(*copies)]
 
     def _add_objective(self, bars, slope, weight):
         """Adds weight [K] * slope to the cotangent of the true parameters."""
-        shapes = [(-1,) + (1,) * (g.shape.rank - 1) for g in slope]
+        weights = [_column(weight, g) for g in slope]
         # where, not a product with 0: a slope that does not count may be nan.
-        slope = [
-            tf.where(tf.reshape(weight, shape) == 0, 0.0, g)
-            * tf.reshape(weight, shape)
-            for g, shape in zip(slope, shapes)
-        ]
+        slope = [tf.where(w == 0, 0.0, g) * w for g, w in zip(slope, weights)]
         if not self.rule.attends:
             added = [b + g for b, g in zip(bars.params, slope)]
             return bars._replace(params=added)
@@ -287,31 +279,24 @@ def _write(arrays, t, values):
     return [array.write(t, v) for array, v in zip(arrays, values)]
 
 
-def _repeated(array, count):
-    """An array `count` times, along its first axis."""
-    if count == 1:
-        return array
-    return tf.tile(array, [count] + [1] * (array.shape.rank - 1))
-
-
 def _only_alive(alive, weights_bar, bars):
     """Sets the cotangents of lost instances to zero."""
+
+    def masked(mask, bar):
+        return tf.where(mask, bar, tf.zeros_like(bar))
+
     # Arrays of weights and state keep the instances third from the right.
-    matrices = tf.reshape(alive, (-1, 1, 1))
-
-    def masked(arrays):
-        return {name: _where(matrices, bar) for name, bar in arrays.items()}
-
-    def rows(bar):
-        shape = (-1,) + (1,) * (len(bar.shape) - 1)
-        return _where(tf.reshape(alive, shape), bar)
-
-    params = [rows(bar) for bar in bars.params]
-    return masked(weights_bar), Cotangents(params, masked(bars.state))
+    weights_bar, state = (
+        {name: masked(alive[:, None, None], bar) for name, bar in bars.items()}
+        for bars in (weights_bar, bars.state)
+    )
+    params = [masked(_column(alive, bar), bar) for bar in bars.params]
+    return weights_bar, Cotangents(params, state)
 
 
-def _where(mask, value):
-    return tf.where(mask, value, tf.zeros_like(value))
+def _column(rows, array):
+    """Values [K] with as many axes as an array [K, ...]."""
+    return tf.reshape(rows, (-1,) + (1,) * (len(array.shape) - 1))
 
 
 def _gradients(tape, targets, sources, cotangents):

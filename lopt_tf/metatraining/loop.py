@@ -92,7 +92,6 @@ def new_trainer(problems, rule, options, weights, replicas, best=None):
     asynchronous = isinstance(
         replicas.strategy, tf.distribute.ParameterServerStrategy
     )
-    made = trainer_lib.Trainer
-    if asynchronous:
-        made = parameter_server.AsynchronousTrainer
+    kind = parameter_server.AsynchronousTrainer
+    made = kind if asynchronous else trainer_lib.Trainer
     return made(problems, rule, options, weights, replicas, best)

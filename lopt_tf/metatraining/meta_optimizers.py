@@ -4,16 +4,18 @@
 optimizers do not run everywhere that meta-training does.
 """
 
+import dataclasses
+
 import tensorflow as tf
 
 
+@dataclasses.dataclass(frozen=True)
 class RMSProp:
     """The published meta-optimizer: decay 0.9, epsilon 1e-20."""
 
-    def __init__(self, learning_rate=1e-6, decay=0.9, epsilon=1e-20):
-        self.learning_rate = learning_rate
-        self.decay = decay
-        self.epsilon = epsilon
+    learning_rate: float
+    decay: float = 0.9
+    epsilon: float = 1e-20
 
     def init(self, weights):
         """Slots for weights of this shape."""
@@ -30,16 +32,14 @@ class RMSProp:
         return slots, weights - self.learning_rate * step
 
 
+@dataclasses.dataclass(frozen=True)
 class Adam:
     """Adam (Kingma and Ba, 2015)."""
 
-    def __init__(
-        self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8
-    ):
-        self.learning_rate = learning_rate
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
+    learning_rate: float
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
 
     def init(self, weights):
         """Slots for weights of this shape."""

@@ -1,10 +1,13 @@
 """The meta-objective: how good a list of inner objectives is."""
 
+import dataclasses
+
 import tensorflow as tf
 
 _EPSILON = 1e-6
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class MetaObjective:
     """Scores the objectives of a partial unroll (paper, section 4.2).
 
@@ -21,17 +24,10 @@ class MetaObjective:
             1, with `use_numerator_epsilon`); 1e-6 in the paper.
     """
 
-    def __init__(
-        self,
-        use_log=True,
-        use_numerator_epsilon=False,
-        weights=None,
-        epsilon=_EPSILON,
-    ):
-        self.use_log = use_log
-        self.use_numerator_epsilon = use_numerator_epsilon
-        self.weights = weights
-        self.epsilon = epsilon
+    use_log: bool = True
+    use_numerator_epsilon: bool = False
+    weights: list | None = None
+    epsilon: float = _EPSILON
 
     def terms(self, objectives, initial):
         """The value of each recorded objective [..., K] on its own."""
@@ -86,8 +82,7 @@ def survivors(objectives, initial, alive, max_multiplier):
     finite, or exceeds `max_multiplier` times its start (if positive).
 
     Args:
-        objectives: recorded objectives, [n, K].
-        initial: the objectives at the start of the run, [K].
+        objectives, initial: as for `MetaObjective`.
         alive: bool [K], whether an instance was alive before.
         max_multiplier: `obj_train_max_multiplier`; 0 or less for no limit.
     """

@@ -69,7 +69,13 @@ class AsynchronousTrainer(trainer_lib.Trainer):
         """The place of a problem whose outcome has arrived."""
         for place, it in enumerate(self._under_way):
             if place not in self._pending:
-                remote = self._schedule(it)
+                # Any worker that is free does the next partial unroll.
+                estimator = self._runs.estimator(it.name)
+                inputs = estimator.inputs(self.vector, it.run, it.plan[0])
+                remote = self.coordinator.schedule(
+                    self._function(it.name),
+                    args=(it.constants, it.run.carry, inputs),
+                )
                 self._pending[place] = self._fetchers.submit(remote.fetch)
         done, _ = concurrent.futures.wait(
             self._pending.values(),
@@ -84,27 +90,13 @@ class AsynchronousTrainer(trainer_lib.Trainer):
         estimator = self._runs.estimator(it.name)
         return estimator.estimate(it.run, it.plan[0], outcome)
 
-    def _schedule(self, it):
-        """Sends a problem's next partial unroll to any worker that is free."""
-        estimator = self._runs.estimator(it.name)
-        inputs = estimator.inputs(self.vector, it.run, it.plan[0])
-        return self.coordinator.schedule(
-            self._function(it.name),
-            args=(it.constants, it.run.carry, inputs),
-        )
-
     def _function(self, name):
         if name not in self._functions:
             estimator = self._runs.estimator(name)
 
-            def compute(constants, carry, inputs):
-                return estimator.compute(
-                    self.vector,
-                    self._shared.read_value(),
-                    constants,
-                    carry,
-                    inputs,
-                )
+            def compute(*args):
+                weights = self._shared.read_value()
+                return estimator.compute(self.vector, weights, *args)
 
             self._functions[name] = tf.function(compute, autograph=False)
         return self._functions[name]

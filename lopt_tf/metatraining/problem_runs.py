@@ -8,6 +8,8 @@ from lopt_tf import compilation
 from lopt_tf.metatraining import curriculum as curriculum_lib
 from lopt_tf.metatraining import estimators
 
+_SAVED = ("number", "name", "start", "plan")
+
 
 @dataclasses.dataclass
 class ProblemRun:
@@ -33,11 +35,7 @@ class ProblemRun:
 class ProblemRuns:
     """Makes `ProblemRun`s and the estimators that they need.
 
-    Args:
-        problems: {name: Problem}.
-        rule: the `UpdateRule`.
-        options: `TrainingOptions`.
-        replicas: the `Replicas` that share the instances.
+    The arguments are those of `Trainer`.
     """
 
     def __init__(self, problems, rule, options, replicas):
@@ -95,22 +93,12 @@ class ProblemRuns:
     def save(self, it):
         """A `ProblemRun` as (arrays, JSON-ready description)."""
         arrays, run = self.estimator(it.name).save(it.run)
-        return arrays, {
-            "number": it.number,
-            "name": it.name,
-            "start": it.start,
-            "plan": it.plan,
-            "run": run,
-        }
+        description = {name: getattr(it, name) for name in _SAVED}
+        return arrays, {**description, "run": run}
 
     def load(self, arrays, description):
         """The inverse of `save`."""
-        number, name = description["number"], description["name"]
-        return ProblemRun(
-            number=number,
-            name=name,
-            start=description["start"],
-            plan=list(description["plan"]),
-            run=self.estimator(name).load(arrays, description["run"]),
-            constants=self._constants(number, name),
-        )
+        number, name, start, plan = (description[name] for name in _SAVED)
+        run = self.estimator(name).load(arrays, description["run"])
+        constants = self._constants(number, name)
+        return ProblemRun(number, name, start, list(plan), run, constants)

@@ -135,17 +135,14 @@ class Replicas:
         if not entries:
             return {}
         all_parts = self._all_parts([value for value, _, _ in entries.values()])
-        return {
-            name: self._ordered(parts, axis, copies)
-            for (name, (_, axis, copies)), parts in zip(
-                entries.items(), zip(*all_parts)
-            )
-        }
-
-    def _ordered(self, parts, axis, copies):
-        """Replicas' rows -> first copies of all instances, second ones ..."""
-        by_copy = zip(*(tf.split(part, copies, axis=axis) for part in parts))
-        return tf.concat([p for parts in by_copy for p in parts], axis=axis)
+        joined = {}
+        for name, *parts in zip(entries, *all_parts):
+            _, axis, copies = entries[name]
+            # First copies of all instances, then the second ones ...
+            by_copy = zip(*(tf.split(p, copies, axis=axis) for p in parts))
+            in_order = [part for parts in by_copy for part in parts]
+            joined[name] = tf.concat(in_order, axis=axis)
+        return joined
 
     def _local(self, value):
         """What this process holds of a per-replica value."""

@@ -1,5 +1,6 @@
 """The state of a meta-training, and its one step."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -7,7 +8,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import compilation, long_run
+from lopt_tf import checkpointing, compilation, long_run
 from lopt_tf.metatraining import (
     estimators,
     meta_optimizers,
@@ -22,13 +23,11 @@ _MOST_IN_A_ROW = 100
 
 
 class Trainer(long_run.Trainer):
-    """Meta-trains an update rule on problems; see `train`.
+    """Meta-trains an update rule on problems.
 
     Args:
-        problems: {name: Problem}.
-        rule: an `UpdateRule`.
+        problems, rule, weights: see `train`.
         options: `TrainingOptions`.
-        weights: meta-parameters to start from; drawn by the seed if None.
         replicas: the `Replicas` that share the instances.
         best: `BestWeights`, which may validate; None does not.
     """
@@ -52,9 +51,8 @@ class Trainer(long_run.Trainer):
         self.vector = estimators.WeightVector(start)
         start = {name: tf.constant(array) for name, array in start.items()}
         self.weights = self.vector.flatten(start)
-        self.meta_optimizer = meta_optimizers.OPTIMIZERS[
-            options.meta_optimizer
-        ](options.meta_learning_rate)
+        make = meta_optimizers.OPTIMIZERS[options.meta_optimizer]
+        self.meta_optimizer = make(options.meta_learning_rate)
         self.slots = self.meta_optimizer.init(self.weights)
         self.update = 0
         self.inner_steps = 0
@@ -70,13 +68,8 @@ class Trainer(long_run.Trainer):
         self._skipped_in_a_row = 0
         self._apply = compilation.compiled(self._meta_update)
 
-    @property
-    def step_number(self):
-        return self.update
-
-    @property
-    def num_steps(self):
-        return self.options.meta_updates
+    step_number = property(lambda self: self.update)
+    num_steps = property(lambda self: self.options.meta_updates)
 
     def work(self):
         return self.inner_steps
@@ -104,11 +97,7 @@ class Trainer(long_run.Trainer):
 
     def _say_skipped(self):
         known, self._reported_skipped = self._reported_skipped, self.skipped
-        new = {
-            name: count - known.get(name, 0)
-            for name, count in self.skipped.items()
-            if count > known.get(name, 0)
-        }
+        new = collections.Counter(self.skipped) - collections.Counter(known)
         if new:
             listed = ", ".join(f"{name}: {n}" for name, n in new.items())
             self.say(
@@ -139,20 +128,17 @@ class Trainer(long_run.Trainer):
 
         It happens whole or not at all, also when it is interrupted.
         """
-        before = self._position()
+        # Everything that a step changes; tensors themselves never do.
+        before = dict(self.__dict__)
+        before["_under_way"] = [
+            dataclasses.replace(it, plan=list(it.plan))
+            for it in self._under_way
+        ]
         try:
             return self._step()
         except BaseException:
             self.__dict__.update(before)
             raise
-
-    def _position(self):
-        """Everything that a step changes (tensors themselves never do)."""
-        under_way = [
-            dataclasses.replace(it, plan=list(it.plan))
-            for it in self._under_way
-        ]
-        return {**self.__dict__, "_under_way": under_way}
 
     def _step(self):
         while len(self._under_way) < self._num_parallel:
@@ -196,7 +182,6 @@ class Trainer(long_run.Trainer):
 
     def _estimate(self, place, it):
         """(`Estimate`, the run after it) of the next partial unroll."""
-        del place
         return self._runs.estimator(it.name).step(
             self.vector, self.weights, it.constants, it.run, it.plan[0]
         )
@@ -204,10 +189,7 @@ class Trainer(long_run.Trainer):
     def _move(self, gradient):
         factor = self.options.learning_rate_factor(self.update)
         self.slots, self.weights = self._apply(
-            self.slots,
-            self.weights,
-            gradient,
-            tf.constant(factor, "float32"),
+            self.slots, self.weights, gradient, tf.constant(factor, "float32")
         )
 
     @property
@@ -267,28 +249,21 @@ class Trainer(long_run.Trainer):
                 "note: this checkpoint of an earlier version does not hold "
                 "all settings of its problems; they are taken to be the same"
             )
-            saved["objectives"] = {
-                name: self._known_objective(name, text)
-                for name, text in saved["problems"].items()
-            }
+            saved["objectives"] = dict(saved["problems"])
+            for name, text in saved["problems"].items():
+                problem = self.problems.get(name)
+                if text.partition("(")[0] == type(problem).__name__:
+                    saved["objectives"][name] = repr(problem)
         return saved
-
-    def _known_objective(self, name, text):
-        """The given problem's settings, if it may be the one of a text."""
-        problem = self.problems.get(name)
-        is_same = text.partition("(")[0] == type(problem).__name__
-        return repr(problem) if is_same else text
 
     def products(self):
         """{file name: function that writes the trained optimizer}."""
         weights = {"optimizer.npz": self.trained_weights()}
         if self.best.weights is not None:
             weights["best.npz"] = self.best.weights
+        save = functools.partial(pretrained.save, rule=self.rule)
         return {
-            name: functools.partial(
-                pretrained.save, rule=self.rule, weights=arrays
-            )
-            for name, arrays in weights.items()
+            n: functools.partial(save, weights=w) for n, w in weights.items()
         }
 
     def snapshot(self):
@@ -313,7 +288,12 @@ class Trainer(long_run.Trainer):
 
     def restore(self, arrays, metadata):
         """Resumes from a snapshot, on any number of replicas."""
-        self._note_other_length(metadata["meta_updates"])
+        before, now = metadata["meta_updates"], self.num_steps
+        if before != now and self.options.meta_learning_rate_decay != 1:
+            self._notes.append(
+                f"note: the learning rate now falls over {now} meta-updates, "
+                f"before over {before}: not what one run of {now} would be"
+            )
         self.best.restore(metadata["best"])
         self.weights = tf.constant(arrays["weights"])
         self.slots = {
@@ -329,26 +309,9 @@ class Trainer(long_run.Trainer):
         self._skipped_in_a_row = 0 if is_last else in_a_row
         self._drawn = metadata["drawn"]
         self._under_way = [
-            self._runs.load(_below(f"tasks/{i}/", arrays), description)
-            for i, description in enumerate(metadata["tasks"])
+            self._runs.load(checkpointing.below(f"tasks/{i}/", arrays), about)
+            for i, about in enumerate(metadata["tasks"])
         ]
-
-    def _note_other_length(self, before):
-        now = self.options.meta_updates
-        if before != now and self.options.meta_learning_rate_decay != 1:
-            self._notes.append(
-                f"note: the learning rate now falls over {now} meta-updates, "
-                f"before over {before}: not what one run of {now} would be"
-            )
-
-
-def _below(prefix, arrays):
-    """The arrays whose names have a prefix, without it."""
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
 
 
 def _compared(options):

@@ -4,15 +4,20 @@ All segments have one length, so that no unroll length needs a compilation of
 its own. A chain carries a `Carry` from segment to segment.
 """
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf.metatraining import replicas as replicas_lib
+from lopt_tf import checkpointing
 from lopt_tf.metatraining.inner_steps import Carry, InnerSteps, SegmentInputs
+from lopt_tf.metatraining.replicas import Replicas
+from lopt_tf.optimizers.update_rule import UpdateRule
 from problems import datasets
-from problems.problem import fold
+from problems.problem import Problem, fold
 
 
+@dataclasses.dataclass(eq=False)
 class Unroller:
     """Inner steps of an update rule on one problem, K instances at a time.
 
@@ -31,44 +36,38 @@ class Unroller:
         keeps_trail: whether `forward` also returns what `backward` needs.
     """
 
-    def __init__(
-        self,
-        problem,
-        rule,
-        instances,
-        segment_length=20,
-        use_second_derivatives=True,
-        copies=1,
-        replicas=None,
-        keeps_trail=False,
-    ):
-        self.problem = problem
-        self.rule = rule
-        self.instances = instances
-        self.segment_length = segment_length
-        self.use_second_derivatives = use_second_derivatives
-        self.copies = copies
-        self.replicas = replicas or replicas_lib.Replicas()
-        if instances % self.replicas.count:
+    problem: Problem
+    rule: UpdateRule
+    instances: int
+    segment_length: int = 20
+    use_second_derivatives: bool = True
+    copies: int = 1
+    replicas: Replicas | None = None
+    keeps_trail: bool = False
+
+    def __post_init__(self):
+        self.replicas = self.replicas or Replicas()
+        if self.instances % self.replicas.count:
             raise ValueError(
-                f"{instances} instances cannot be shared evenly by "
+                f"{self.instances} instances cannot be shared evenly by "
                 f"{self.replicas.count} replicas. Choose a multiple."
             )
         steps = InnerSteps(
-            problem,
-            rule,
+            self.problem,
+            self.rule,
             self.size,
-            segment_length,
-            use_second_derivatives,
-            copies,
+            self.segment_length,
+            self.use_second_derivatives,
+            self.copies,
             self.replicas.count,
-            keeps_trail,
+            self.keeps_trail,
         )
         compiled = self.replicas.compiled
         self.forward = compiled(steps.forward)
         self.backward = compiled(steps.backward)
         self.start = compiled(steps.start)
         self.start_backward = compiled(steps.start_backward)
+        self._all = self.forward, self.backward, self.start, self.start_backward
 
     @property
     def size(self):
@@ -77,15 +76,7 @@ class Unroller:
 
     def num_compilations(self):
         """Traces, hence XLA compilations, so far."""
-        return sum(
-            function.experimental_get_tracing_count()
-            for function in (
-                self.forward,
-                self.backward,
-                self.start,
-                self.start_backward,
-            )
-        )
+        return sum(f.experimental_get_tracing_count() for f in self._all)
 
     # Draws, outside of compiled functions.
 
@@ -103,15 +94,11 @@ class Unroller:
         params = self.problem.init(fold(run_seed(seed), 0), self.instances)
         seed, drawn = fold(run_seed(seed), 1), ([], [])
         for i, shape in enumerate(self.problem.shapes):
-            full = (self.instances, *shape)
-            one = (self.instances, *(1,) * len(shape))
-            for draws, size, use in zip(drawn, (full, one), (2 * i, 2 * i + 1)):
-                draws.append(tf.random.stateless_uniform(size, fold(seed, use)))
+            for j, axes in enumerate((shape, (1,) * len(shape))):
+                size, use = (self.instances, *axes), fold(seed, 2 * i + j)
+                drawn[j].append(tf.random.stateless_uniform(size, use))
         log_lrs = self.rule.draw_log_learning_rates(*drawn)
-        return (
-            [self._share(tensor) for tensor in params],
-            [self._share(tensor) for tensor in log_lrs],
-        )
+        return tuple([self._share(x) for x in xs] for xs in (params, log_lrs))
 
     def segment_inputs(self, seed, first_step):
         """The `SegmentInputs` of the segment that begins with a step."""
@@ -147,13 +134,7 @@ class Unroller:
     # Chains.
 
     def begin(self, weights, constants, drawn):
-        """The `Carry` of fresh runs, from what `draw_start` returned.
-
-        Args:
-            weights: meta-parameters with or without a leading axis.
-            constants: what `constants` returned.
-            drawn: what `draw_start` returned.
-        """
+        """The `Carry` of fresh runs, from what `draw_start` returned."""
         return self.start(weights, constants, *drawn)
 
     def advance(self, weights, constants, carry, inputs):
@@ -176,24 +157,22 @@ class Unroller:
         return carry, segment.objectives, segment.trail
 
     def run(self, weights, constants, carry, segments):
-        """Several segments.
+        """Several segments, without trails.
 
         Args:
             weights, constants, carry: as for `advance`.
             segments: list of what `segment_inputs` returned.
 
         Returns:
-            (the carry after them, list of objectives [steps, K], list of
-            trails).
+            (the carry after them, objectives [n, K]).
         """
-        values, trails = [], []
+        values = []
         for inputs in segments:
-            carry, objectives, trail = self.advance(
+            carry, objectives, _ = self.advance(
                 weights, constants, carry, inputs
             )
             values.append(objectives)
-            trails.append(trail)
-        return carry, values, trails
+        return carry, self.replicas.each(_joined, values)
 
     def entries(self, carry):
         """A carry as {name: (value, axis of instances, copies)}."""
@@ -205,28 +184,37 @@ class Unroller:
             entries[f"state/{name}"] = (array, axis)
         entries["initial"] = (carry.initial, 0)
         entries["alive"] = (carry.alive, 0)
-        return {n: (*entry, self.copies) for n, entry in entries.items()}
+        entries = {n: (*entry, self.copies) for n, entry in entries.items()}
+        if not isinstance(carry.accumulated, tuple):
+            entries["accumulated"] = (carry.accumulated, 0, 1)
+        return entries
 
     def load(self, saved):
         """A carry from the arrays of all instances, named as `entries`."""
         saved = {name: tf.convert_to_tensor(a) for name, a in saved.items()}
 
-        def split(name, axis=0):
-            return self.replicas.split(saved[name], axis, self.copies)
+        def split(array, axis=0):
+            return self.replicas.split(array, axis, self.copies)
 
-        count = sum(name.startswith("params/") for name in saved)
+        params = checkpointing.below("params/", saved)
+        state = checkpointing.below("state/", saved)
+        accumulated = ()
+        if "accumulated" in saved:
+            accumulated = self.replicas.split(saved["accumulated"])
         return Carry(
-            params=[split(f"params/{i}") for i in range(count)],
-            state={
-                name.removeprefix("state/"): split(
-                    name, instance_axis(array.shape.rank)
-                )
-                for name, array in saved.items()
-                if name.startswith("state/")
+            [split(params[str(i)]) for i in range(len(params))],
+            {
+                n: split(a, instance_axis(a.shape.rank))
+                for n, a in state.items()
             },
-            initial=split("initial"),
-            alive=split("alive"),
+            split(saved["initial"]),
+            split(saved["alive"]),
+            accumulated,
         )
+
+
+def _joined(pieces):
+    return tf.concat(pieces, axis=0)
 
 
 def instance_axis(rank):

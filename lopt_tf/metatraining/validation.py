@@ -1,5 +1,7 @@
 """How good weights are on problems that they are not trained on."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -12,6 +14,7 @@ from lopt_tf.metatraining import unroll
 _MULTIPLIER = 1e6
 
 
+@dataclasses.dataclass(eq=False)
 class Validation:
     """Mean meta-objectives on held-out problems, always on the same runs.
 
@@ -28,25 +31,19 @@ class Validation:
             of something that can be negative.
     """
 
-    def __init__(
-        self,
-        problems,
-        instances=8,
-        steps=200,
-        segment_length=20,
-        objective=None,
-        seed=0,
-    ):
-        if not problems:
+    problems: dict
+    instances: int = 8
+    steps: int = 200
+    segment_length: int = 20
+    objective: objective_lib.MetaObjective | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.problems:
             raise ValueError("There are no problems to validate on.")
-        self.problems = dict(problems)
-        self.instances = instances
-        self.segments = -(-steps // segment_length)
-        self.segment_length = segment_length
-        self.objective = objective or objective_lib.MetaObjective()
+        self.objective = self.objective or objective_lib.MetaObjective()
         if self.objective.use_log:
-            objective_lib.check_nonnegative(problems)
-        self.seed = seed
+            objective_lib.check_nonnegative(self.problems)
         self._prepared = {}
 
     def __call__(self, rule, weights):
@@ -62,10 +59,8 @@ class Validation:
     def _loss(self, name, rule, weights):
         unroller, constants, drawn, segments = self._inputs(name, rule)
         carry = unroller.begin(weights, constants, drawn)
-        carry, values, _ = unroller.run(weights, constants, carry, segments)
-        objectives = objective_lib.capped(
-            tf.concat(values, axis=0), carry.initial, _MULTIPLIER
-        )
+        carry, values = unroller.run(weights, constants, carry, segments)
+        objectives = objective_lib.capped(values, carry.initial, _MULTIPLIER)
         losses = self.objective(objectives, carry.initial)
         return float(tf.reduce_mean(losses))
 
@@ -80,18 +75,13 @@ class Validation:
                 self.segment_length,
                 replicas=replicas_lib.Replicas(count=1),
             )
-            place = list(self.problems).index(name)
-            seed = (self.seed, 9, place)
+            seed = (self.seed, 9, list(self.problems).index(name))
             segments = [
-                unroller.segment_inputs(seed, i * self.segment_length)
-                for i in range(self.segments)
+                unroller.segment_inputs(seed, first)
+                for first in range(0, self.steps, self.segment_length)
             ]
-            self._prepared[name, rule] = (
-                unroller,
-                unroller.constants(seed),
-                unroller.draw_start(seed),
-                segments,
-            )
+            start = unroller.constants(seed), unroller.draw_start(seed)
+            self._prepared[name, rule] = unroller, *start, segments
         return self._prepared[name, rule]
 
 

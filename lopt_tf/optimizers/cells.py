@@ -27,6 +27,12 @@ def lstm_weights(rng, size, inputs):
     }
 
 
+def _affine(weights, name, inputs, hidden):
+    """W [inputs, hidden] + b."""
+    inputs = ops.concatenate([inputs, hidden], axis=-2)
+    return ops.matmul(weights[name], inputs) + weights[f"{name}_bias"]
+
+
 def gru(weights, name, inputs, hidden, bias=None):
     """One step of a GRU: the new hidden state [..., H, n].
 
@@ -38,19 +44,12 @@ def gru(weights, name, inputs, hidden, bias=None):
         bias: an extra bias [..., 3 H, n] (reset, update, candidate).
     """
     size = hidden.shape[-2]
-    gates = ops.matmul(
-        weights[f"{name}/gates"], ops.concatenate([inputs, hidden], axis=-2)
-    )
-    gates = gates + weights[f"{name}/gates_bias"]
+    gates = _affine(weights, f"{name}/gates", inputs, hidden)
     if bias is not None:
         gates = gates + bias[..., : 2 * size, :]
     gates = ops.sigmoid(gates)
     reset, update = gates[..., :size, :], gates[..., size:, :]
-    candidate = ops.matmul(
-        weights[f"{name}/candidate"],
-        ops.concatenate([inputs, reset * hidden], axis=-2),
-    )
-    candidate = candidate + weights[f"{name}/candidate_bias"]
+    candidate = _affine(weights, f"{name}/candidate", inputs, reset * hidden)
     if bias is not None:
         candidate = candidate + bias[..., 2 * size :, :]
     return update * hidden + (1 - update) * ops.tanh(candidate)
@@ -63,17 +62,12 @@ def lstm(weights, name, inputs, hidden):
     forget gate, as in TensorFlow's LSTMCell.
 
     Args:
-        weights: dict of meta-parameters, with those of the cell `name`.
-        name: the cell's name.
-        inputs: [..., features, n].
+        weights, name, inputs: as for `gru`.
         hidden: cell state above hidden state, [..., 2 H, n].
     """
     size = hidden.shape[-2] // 2
     cell, output = hidden[..., :size, :], hidden[..., size:, :]
-    gates = ops.matmul(
-        weights[f"{name}/gates"], ops.concatenate([inputs, output], axis=-2)
-    )
-    gates = gates + weights[f"{name}/gates_bias"]
+    gates = _affine(weights, f"{name}/gates", inputs, output)
     enter, new, forget, leave = (
         gates[..., i * size : (i + 1) * size, :] for i in range(4)
     )

@@ -68,8 +68,8 @@ class CoordinatewiseRNNRule(update_rule.UpdateRule):
             for name, array in draw(rng, size, inputs).items():
                 weights[f"cell_{i}/{name}"] = array
             inputs = size
-        start = rng.uniform(-1, 1, (sum(self.state_sizes), 1))
-        weights["initial_state"] = start
+        shape = (sum(self.state_sizes), 1)
+        weights["initial_state"] = rng.uniform(-1, 1, shape)
         weights["update"] = cells.normal(rng, 1, inputs)
         if self.learnable_decay:
             weights["decay"] = cells.normal(rng, 1, inputs)

@@ -29,13 +29,11 @@ class HierarchicalRNN(LearnedOptimizer):
     ... )
 
     Args:
-        level_sizes: hidden sizes of the parameter RNN, the tensor RNN and
-            the global RNN; 1, 2 or 3 of them (section 3.1). Defaults to
-            `(10, 20, 20)`.
+        level_sizes: hidden sizes of the parameter, tensor and global RNN; 1,
+            2 or 3 of them (section 3.1). Defaults to `(10, 20, 20)`.
         use_attention: take gradients at a learned point near the parameters
-            (section 3.2.1). During fit the model's variables hold that
-            point; use `lopt_tf.callbacks.TrueParameters`. Defaults to
-            `False`.
+            (section 3.2.1), which the model's variables hold during fit: use
+            `lopt_tf.callbacks.TrueParameters`. Defaults to `False`.
         num_gradient_scales: time scales of the momentum (section 3.2.2).
             Defaults to `4`.
         use_grad_products: products of neighbouring scales as inputs
@@ -52,9 +50,8 @@ class HierarchicalRNN(LearnedOptimizer):
             Defaults to `False`.
         use_gradient_shortcut: adds a learned combination of the scaled
             gradients to the direction (the paper's code). Defaults to `True`.
-        use_multiple_scale_decays: a time scale of the mean squares for each
-            time scale of the momentum (the paper's code). Defaults to
-            `False`.
+        use_multiple_scale_decays: as many time scales of the mean squares
+            as of the momentum (the paper's code). Defaults to `False`.
         dynamic_output_scale: direction and length apart, with a learned
             learning rate for each parameter (section 3.2.4). Defaults to
             `True`.
@@ -156,8 +153,7 @@ class CoordinatewiseRNN(LearnedOptimizer):
         cell: "lstm" or "gru". Defaults to `"lstm"`.
         init_lr_range: (min, max) of the starting learning rates. Defaults to
             `(1e-06, 0.01)`.
-        dynamic_output_scale: learning rates change; fixed otherwise. Defaults
-            to `True`.
+        dynamic_output_scale: learning rates change. Defaults to `True`.
         learnable_decay: read the decay out of the RNN; sigmoid(2.2) = 0.90
             otherwise. Defaults to `True`.
         zero_init_lr_weights: before meta-training the learning rates stay.
@@ -194,10 +190,8 @@ class LearnedAdam(LearnedOptimizer):
     Args:
         initial_learning_rate: the learning rate before meta-training.
             Defaults to `0.001`.
-        beta_1: the first moment's decay before meta-training. Defaults to
-            `0.9`.
-        beta_2: the second moment's decay before meta-training. Defaults to
-            `0.999`.
+        beta_1: first moment's decay before meta-training. Defaults to `0.9`.
+        beta_2: second moment's decay before meta-training. Defaults to `0.999`.
         epsilon: what is added to the root of the second moment, before
             meta-training. Defaults to `1e-08`.
         name: as for any Keras optimizer. Defaults to `"learned_adam"`.
@@ -235,10 +229,7 @@ class GlobalLearningRate(LearnedOptimizer):
     rule_class = GlobalLearningRateRule
 
     def __init__(
-        self,
-        initial_learning_rate=1e-3,
-        name="global_learning_rate",
-        **kwargs,
+        self, initial_learning_rate=1e-3, name="global_learning_rate", **kwargs
     ):
         super().__init__(self._rule_from(locals()), name=name, **kwargs)
 

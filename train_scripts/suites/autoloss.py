@@ -1,34 +1,27 @@
 """Task steps per second of AutoLoss episodes, sampling included."""
 
 import statistics
-import time
 
-from train_scripts.suites.rows import row
+import tensorflow as tf
+
+from lopt_tf import autoloss
+from lopt_tf.autoloss import rewards, tasks
+from train_scripts.suites.rows import row, seconds
 
 _STEPS = 2000
 
 
 def measure(counts, repetitions):
     """Episodes under an untrained policy, one alone and many side by side."""
-    from lopt_tf.autoloss import tasks
-
     for name, entry in tasks.TASKS.items():
         for count in counts:
             if entry.reported_speed:
                 yield _measure(name, entry, count, repetitions)
-    yield row(
-        "autoloss/matrix_product",
-        _matrix_product(),
-        "GFLOP/s",
-        True,
-        size=1024,
-    )
+    speed = _matrix_product()
+    yield row("autoloss/matrix_product", speed, "GFLOP/s", True, size=1024)
 
 
 def _measure(name, entry, count, repetitions):
-    from lopt_tf import autoloss
-    from lopt_tf.autoloss import rewards
-
     task = entry.task(max_steps=_STEPS, patience=_STEPS)
     options = entry.recipe
     config = {
@@ -43,17 +36,16 @@ def _measure(name, entry, count, repetitions):
     runner = autoloss.episodes_of(
         task, controller.schedule(), 500, rewards.step_reward()
     )
-    began = time.perf_counter()
-    runner.advance(runner.begin(range(count)))
-    compiling = time.perf_counter() - began
-    speeds = []
-    for repetition in range(repetitions):
-        position = runner.begin(range(count), repetition)
-        began = time.perf_counter()
+
+    def play(position):
         while not runner.finished(position):
             position, _ = runner.advance(position)
-        speeds.append(count * _STEPS / (time.perf_counter() - began))
-    speed = statistics.median(speeds)
+
+    start = runner.begin(range(count))
+    (compiling,) = seconds(lambda: runner.advance(start))
+    starts = [runner.begin(range(count), i) for i in range(repetitions)]
+    played = seconds(lambda: play(starts.pop()), repetitions)
+    speed = count * _STEPS / statistics.median(played)
     return row(
         f"autoloss/{name}/episodes={count}",
         speed,
@@ -77,15 +69,9 @@ def _flops(task):
 
 def _matrix_product():
     """What this machine reaches on a large matrix product, compiled alike."""
-    import tensorflow as tf
-
     size = 1024
     multiply = tf.function(tf.matmul, jit_compile=True)
     a = tf.random.stateless_normal([size, size], [0, 0])
     multiply(a, a).numpy()
-    times = []
-    for _ in range(10):
-        began = time.perf_counter()
-        multiply(a, a).numpy()
-        times.append(time.perf_counter() - began)
+    times = seconds(lambda: multiply(a, a).numpy(), 10)
     return 2 * size**3 / statistics.median(times) / 1e9

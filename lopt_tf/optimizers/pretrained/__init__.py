@@ -55,16 +55,8 @@ def path(name):
     return _FOLDER / f"{name}.npz"
 
 
-def find(path_or_name, rule_name=None):
-    """(file, shipped name or None) for what a user gave.
-
-    Args:
-        path_or_name: the path or name; None for the default ones that ship.
-        rule_name: the kind of optimizer that None stands for; None for any.
-
-    Raises:
-        ValueError: if it is neither a file nor a shipped name.
-    """
+def _find(path_or_name, rule_name):
+    """(file, shipped name or None); see `load_rule`."""
     if path_or_name is None:
         path_or_name = next(iter(names(rule_name)), "default")
     as_path = pathlib.Path(path_or_name)
@@ -106,7 +98,7 @@ def load_rule(path_or_name=None, rule_name=None):
         ValueError: if the file is missing, damaged or of another kind, or
             the name is unknown.
     """
-    file, name = find(path_or_name, rule_name)
+    file, name = _find(path_or_name, rule_name)
     weights, metadata = checkpointing.load(file, _KIND)
     kind = metadata["rule"]
     if rule_name not in (None, kind):
