@@ -27,9 +27,15 @@ class Classifier(DataProblem):
     """
 
     use_softmax = None
+    activation = None
 
     def __post_init__(self):
         super().__post_init__()
+        if self.activation not in (None, *_ACTIVATIONS):
+            raise ValueError(
+                f"Unknown activation {self.activation!r}. "
+                f"Known: {', '.join(sorted(_ACTIVATIONS))}"
+            )
         use_softmax = self.use_softmax
         if use_softmax is None:
             use_softmax = self.num_classes > 2
@@ -73,16 +79,16 @@ class Classifier(DataProblem):
         """Logits [K, rows, classes] of data [K or 1, rows, features]."""
         raise NotImplementedError
 
+    def activate(self, values):
+        """The function named `activation` of values."""
+        return _ACTIVATIONS[self.activation](values)
+
 
 class _Layers(Classifier):
     """Base of stacks of fully connected layers: weights and biases."""
 
     hidden_sizes = ()
     activation = "sigmoid"
-
-    def __post_init__(self):
-        super().__post_init__()
-        find_activation(self.activation)
 
     @property
     def layer_sizes(self):
@@ -96,11 +102,10 @@ class _Layers(Classifier):
         return shapes
 
     def logits(self, params, data):
-        activate = find_activation(self.activation)
         hidden = data
         for i in range(0, len(params), 2):
             if i:
-                hidden = activate(hidden)
+                hidden = self.activate(hidden)
             hidden = tf.matmul(hidden, params[i]) + params[i + 1][:, None]
         return hidden
 
@@ -142,13 +147,3 @@ class SoftmaxRegression(_Layers):
     dataset: object
     batch_size: int = dataclasses.field()
     noise_stdev: float = 0.0
-
-
-def find_activation(name):
-    """The function of that name; an unknown name lists the known ones."""
-    if name not in _ACTIVATIONS:
-        raise ValueError(
-            f"Unknown activation {name!r}. "
-            f"Known: {', '.join(sorted(_ACTIVATIONS))}"
-        )
-    return _ACTIVATIONS[name]

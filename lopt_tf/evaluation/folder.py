@@ -20,6 +20,8 @@ class ExperimentFolder:
             folder.keep(name, compute())
         arrays = folder.load(name)
 
+    A piece's name is a relative path.
+
     Args:
         root: the folder; made if it is not there. One process at a time may
             work in it.
@@ -95,26 +97,15 @@ class ExperimentFolder:
         return self.part(f"{name}.npz")
 
     def has(self, name):
-        """Whether a piece is finished; if not, its time begins to count.
-
-        Args:
-            name: the piece's name, a relative path.
-        """
+        """Whether a piece is finished; if not, its time begins to count."""
         self._began = time.perf_counter()
         return self._file(name).exists()
 
     def keep(self, name, arrays):
-        """Saves a finished piece.
-
-        Args:
-            name: the piece's name, a relative path.
-            arrays: {name: array}.
-        """
+        """Saves a finished piece, arrays by name."""
         self.write_settings()
-        metadata = {
-            "seconds": time.perf_counter() - self._began,
-            "settings": self._digest(),
-        }
+        seconds = time.perf_counter() - self._began
+        metadata = {"seconds": seconds, "settings": self._digest()}
         checkpointing.save(self._file(name), _KIND, arrays, metadata)
         self._made.add(name)
 
@@ -122,7 +113,7 @@ class ExperimentFolder:
         """The arrays of a finished piece.
 
         Args:
-            name: the piece's name, a relative path.
+            name: the piece's name.
             runs: the number of runs in it, for the progress. Defaults to 0.
             steps: the number of optimizer steps in it. Defaults to 0.
 

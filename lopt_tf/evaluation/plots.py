@@ -1,8 +1,12 @@
 """PNG plots of what experiments found."""
 
+import itertools
+import operator
+
 import numpy as np
 
 from lopt_tf.evaluation import speedup
+from lopt_tf.evaluation.curves import grouped
 from lopt_tf.reporting import figures
 
 _COLORS = {
@@ -23,22 +27,12 @@ _TUNED = ("adam", "rmsprop", "momentum")
 
 
 def _colors(names):
-    """{name: colour}."""
-    names = list(dict.fromkeys(names))
-    others = [name for name in names if name not in _COLORS]
-    free = {n: _OTHERS[i % len(_OTHERS)] for i, n in enumerate(others)}
-    return {name: _COLORS.get(name) or free[name] for name in names}
+    """{name: colour}, of these names and more."""
+    others = dict.fromkeys(name for name in names if name not in _COLORS)
+    return _COLORS | dict(zip(others, itertools.cycle(_OTHERS)))
 
 
-def _grouped(items, key):
-    """{key: its items}, in the order in which they come."""
-    groups = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
-
-
-def _draw_panels(path, title, groups, draw, columns=3):
+def _draw_panels(path, title, groups, draw):
     """Draws a panel for each group, with a legend.
 
     Args:
@@ -46,9 +40,8 @@ def _draw_panels(path, title, groups, draw, columns=3):
         title: the headline.
         groups: {a panel's title: what to draw in it}.
         draw: function of axes and a group.
-        columns: panels side by side. Defaults to 3.
     """
-    columns = min(columns, len(groups))
+    columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
     figure, axes = figures.pyplot().subplots(
         rows,
@@ -71,11 +64,7 @@ def _draw_panels(path, title, groups, draw, columns=3):
 def _draw_range(axis, x, lines, color, label, **style):
     """Draws a line within its range; returns the line, NaN for infinite.
 
-    Args:
-        axis: where to.
-        x: [n].
-        lines: the line, its lower and its upper bound, [n] each.
-        color, label, **style: of the line.
+    The `lines` are the line itself, its lower and its upper bound, [n] each.
     """
     middle, low, high = (
         np.where(np.isfinite(line), line, np.nan) for line in lines
@@ -104,14 +93,15 @@ def plot_curves(path, results, title, log_steps=False, window=speedup.WINDOW):
         if log_steps:
             axis.set_xscale("log")
 
-    problems = _grouped(results, lambda c: c.problem)
+    problems = grouped(results, operator.attrgetter("problem"))
     _draw_panels(path, title, problems, draw)
 
 
 def _curve_panel(axis, curves, window):
     shown = []
     colors = _colors(c.optimizer for c in curves)
-    for optimizer, members in _grouped(curves, lambda c: c.optimizer).items():
+    by_optimizer = grouped(curves, operator.attrgetter("optimizer"))
+    for optimizer, members in by_optimizer.items():
         losses = np.stack([_smooth(c.losses, window) for c in members])
         label = optimizer
         if optimizer in _TUNED:
@@ -123,12 +113,11 @@ def _curve_panel(axis, curves, window):
         shown.append(_draw_range(axis, steps, lines, colors[optimizer], label))
     start = np.nanmedian([c.losses[0] for c in curves])
     _limit_losses(axis, np.concatenate(shown), start)
-    axis.set_xlabel("step")
-    axis.set_ylabel(f"loss ({window}-step mean)")
+    axis.set(xlabel="step", ylabel=f"loss ({window}-step mean)")
 
 
-def _limit_losses(axis, losses, start, decades=8):
-    """Makes the loss axis logarithmic if it can be, and cuts it.
+def _limit_losses(axis, losses, start):
+    """Makes the loss axis logarithmic if it can be, and cuts it to 8 decades.
 
     It ends at 10 times the start, so that diverged runs do not hide the
     others.
@@ -143,7 +132,7 @@ def _limit_losses(axis, losses, start, decades=8):
         return
     axis.set_yscale("log")
     ceiling = min(losses.max(), 10 * start)
-    floor = max(losses.min(), ceiling * 10.0**-decades)
+    floor = max(losses.min(), ceiling * 1e-8)
     margin = (ceiling / floor) ** 0.05
     if margin > 1:
         axis.set_ylim(floor / margin, ceiling * margin)
@@ -156,18 +145,17 @@ def _smooth(losses, window):
     return np.concatenate([first, speedup.window_means(losses, window)])
 
 
-def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
+def plot_speedups(path, rows):
     """Draws speed-ups with their intervals, a line for each problem.
 
     Args:
         path: the PNG file to write.
         rows: dictionaries with "problem", "optimizer", "speedup",
             "speedup_low" and "speedup_high".
-        title: the headline.
     """
     rows = [row for row in rows if row["optimizer"] != "adam"]
     problems = list(dict.fromkeys(row["problem"] for row in rows))[::-1]
-    by_optimizer = _grouped(rows, lambda row: row["optimizer"])
+    by_optimizer = grouped(rows, operator.itemgetter("optimizer"))
     colors, count = _colors(by_optimizer), len(by_optimizer)
     height = 1.4 + len(problems) * max(0.3, 0.16 * count)
     figure, axis = figures.pyplot().subplots(
@@ -210,26 +198,26 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
         loc="lower left",
         bbox_to_anchor=(0, 1),
     )
-    figure.suptitle(title)
+    figure.suptitle("Speed-up over tuned Adam")
     figures.save(figure, path)
 
 
-def plot_rates(path, rows, title):
+def plot_rates(path, rows):
     """Draws final losses over learning rates, a panel for each problem.
 
     Args:
         path: the PNG file to write.
         rows: dictionaries with "problem", "optimizer", "learning_rate",
             "first_loss", "final_loss", "least" and "greatest" (over seeds).
-        title: the headline.
     """
-    problems = _grouped(rows, lambda row: row["problem"])
+    title = "Final loss over initial learning rate"
+    problems = grouped(rows, operator.itemgetter("problem"))
     _draw_panels(path, title, problems, _rates_panel)
 
 
 def _rates_panel(axis, rows):
     shown = []
-    by_optimizer = _grouped(rows, lambda row: row["optimizer"])
+    by_optimizer = grouped(rows, operator.itemgetter("optimizer"))
     for optimizer, own in by_optimizer.items():
         rates, *lines = (
             np.array([row[name] for row in own])
@@ -241,8 +229,7 @@ def _rates_panel(axis, rows):
     axis.set_xscale("log")
     start = np.mean([row["first_loss"] for row in rows])
     _limit_losses(axis, np.concatenate(shown), start)
-    axis.set_xlabel("initial learning rate")
-    axis.set_ylabel("final loss")
+    axis.set(xlabel="initial learning rate", ylabel="final loss")
 
 
 def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
@@ -267,8 +254,7 @@ def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
         shown = [tick for tick in chosen if least <= tick <= greatest]
         own.set_ticks(shown, [f"{tick:g}" for tick in shown])
         own.set_minor_formatter(lambda *_: "")
-    axis.set_xlabel(x_label)
-    axis.set_ylabel(y_label)
+    axis.set(xlabel=x_label, ylabel=y_label)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, frameon=False)
     figures.save(figure, path)

@@ -62,27 +62,27 @@ def by_problem(results):
         lambda members: {
             **curves.means(
                 members,
-                final_loss=lambda c: c.final_loss,
+                "final_loss",
                 reached_loss=lambda c: speedup.reached(c.losses),
             ),
             **_against_adam([members], results),
-            "diverged": curves.share_diverged(members),
+            **curves.means(members, "diverged"),
         },
     )
 
 
 def overall(results):
     """One row for each optimizer, over all problems."""
-    by_optimizer = {}
-    for (_, optimizer), members in curves.grouped(results).items():
-        by_optimizer.setdefault(optimizer, []).append(members)
+    by_optimizer = curves.grouped(
+        curves.grouped(results).values(), lambda members: members[0].optimizer
+    )
     return [
         {
             "optimizer": optimizer,
             "problems": len(groups),
             "runs": sum(map(len, groups)),
             **_against_adam(groups, results),
-            "diverged": curves.share_diverged(sum(groups, [])),
+            **curves.means(sum(groups, []), "diverged"),
             **_shares(groups, results),
             "rates_at_edge": sum(g[0].at_edge for g in groups),
         }

@@ -105,12 +105,7 @@ PRESETS = {
         variants=tuple(VARIANTS),
         train_problems=("default",),
         meta_updates=20_000,
-        problems=(
-            "mlp_test",
-            "fully_connected",
-            "convolutional",
-            "residual",
-        ),
+        problems=("mlp_test", "fully_connected", "convolutional", "residual"),
         steps=1000,
         seeds=10,
         tuning_seeds=5,
@@ -142,11 +137,7 @@ def run(folder, settings):
         )
         trainings.append(training.progress_made(folder, name, rule, options))
     found, tuned = comparison.compare(
-        folder,
-        problems,
-        trained,
-        settings,
-        names=("adam",),
+        folder, problems, trained, settings, names=("adam",)
     )
     outcome = results.comparison_outcome(found, tuned, "Ablations")
     # A line for each variant, not for each problem.

@@ -4,13 +4,7 @@ import functools
 
 import numpy as np
 
-from lopt_tf.evaluation import (
-    comparison,
-    curves,
-    plots,
-    results,
-    speedup,
-)
+from lopt_tf.evaluation import comparison, curves, plots, results, speedup
 from lopt_tf.reporting import report
 from problems import corpus
 
