@@ -5,7 +5,6 @@ import dataclasses
 import tensorflow as tf
 
 from problems.data_problem import DataProblem
-from problems.problem import fold
 from problems.specification import specified
 
 _WEIGHT_DECAY = 1e-3
@@ -49,12 +48,8 @@ class Classifier(DataProblem):
             )
 
     def init(self, seed, instances):
-        return [
-            1.2
-            / shape[0] ** 0.5
-            * tf.random.stateless_normal((instances, *shape), fold(seed, i))
-            for i, shape in enumerate(self.shapes)
-        ]
+        normal = super().init(seed, instances)
+        return [1.2 / p.shape[1] ** 0.5 * p for p in normal]
 
     def loss(self, params, constants, batch=None):
         data, labels = self.rows(constants, batch)

@@ -157,7 +157,12 @@ def select(names, data_dir=None):
             continue
         set_name, _, index = name.partition(".")
         if set_name not in makers:
-            raise ValueError(_unknown(set_name, makers))
+            close = difflib.get_close_matches(set_name, ["default", *makers], 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"Unknown problem set {set_name!r}.{hint} {_known()} One "
+                "problem of a set: SET.INDEX."
+            )
         members = makers[set_name]()
         if index and not (index.isdigit() and int(index) < len(members)):
             raise ValueError(
@@ -169,15 +174,6 @@ def select(names, data_dir=None):
     if not chosen:
         raise ValueError(f"No problem was named. {_known()}")
     return chosen
-
-
-def _unknown(set_name, makers):
-    close = difflib.get_close_matches(set_name, ["default", *makers], 1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return (
-        f"Unknown problem set {set_name!r}.{hint} {_known()} One problem of "
-        "a set: SET.INDEX."
-    )
 
 
 def _known():

@@ -93,15 +93,9 @@ def _batch_norm_convnet():
 def _recurrent_net():
     """A GRU with 32 units over characters."""
     size = len(text.VOCABULARY)
-    return keras.Sequential(
-        [
-            layers.Input((_LENGTH,)),
-            layers.Embedding(size, 16),
-            layers.GRU(32, return_sequences=True),
-            layers.Dense(size),
-        ],
-        name="recurrent_net",
-    )
+    stack = [layers.Input((_LENGTH,)), layers.Embedding(size, 16)]
+    stack += [layers.GRU(32, return_sequences=True), layers.Dense(size)]
+    return keras.Sequential(stack, name="recurrent_net")
 
 
 class _Positions(layers.Layer):

@@ -7,9 +7,7 @@ import scipy.stats
 def geometric_mean(groups, axis=-1):
     """The geometric mean over groups of the geometric means within them.
 
-    Args:
-        groups: list of arrays of positive numbers.
-        axis: of the numbers, in each array. Defaults to the last one.
+    Groups are arrays of positive numbers, along `axis`.
     """
     logs = [np.log(np.asarray(group, float)).mean(axis) for group in groups]
     return np.exp(np.mean(logs, axis=0))
@@ -21,9 +19,6 @@ def interval(groups):
     Each of 1000 draws takes as many members of every group as it has, with
     replacement: the groups (problems) are given, their members (seeds) are
     samples.
-
-    Args:
-        groups: list of sequences of positive numbers.
     """
     # scipy refuses a group of one; two equal members draw the same.
     groups = [np.repeat(g, 2) if len(g) == 1 else np.array(g) for g in groups]

@@ -9,6 +9,11 @@ from lopt_tf.evaluation import baselines, curves, runs, speedup, tuning
 
 # Tuning must not see the runs of the comparison.
 _TUNING_SEED, _COMPARISON_SEED = 1, 2
+# Small problems of the meta-training.
+SMALL = (
+    "fully_connected_random_2_class_problems.0",
+    "quadratic_problems_noisy.0",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,25 +73,22 @@ def final_loss(losses):
 
 
 def grouped(items, key=operator.attrgetter("problem", "optimizer")):
-    """{key: its items}, in the order in which they come.
-
-    Args:
-        items: list of `Curve`, or of anything else with that key.
-        key: function of an item. Defaults to (problem, optimizer).
-    """
+    """{key: its items}, in the order in which they come."""
     groups = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
 
 
+def of_adam(curves):
+    """{(problem, seed): Adam's curve}."""
+    return {(c.problem, c.seed): c for c in curves if c.optimizer == "adam"}
+
+
 def means(curves, *attributes, **measures):
     """{column: mean over runs}, shares of runs where a value is a bool.
 
-    Args:
-        curves: list of `Curve`.
-        *attributes: columns that are attributes of a `Curve`.
-        **measures: for each further column a function of a `Curve`.
+    Columns are attributes of a `Curve`, then functions of one.
     """
     own = {name: operator.attrgetter(name) for name in attributes}
     return {
@@ -103,10 +100,7 @@ def means(curves, *attributes, **measures):
 def summary(curves, columns):
     """One row for each problem and optimizer.
 
-    Args:
-        curves: list of `Curve`.
-        columns: function of a row's curves that returns its further columns,
-            {name: value}.
+    Its further columns, {name: value}, are a function of its curves.
     """
     return [
         {

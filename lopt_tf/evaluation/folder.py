@@ -46,6 +46,8 @@ class ExperimentFolder:
         self.root = pathlib.Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
         self.settings = json.loads(json.dumps(settings))
+        text = json.dumps(self.settings, sort_keys=True)
+        self._digest = hashlib.sha256(text.encode()).hexdigest()
         self.progress = progress.Progress(report)
         self.learned = learned
         self.data_dir = data_dir
@@ -105,7 +107,7 @@ class ExperimentFolder:
         """Saves a finished piece, arrays by name."""
         self.write_settings()
         seconds = time.perf_counter() - self._began
-        metadata = {"seconds": seconds, "settings": self._digest()}
+        metadata = {"seconds": seconds, "settings": self._digest}
         checkpointing.save(self._file(name), _KIND, arrays, metadata)
         self._made.add(name)
 
@@ -124,23 +126,19 @@ class ExperimentFolder:
         path = self._file(name)
         try:
             arrays, metadata = checkpointing.load(path, _KIND)
+            if metadata["settings"] != self._digest:
+                raise checkpointing.CheckpointError(
+                    f"{path} was made with other settings than those of "
+                    f"{self._settings_path}."
+                )
         except checkpointing.CheckpointError as error:
             raise checkpointing.CheckpointError(
                 f"{error} Delete it to have it made again."
             ) from error
-        if metadata["settings"] != self._digest():
-            raise checkpointing.CheckpointError(
-                f"{path} was made with other settings than those of "
-                f"{self._settings_path}. Delete it to have it made again."
-            )
         row = {"piece": name, "runs": runs, "steps": steps}
         self.seconds.append({**row, "seconds": metadata["seconds"]})
         self.progress.add(name, runs, steps, name in self._made)
         return arrays
-
-    def _digest(self):
-        text = json.dumps(self.settings, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def close(self):
         """Lets another process work in the folder."""

@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+from keras import layers
 
 import lopt_tf
 from lopt_tf.evaluation import curves
@@ -35,6 +36,13 @@ def optimizer_by_name(name, learning_rate=None):
         make = functools.partial(lopt_tf.LearnedOptimizer.from_pretrained, name)
     given = {} if learning_rate is None else {"learning_rate": learning_rate}
     return make(**given)
+
+
+def fully_connected(input_shape, hidden, classes):
+    """A Keras model of relu layers that returns logits."""
+    sizes = [layers.Dense(size, activation="relu") for size in hidden]
+    inputs = [layers.Input(input_shape), layers.Flatten()]
+    return keras.Sequential([*inputs, *sizes, layers.Dense(classes)])
 
 
 def train(model, optimizer, train_data, test_data, *, names, seed, epochs):

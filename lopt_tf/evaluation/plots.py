@@ -1,5 +1,6 @@
-"""PNG plots of what experiments found."""
+"""PNG plots of what experiments found, each written to a `path`."""
 
+import functools
 import itertools
 import operator
 
@@ -32,24 +33,16 @@ def _colors(names):
     return _COLORS | dict(zip(others, itertools.cycle(_OTHERS)))
 
 
-def _draw_panels(path, title, groups, draw):
-    """Draws a panel for each group, with a legend.
+def _columns(rows, *names):
+    return [np.array([row[name] for row in rows]) for name in names]
 
-    Args:
-        path: the PNG file to write.
-        title: the headline.
-        groups: {a panel's title: what to draw in it}.
-        draw: function of axes and a group.
-    """
+
+def _draw_panels(path, title, groups, draw):
+    """Draws a panel for each group, with a legend: `draw(axes, group)`."""
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    figure, axes = figures.pyplot().subplots(
-        rows,
-        columns,
-        figsize=(max(6, 5.2 * columns), 3.8 * rows),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (max(6, 5.2 * columns), 3.8 * rows)
+    figure, axes = figures.new(size, rows, columns, squeeze=False)
     for axis in axes.flat[len(groups) :]:
         axis.set_visible(False)
     for axis, (name, group) in zip(axes.flat, groups.items()):
@@ -78,7 +71,6 @@ def plot_curves(path, results, title, log_steps=False, window=speedup.WINDOW):
     """Draws a panel for each problem: smoothed median loss and its range.
 
     Args:
-        path: the PNG file to write.
         results: list of `Curve`.
         title: the headline.
         log_steps: whether steps are on a logarithmic axis.
@@ -88,16 +80,12 @@ def plot_curves(path, results, title, log_steps=False, window=speedup.WINDOW):
         ImportError: without matplotlib; the message says how to install it.
     """
 
-    def draw(axis, members):
-        _curve_panel(axis, members, window)
-        if log_steps:
-            axis.set_xscale("log")
-
     problems = grouped(results, operator.attrgetter("problem"))
+    draw = functools.partial(_curve_panel, log_steps=log_steps, window=window)
     _draw_panels(path, title, problems, draw)
 
 
-def _curve_panel(axis, curves, window):
+def _curve_panel(axis, curves, log_steps, window):
     shown = []
     colors = _colors(c.optimizer for c in curves)
     by_optimizer = grouped(curves, operator.attrgetter("optimizer"))
@@ -114,6 +102,8 @@ def _curve_panel(axis, curves, window):
     start = np.nanmedian([c.losses[0] for c in curves])
     _limit_losses(axis, np.concatenate(shown), start)
     axis.set(xlabel="step", ylabel=f"loss ({window}-step mean)")
+    if log_steps:
+        axis.set_xscale("log")
 
 
 def _limit_losses(axis, losses, start):
@@ -149,7 +139,6 @@ def plot_speedups(path, rows):
     """Draws speed-ups with their intervals, a line for each problem.
 
     Args:
-        path: the PNG file to write.
         rows: dictionaries with "problem", "optimizer", "speedup",
             "speedup_low" and "speedup_high".
     """
@@ -158,15 +147,10 @@ def plot_speedups(path, rows):
     by_optimizer = grouped(rows, operator.itemgetter("optimizer"))
     colors, count = _colors(by_optimizer), len(by_optimizer)
     height = 1.4 + len(problems) * max(0.3, 0.16 * count)
-    figure, axis = figures.pyplot().subplots(
-        figsize=(9, height), layout="constrained"
-    )
+    figure, axis = figures.new((9, height))
     for number, (optimizer, own) in enumerate(by_optimizer.items()):
         shift = ((count - 1) / 2 - number) * 0.7 / count
-        x, low, high = (
-            np.array([row[name] for row in own])
-            for name in ("speedup", "speedup_low", "speedup_high")
-        )
+        x, low, high = _columns(own, "speedup", "speedup_low", "speedup_high")
         axis.errorbar(
             x,
             [problems.index(row["problem"]) + shift for row in own],
@@ -206,7 +190,6 @@ def plot_rates(path, rows):
     """Draws final losses over learning rates, a panel for each problem.
 
     Args:
-        path: the PNG file to write.
         rows: dictionaries with "problem", "optimizer", "learning_rate",
             "first_loss", "final_loss", "least" and "greatest" (over seeds).
     """
@@ -219,10 +202,8 @@ def _rates_panel(axis, rows):
     shown = []
     by_optimizer = grouped(rows, operator.itemgetter("optimizer"))
     for optimizer, own in by_optimizer.items():
-        rates, *lines = (
-            np.array([row[name] for row in own])
-            for name in ("learning_rate", "final_loss", "least", "greatest")
-        )
+        names = ("learning_rate", "final_loss", "least", "greatest")
+        rates, *lines = _columns(own, *names)
         color = _COLORS.get(optimizer)
         style = {"marker": "o", "ms": 3.5}
         shown.append(_draw_range(axis, rates, lines, color, optimizer, **style))
@@ -236,15 +217,12 @@ def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
     """Draws lines on two logarithmic axes.
 
     Args:
-        path: the PNG file to write.
         lines: {label: list of (x, y)}.
         x_label, y_label: the axes' names.
         dashed: lines to draw dashed and grey.
         ticks: where the axes have their ticks, (on x, on y).
     """
-    figure, axis = figures.pyplot().subplots(
-        figsize=(8, 5), layout="constrained"
-    )
+    figure, axis = figures.new((8, 5))
     for label, points in lines.items():
         axis.loglog(*zip(*points), marker="o", markersize=4, label=label)
     for label, points in (dashed or {}).items():

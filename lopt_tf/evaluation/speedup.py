@@ -73,11 +73,7 @@ def speedup(losses, adam):
 
 
 def combined(groups):
-    """Columns about many runs: mean, interval, shares.
-
-    Args:
-        groups: for each problem the list of its runs' `Speedup`.
-    """
+    """Columns about the `Speedup`s of each problem's runs."""
     values = [[s.value for s in group] for group in groups]
     low, high = bootstrap.interval(values)
     never = [s.never for group in groups for s in group]

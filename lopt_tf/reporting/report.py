@@ -108,11 +108,7 @@ class About:
 def write(folder, all_tables, plots, about):
     """Writes the CSV files, the PNG files and report.html.
 
-    Args:
-        folder: where to.
-        all_tables: list of `Table`; the page begins with the first one.
-        plots: list of `Plot`.
-        about: `About`.
+    The page begins with the first table, then come all plots.
     """
     folder = pathlib.Path(folder)
     for table in all_tables:

@@ -7,12 +7,7 @@ import pathlib
 
 
 def write_csv(path, rows):
-    """Writes dictionaries as a CSV file, whole or not at all.
-
-    Args:
-        path: the file.
-        rows: list of dictionaries; the first ones' columns come first.
-    """
+    """Writes dictionaries as a CSV file, whole or not at all."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w", newline="") as file:

@@ -90,11 +90,10 @@ class Settings(comparison.Settings):
     training_seed: int = 0
 
 
-_NETS = "fully_connected_random_2_class_problems"
 PRESETS = {
     "quick": Settings(
         variants=tuple(VARIANTS),
-        train_problems=(f"{_NETS}.0", "quadratic_problems_noisy.0"),
+        train_problems=comparison.SMALL,
         meta_updates=200,
         problems=("mlp_test.0", "fully_connected.0", "rescale_problems.6"),
         steps=300,

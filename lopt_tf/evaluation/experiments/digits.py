@@ -31,8 +31,7 @@ class Settings:
 
     Attributes:
         epochs: of each run.
-        seeds: runs in the comparison.
-        tuning_seeds: runs of each learning rate.
+        seeds, tuning_seeds: as in `comparison.Settings`.
         untrained: also the optimizer as it was before meta-training.
     """
 
@@ -69,14 +68,7 @@ def load_digits():
 
 def mlp():
     """A fully connected net with one hidden layer of 64, 4,810 parameters."""
-    return keras.Sequential(
-        [
-            layers.Input((8, 8, 1)),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(10),
-        ]
-    )
+    return keras_training.fully_connected((8, 8, 1), (64,), 10)
 
 
 def convnet():
@@ -135,18 +127,11 @@ def summary(found):
 
     Runs that never reach Adam's final loss count as infinite in
     steps_to_adam.
-
-    Args:
-        found: list of `Curve`, Adam's among them.
     """
-    finals = {
-        (c.problem, c.seed): c.final_loss
-        for c in found
-        if c.optimizer == "adam"
-    }
+    adam = curves.of_adam(found)
 
     def steps_to_adam(curve):
-        steps = curve.steps_to(finals[curve.problem, curve.seed])
+        steps = curve.steps_to(adam[curve.problem, curve.seed].final_loss)
         return np.inf if steps is None else steps
 
     def columns(members):

@@ -87,9 +87,9 @@ def run(folder, settings):
         seed_numbers=comparison.seeds_text(_SEED, settings.seeds),
     )
     found = []
-    for problem in problems.items():
-        for cases in (_learned(folder.learned, settings), _baselines(settings)):
-            found += _curves(folder, *problem, settings, *cases)
+    contenders = _contenders(folder.learned, settings)
+    for problem, contender in itertools.product(problems.items(), contenders):
+        found += _curves(folder, *problem, settings, *contender)
     rows = _rows(found)
     return results.Outcome(
         tables=[
@@ -140,33 +140,30 @@ def _bound(rule):
     )
 
 
-def _learned(learned, settings):
-    """The learned rule and its cases, as `_curves` takes them."""
+def _contenders(learned, settings):
+    """The learned rule and the baselines as one, each with its cases.
+
+    The cases are {(optimizer, learning rate): (weights of the runs, the rule
+    that draws the starting learning rates, if it is another)}.
+    """
     weights = repeated(learned.weights, settings.seeds)
-    return learned.rule, {
+    cases = {
         ("learned", rate): (
             weights,
             dataclasses.replace(learned.rule, init_lr_range=(rate, rate)),
         )
         for rate in settings.rates
     }
-
-
-def _baselines(settings):
-    """The baselines as one rule and its cases, as `_curves` takes them."""
-    rule = baselines.SideBySide(_BASELINES)
-    return rule, {
-        choice: (rule.weights([choice] * settings.seeds), None)
+    baseline = baselines.SideBySide(_BASELINES)
+    choices = {
+        choice: (baseline.weights([choice] * settings.seeds), None)
         for choice in itertools.product(_BASELINES, settings.rates)
     }
+    return (learned.rule, cases), (baseline, choices)
 
 
 def _curves(folder, name, problem, settings, rule, cases):
-    """Curves of a rule on a problem: all learning rates share a program.
-
-    The cases are {(optimizer, learning rate): (weights of the runs, the rule
-    that draws the starting learning rates, if it is another)}.
-    """
+    """Curves of a rule on a problem: all learning rates share a program."""
     steps, seeds = settings.steps, settings.seeds
     parallel, found = None, []
     for (optimizer, rate), (weights, start_rule) in cases.items():

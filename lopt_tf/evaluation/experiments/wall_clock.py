@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import itertools
 import math
+import operator
 import statistics
 
 import keras
 import numpy as np
 
-from lopt_tf.evaluation import plots, results, step_time
+from lopt_tf.evaluation import curves, plots, results, step_time
 from lopt_tf.optimizers import registry, update_rule
 from lopt_tf.reporting import report
 
@@ -96,19 +97,15 @@ def run(folder, settings):
 
 
 def _plot(path, rows, settings):
-    labels = dict.fromkeys(row["model"] for row in rows)
+    models = curves.grouped(rows, operator.itemgetter("model"))
 
-    def points(model, column):
-        return [
-            (row["batch"], row[column])
-            for row in rows
-            if row["model"] == model and column in row
-        ]
+    def points(own, column):
+        return [(row["batch"], row[column]) for row in own if column in row]
 
-    formula = points(list(labels)[-1], "formula")
+    formula = points(list(models.values())[-1], "formula")
     plots.plot_log_log(
         path,
-        {model: points(model, "ratio") for model in labels},
+        {model: points(own, "ratio") for model, own in models.items()},
         "batch size",
         "time of a step over Adam's",
         dashed={"the paper's formula": formula} if formula else None,
