@@ -46,6 +46,7 @@ class TfdsImages(Specification):
             "labels": describe(labels),
         }
         self.num_examples = len(images)
+        self.image_shape = images.shape[1:]
         self.data = images.reshape(len(images), -1).astype("float32") / 255
         self.labels = labels
 
