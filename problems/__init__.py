@@ -34,41 +34,14 @@ from problems.vector_functions import (
 )
 from problems.wrappers import LogObjective, Rescale, SparseProblem, SumTask
 
-__all__ = [
-    "alternating",
-    "corpus",
-    "datasets",
-    "Problem",
-    "Quadratic",
-    "Bowl",
-    "Norm",
-    "Rosenbrock",
-    "LogSumExp",
-    "Ackley",
-    "Beale",
-    "Booth",
-    "StyblinskiTang",
-    "Matyas",
-    "Branin",
-    "Michalewicz",
-    "Saddle",
-    "MatMulAlgorithm",
-    "MinMaxWell",
-    "DependencyChain",
-    "OutwardSnake",
-    "ProjectionQuadratic",
-    "SumOfQuadratics",
-    "DataProblem",
-    "Classifier",
-    "FullyConnected",
-    "SoftmaxRegression",
-    "SparseSoftmaxRegression",
-    "OneHotSparseSoftmaxRegression",
-    "ConvNet",
-    "ResidualNet",
-    "Rescale",
-    "SumTask",
-    "LogObjective",
-    "SparseProblem",
-    "KerasModelProblem",
-]
+__all__ = ["alternating", "corpus", "datasets"]
+__all__ += ["Problem", "DataProblem", "KerasModelProblem"]
+__all__ += ["Quadratic", "Bowl", "Norm", "MatMulAlgorithm"]
+__all__ += ["Rosenbrock", "LogSumExp", "Ackley", "Beale", "Booth", "Branin"]
+__all__ += ["StyblinskiTang", "Matyas", "Michalewicz", "Saddle"]
+__all__ += ["MinMaxWell", "DependencyChain", "OutwardSnake"]
+__all__ += ["ProjectionQuadratic", "SumOfQuadratics"]
+__all__ += ["Classifier", "FullyConnected", "SoftmaxRegression"]
+__all__ += ["SparseSoftmaxRegression", "OneHotSparseSoftmaxRegression"]
+__all__ += ["ConvNet", "ResidualNet"]
+__all__ += ["Rescale", "SumTask", "LogObjective", "SparseProblem"]

@@ -5,7 +5,6 @@ import dataclasses
 import tensorflow as tf
 
 from problems.data_problem import DataProblem
-from problems.problem import fold
 from problems.specification import specified
 
 _WEIGHT_DECAY = 1e-3
@@ -27,9 +26,15 @@ class Classifier(DataProblem):
     """
 
     use_softmax = None
+    activation = None
 
     def __post_init__(self):
         super().__post_init__()
+        if self.activation not in (None, *_ACTIVATIONS):
+            raise ValueError(
+                f"Unknown activation {self.activation!r}. "
+                f"Known: {', '.join(sorted(_ACTIVATIONS))}"
+            )
         use_softmax = self.use_softmax
         if use_softmax is None:
             use_softmax = self.num_classes > 2
@@ -43,12 +48,8 @@ class Classifier(DataProblem):
             )
 
     def init(self, seed, instances):
-        return [
-            1.2
-            / shape[0] ** 0.5
-            * tf.random.stateless_normal((instances, *shape), fold(seed, i))
-            for i, shape in enumerate(self.shapes)
-        ]
+        normal = super().init(seed, instances)
+        return [1.2 / p.shape[1] ** 0.5 * p for p in normal]
 
     def loss(self, params, constants, batch=None):
         data, labels = self.rows(constants, batch)
@@ -73,16 +74,16 @@ class Classifier(DataProblem):
         """Logits [K, rows, classes] of data [K or 1, rows, features]."""
         raise NotImplementedError
 
+    def activate(self, values):
+        """The function named `activation` of values."""
+        return _ACTIVATIONS[self.activation](values)
+
 
 class _Layers(Classifier):
     """Base of stacks of fully connected layers: weights and biases."""
 
     hidden_sizes = ()
     activation = "sigmoid"
-
-    def __post_init__(self):
-        super().__post_init__()
-        find_activation(self.activation)
 
     @property
     def layer_sizes(self):
@@ -96,11 +97,10 @@ class _Layers(Classifier):
         return shapes
 
     def logits(self, params, data):
-        activate = find_activation(self.activation)
         hidden = data
         for i in range(0, len(params), 2):
             if i:
-                hidden = activate(hidden)
+                hidden = self.activate(hidden)
             hidden = tf.matmul(hidden, params[i]) + params[i + 1][:, None]
         return hidden
 
@@ -142,13 +142,3 @@ class SoftmaxRegression(_Layers):
     dataset: object
     batch_size: int = dataclasses.field()
     noise_stdev: float = 0.0
-
-
-def find_activation(name):
-    """The function of that name; an unknown name lists the known ones."""
-    if name not in _ACTIVATIONS:
-        raise ValueError(
-            f"Unknown activation {name!r}. "
-            f"Known: {', '.join(sorted(_ACTIVATIONS))}"
-        )
-    return _ACTIVATIONS[name]

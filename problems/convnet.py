@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from problems.classifiers import Classifier, find_activation
+from problems.classifiers import Classifier
 from problems.problem import Problem
 from problems.specification import specified
 
@@ -35,10 +35,6 @@ class ConvNet(Classifier):
     use_softmax: bool | None = None
     num_scored: int | None = None
 
-    def __post_init__(self):
-        super().__post_init__()
-        find_activation(self.activation)
-
     @property
     def shapes(self):
         height, width, channels = self.image_shape
@@ -54,10 +50,9 @@ class ConvNet(Classifier):
 
     def logits(self, params, data):
         *filters, weights, bias = params
-        activate = find_activation(self.activation)
         images = tf.reshape(data, (*data.shape[:2], *self.image_shape))
         for kernel in filters:
-            images = activate(convolve(images, kernel))
+            images = self.activate(convolve(images, kernel))
         hidden = tf.reshape(images, (*images.shape[:2], -1))
         return tf.matmul(hidden, weights) + bias[:, None]
 

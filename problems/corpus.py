@@ -17,27 +17,33 @@ from problems.tfds_images import TfdsImages
 
 # Beyond the release: classifiers of the size and shape of everyday ones, as
 # (features, hidden sizes, classes, activation, batch size, separation).
-_WIDE_NETS = (
-    (20, (32,), 10, "relu", 32, 1.5),
-    (32, (64, 32), 10, "relu", 32, 2.0),
-    (48, (32,), 10, "tanh", 64, 1.0),
-    (16, (32, 32, 32), 5, "relu", 16, 1.5),
-    (40, (48, 24), 10, "sigmoid", 32, 2.0),
-    (64, (64,), 8, "relu", 128, 1.0),
-    (24, (24, 24, 24, 24), 6, "tanh", 32, 1.5),
-    (12, (100,), 10, "sigmoid", 20, 2.0),
-    (24, (48, 48, 48), 10, "relu", 64, 2.0),
-    (10, (20, 20), 4, "relu", 16, 1.0),
-    (36, (72,), 12, "relu", 16, 1.0),
-    (20, (16, 16, 16, 16, 16), 5, "relu", 32, 2.0),
-)
-# The same for validation: other sizes, other data.
-_WIDE_NETS_HELD_OUT = (
-    (56, (40,), 10, "relu", 32, 1.5),
-    (28, (56, 56), 10, "relu", 64, 1.5),
-    (36, (30, 20), 7, "sigmoid", 24, 1.5),
-    (18, (80,), 12, "tanh", 16, 2.0),
-)
+_WIDE_NETS = {
+    "wide_classifier_problems": (
+        (20, (32,), 10, "relu", 32, 1.5),
+        (32, (64, 32), 10, "relu", 32, 2.0),
+        (48, (32,), 10, "tanh", 64, 1.0),
+        (16, (32, 32, 32), 5, "relu", 16, 1.5),
+        (40, (48, 24), 10, "sigmoid", 32, 2.0),
+        (64, (64,), 8, "relu", 128, 1.0),
+        (24, (24, 24, 24, 24), 6, "tanh", 32, 1.5),
+        (12, (100,), 10, "sigmoid", 20, 2.0),
+        (24, (48, 48, 48), 10, "relu", 64, 2.0),
+        (10, (20, 20), 4, "relu", 16, 1.0),
+        (36, (72,), 12, "relu", 16, 1.0),
+        (20, (16, 16, 16, 16, 16), 5, "relu", 32, 2.0),
+    ),
+    # For validation: other sizes, other data.
+    "wide_classifier_validation_problems": (
+        (56, (40,), 10, "relu", 32, 1.5),
+        (28, (56, 56), 10, "relu", 64, 1.5),
+        (36, (30, 20), 7, "sigmoid", 24, 1.5),
+        (18, (80,), 12, "tanh", 16, 2.0),
+    ),
+}
+
+
+def _wide_nets(set_name):
+    return [_wide_net(*row) for row in _WIDE_NETS[set_name]]
 
 
 def _wide_net(features, hidden, classes, activation, batch, sep):
@@ -50,33 +56,22 @@ def _wide_net(features, hidden, classes, activation, batch, sep):
 
 
 # The objective at every step looks at so many of MNIST's 60000 images.
-_SCORED_IMAGES = 512
+_SCORED = 512
 
 
 def _mnist_nets(data_dir):
     data = TfdsImages("mnist", data_dir)
     return [
-        FullyConnected(
-            784, 10, data, 64, (64,), activation, num_scored=_SCORED_IMAGES
-        )
-        for activation in ("sigmoid", "relu")
+        FullyConnected(784, 10, data, 64, (64,), name, num_scored=_SCORED)
+        for name in ("sigmoid", "relu")
     ]
 
 
 def _mnist_convnets(data_dir):
     data = TfdsImages("mnist", data_dir)
-    filters = ((3, 3, 8), (5, 5, 8))
     return [
-        ConvNet(
-            (28, 28, 1),
-            10,
-            data,
-            64,
-            filters,
-            activation,
-            num_scored=_SCORED_IMAGES,
-        )
-        for activation in ("sigmoid", "relu")
+        ConvNet((28, 28, 1), 10, data, 64, activation=name, num_scored=_SCORED)
+        for name in ("sigmoid", "relu")
     ]
 
 
@@ -87,13 +82,6 @@ def _test_net(features, classes):
     )
 
 
-# Sets for meta-training that the release does not have.
-_ADDED_SETS = {
-    "wide_classifier_problems": lambda: [_wide_net(*row) for row in _WIDE_NETS],
-    "wide_classifier_validation_problems": lambda: [
-        _wide_net(*row) for row in _WIDE_NETS_HELD_OUT
-    ],
-}
 # Sets that read prepared data: functions of their folder.
 _MNIST_SETS = {
     "mnist_fully_connected": _mnist_nets,
@@ -117,7 +105,7 @@ def set_names():
 
 def added_sets():
     """Names of the sets for meta-training that the release does not have."""
-    return tuple(_ADDED_SETS)
+    return tuple(_WIDE_NETS)
 
 
 def default_sets():
@@ -157,7 +145,7 @@ def select(names, data_dir=None):
     """
     makers = {
         **release_sets.SETS,
-        **_ADDED_SETS,
+        **{n: functools.partial(_wide_nets, n) for n in _WIDE_NETS},
         **{n: functools.partial(m, data_dir) for n, m in _MNIST_SETS.items()},
         **_TEST_SETS,
         **networks.SETS,
@@ -169,7 +157,12 @@ def select(names, data_dir=None):
             continue
         set_name, _, index = name.partition(".")
         if set_name not in makers:
-            raise ValueError(_unknown(set_name, makers))
+            close = difflib.get_close_matches(set_name, ["default", *makers], 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"Unknown problem set {set_name!r}.{hint} {_known()} One "
+                "problem of a set: SET.INDEX."
+            )
         members = makers[set_name]()
         if index and not (index.isdigit() and int(index) < len(members)):
             raise ValueError(
@@ -183,18 +176,9 @@ def select(names, data_dir=None):
     return chosen
 
 
-def _unknown(set_name, makers):
-    close = difflib.get_close_matches(set_name, ["default", *makers], 1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return (
-        f"Unknown problem set {set_name!r}.{hint} {_known()} One problem of "
-        "a set: SET.INDEX."
-    )
-
-
 def _known():
     return (
-        f"Known sets: default, {', '.join([*set_names(), *_ADDED_SETS])}. "
+        f"Known sets: default, {', '.join([*set_names(), *_WIDE_NETS])}. "
         f"Test sets: {', '.join(test_sets())}. "
         f"Networks: {', '.join(networks.SETS)}."
     )

@@ -120,10 +120,7 @@ def noisy_parity_class(
 def noisy_parity(num_features, num_examples, random_seed=None, **kw):
     """`noisy_parity_class` of `num_features` ids in a row."""
     return noisy_parity_class(
-        num_examples,
-        n_context_ids=num_features,
-        random_seed=random_seed,
-        **kw,
+        num_examples, n_context_ids=num_features, random_seed=random_seed, **kw
     )
 
 

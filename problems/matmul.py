@@ -39,16 +39,11 @@ class MatMulAlgorithm(Problem):
         units = np.eye(n**2, dtype="float32")
         a, b = np.repeat(units, n**2, axis=0), np.tile(units, (n**2, 1))
         c = (a.reshape(-1, n, n) @ b.reshape(-1, n, n)).reshape(-1, n**2)
-        return {
-            name: tf.constant(array[None])
-            for name, array in {"a": a, "b": b, "c": c}.items()
-        }
+        return {n: tf.constant(m[None]) for n, m in zip("abc", (a, b, c))}
 
     def init(self, seed, instances):
-        return [
-            tf.math.l2_normalize(start, axis=1)
-            for start in super().init(seed, instances)
-        ]
+        starts = super().init(seed, instances)
+        return [tf.math.l2_normalize(start, axis=1) for start in starts]
 
     def loss(self, params, constants, batch=None):
         wanted = constants["c"]

@@ -27,7 +27,7 @@ _FROM_LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 @functools.cache
-def _digits():
+def digits():
     """1,797 images of 8x8 pixels in 0..1 and their labels."""
     images, labels = sklearn.datasets.load_digits(return_X_y=True)
     return (images / 16).astype("float32"), labels.astype("int32")
@@ -36,7 +36,7 @@ def _digits():
 def _digits_rows(num_features, num_examples, random_seed=None):
     """The digits, as `datasets.Dataset` draws data."""
     del num_features, num_examples, random_seed
-    return _digits()
+    return digits()
 
 
 def _digits_dataset():
@@ -55,30 +55,26 @@ def _convnet(activation):
 
 
 def _keras_digits(build):
-    images, labels = _digits()
+    images, labels = digits()
     images = images.reshape(-1, 8, 8, 1)
     return KerasNetwork(build, images, labels, _FROM_LOGITS, _BATCH)
 
 
 def _keras_text(build):
     inputs, following = text.windows(_LENGTH)
-    return KerasNetwork(
-        build,
-        inputs,
-        following,
-        _FROM_LOGITS,
-        _TEXT_BATCH,
-        num_scored=_SCORED_TEXTS,
-    )
+    data = (inputs, following, _FROM_LOGITS, _TEXT_BATCH)
+    return KerasNetwork(build, *data, num_scored=_SCORED_TEXTS)
+
+
+def _normed_relu():
+    return [layers.BatchNormalization(), layers.Activation("relu")]
 
 
 def _batch_norm_mlp():
     """Two hidden layers of 32, each with batch normalisation."""
     stack = [layers.Input((8, 8, 1)), layers.Flatten()]
     for _ in range(2):
-        stack.append(layers.Dense(32, use_bias=False))
-        stack.append(layers.BatchNormalization())
-        stack.append(layers.Activation("relu"))
+        stack += [layers.Dense(32, use_bias=False), *_normed_relu()]
     return keras.Sequential([*stack, layers.Dense(10)], name="batch_norm_mlp")
 
 
@@ -86,11 +82,10 @@ def _batch_norm_convnet():
     """Two convolutions, each with batch normalisation."""
     stack = [layers.Input((8, 8, 1))]
     for filters, strides in ((8, 1), (16, 2)):
-        stack.append(
-            layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)
-        )
-        stack.append(layers.BatchNormalization())
-        stack.append(layers.Activation("relu"))
+        stack += [
+            layers.Conv2D(filters, 3, strides, padding="same", use_bias=False),
+            *_normed_relu(),
+        ]
     stack += [layers.Flatten(), layers.Dense(10)]
     return keras.Sequential(stack, name="batch_norm_convnet")
 
@@ -98,15 +93,9 @@ def _batch_norm_convnet():
 def _recurrent_net():
     """A GRU with 32 units over characters."""
     size = len(text.VOCABULARY)
-    return keras.Sequential(
-        [
-            layers.Input((_LENGTH,)),
-            layers.Embedding(size, 16),
-            layers.GRU(32, return_sequences=True),
-            layers.Dense(size),
-        ],
-        name="recurrent_net",
-    )
+    stack = [layers.Input((_LENGTH,)), layers.Embedding(size, 16)]
+    stack += [layers.GRU(32, return_sequences=True), layers.Dense(size)]
+    return keras.Sequential(stack, name="recurrent_net")
 
 
 class _Positions(layers.Layer):
@@ -142,22 +131,14 @@ def _transformer():
 # {set name: function that makes its problems, the quick presets' one first}.
 SETS = {
     "fully_connected": lambda: [
-        _fully_connected((64,), "relu"),
-        _fully_connected((64,), "sigmoid"),
+        _fully_connected((64,), name) for name in ("relu", "sigmoid")
     ],
     "convolutional": lambda: [_convnet("relu"), _convnet("sigmoid")],
     "wider": lambda: [_fully_connected((256,)), _fully_connected((512,))],
-    "deeper": lambda: [
-        _fully_connected((32,) * 4),
-        _fully_connected((32,) * 8),
-    ],
-    "batch_size": lambda: [
-        _fully_connected((64,), batch=8),
-        _fully_connected((64,), batch=512),
-    ],
+    "deeper": lambda: [_fully_connected((32,) * n) for n in (4, 8)],
+    "batch_size": lambda: [_fully_connected((64,), batch=n) for n in (8, 512)],
     "batch_norm": lambda: [
-        _keras_digits(_batch_norm_mlp),
-        _keras_digits(_batch_norm_convnet),
+        _keras_digits(build) for build in (_batch_norm_mlp, _batch_norm_convnet)
     ],
     "residual": lambda: [ResidualNet((8, 8, 1), 10, _digits_dataset(), _BATCH)],
     "recurrent": lambda: [_keras_text(_recurrent_net)],

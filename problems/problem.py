@@ -71,10 +71,9 @@ class Problem(Specification):
         """Adds the problem's gradient noise to gradients [K, *shape]."""
         if not self.noise_stdev:
             return gradients
+        normal = tf.random.stateless_normal
         return [
-            g
-            + self.noise_stdev
-            * tf.random.stateless_normal(g.shape, fold(seed, i))
+            g + self.noise_stdev * normal(g.shape, fold(seed, i))
             for i, g in enumerate(gradients)
         ]
 

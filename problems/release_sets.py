@@ -69,6 +69,10 @@ _VECTORS = (
     (64, 1000, 1000, 64),
     (13, 10000, 10000, 32),
 )
+# (power or size, scale).
+_SCALED_NORMS = ((2.5, 0.123), (1.5, 8), (2.0, 50), (3.0, 200), (1.0, 1000))
+_SCALED_QUADRATICS = ((20, 0.1), (25, 10), (50, 350), (100, 132))
+# (condition, angle).
 _BOWLS = ((0.1, 0.0), (1.0, 0.0), (5.0, 0.0), (5.0, math.pi / 4))
 
 
@@ -107,6 +111,10 @@ def _quadratics(sizes, noise=0.0):
     return [Quadratic(n, noise) for n in sizes]
 
 
+def _wrapped():
+    return [*_quadratics((20, 50, 100)), Bowl(0.1), Bowl(1.0), Bowl(5.0)]
+
+
 def _functions(classes=_SUMMED_FUNCTIONS):
     return [function() for function in classes]
 
@@ -140,25 +148,10 @@ SETS = {
         _net(*row) for row in _NETS
     ],
     "matmul_problems": lambda: [MatMulAlgorithm(n, k) for n, k in _MATMULS],
-    "log_objective_problems": lambda: [
-        LogObjective(p)
-        for p in (*_quadratics((20, 50, 100)), Bowl(0.1), Bowl(1.0), Bowl(5.0))
-    ],
+    "log_objective_problems": lambda: [LogObjective(p) for p in _wrapped()],
     "rescale_problems": lambda: [
-        *(
-            Rescale(Norm(18, p), scale)
-            for p, scale in (
-                (2.5, 0.123),
-                (1.5, 8),
-                (2.0, 50),
-                (3.0, 200),
-                (1.0, 1000),
-            )
-        ),
-        *(
-            Rescale(Quadratic(n), scale)
-            for n, scale in ((20, 0.1), (25, 10), (50, 350), (100, 132))
-        ),
+        *(Rescale(Norm(18, power), scale) for power, scale in _SCALED_NORMS),
+        *(Rescale(Quadratic(n), scale) for n, scale in _SCALED_QUADRATICS),
     ],
     "norm_problems": lambda: [
         Norm(n, p) for n, p in ((27, 1.0), (25, 2.0), (22, 3.0))
@@ -178,10 +171,7 @@ SETS = {
         SumTask(_quadratics(_SUMMED_SIZES, 0.1)),
         SumTask([*_functions(), Quadratic(5), Quadratic(13, 0.5)]),
     ],
-    "sparse_gradient_problems": lambda: [
-        SparseProblem(p)
-        for p in (*_quadratics((20, 50, 100)), Bowl(0.1), Bowl(1.0), Bowl(5.0))
-    ],
+    "sparse_gradient_problems": lambda: [SparseProblem(p) for p in _wrapped()],
     "sparse_gradient_problems_mlp": lambda: [
         SparseProblem(_net(*row)) for row in _NETS[:3]
     ],

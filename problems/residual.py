@@ -1,12 +1,13 @@
 """A small residual network on images, with filters for every instance."""
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
 from problems.classifiers import Classifier
 from problems.convnet import convolve
-from problems.problem import fold
+from problems.problem import Problem
 from problems.specification import specified
 
 
@@ -46,13 +47,9 @@ class ResidualNet(Classifier):
         return [*filters, (size, self.num_classes), (self.num_classes,)]
 
     def init(self, seed, instances):
-        drawn = super().init(seed, instances)
-        for i, shape in enumerate(self.shapes[:-2]):
-            fan_in = shape[0] * shape[1] * shape[2]
-            drawn[i] = (2 / fan_in) ** 0.5 * tf.random.stateless_normal(
-                (instances, *shape), fold(seed, i)
-            )
-        return drawn
+        *filters, _, _ = Problem.init(self, seed, instances)
+        scaled = [(2 / math.prod(p.shape[1:4])) ** 0.5 * p for p in filters]
+        return [*scaled, *super().init(seed, instances)[-2:]]
 
     def logits(self, params, data):
         *filters, weights, bias = params

@@ -17,9 +17,6 @@ class _TestFunction(Problem):
 
     noise_stdev: float = 0.0
 
-    low = (-1.0, -1.0)
-    high = (1.0, 1.0)
-
     @property
     def shapes(self):
         return [(2,)]

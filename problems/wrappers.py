@@ -1,5 +1,8 @@
 """Problems made of problems: scaled, summed, logarithmic, sparse."""
 
+import itertools
+import operator
+
 import tensorflow as tf
 
 from problems.problem import Problem, fold
@@ -14,25 +17,11 @@ class _Wrapper(Problem):
 
     problem: Problem
 
-    @property
-    def batch_size(self):
-        return self.problem.batch_size
-
-    @property
-    def num_examples(self):
-        return self.problem.num_examples
-
-    @property
-    def nonnegative(self):
-        return self.problem.nonnegative
-
-    @property
-    def shapes(self):
-        return self.problem.shapes
-
-    @property
-    def is_noisy(self):
-        return self.problem.is_noisy
+    batch_size = property(operator.attrgetter("problem.batch_size"))
+    num_examples = property(operator.attrgetter("problem.num_examples"))
+    nonnegative = property(operator.attrgetter("problem.nonnegative"))
+    shapes = property(operator.attrgetter("problem.shapes"))
+    is_noisy = property(operator.attrgetter("problem.is_noisy"))
 
     def constants(self, seed, instances):
         members = self.problem.constants(seed, instances)
@@ -84,9 +73,7 @@ class SparseProblem(_Wrapper):
 
     zero_probability: float = 0.99
 
-    @property
-    def is_noisy(self):
-        return True
+    is_noisy = True
 
     def perturb(self, gradients, seed):
         gradients = self.problem.perturb(gradients, fold(seed, 0))
@@ -133,35 +120,28 @@ class SumTask(Problem):
         }
 
     def init(self, seed, instances):
-        starts = [
-            p.init(fold(seed, i), instances)
-            for i, p in enumerate(self.problems)
-        ]
-        return [tensor for start in starts for tensor in start]
+        start = []
+        for i, p in enumerate(self.problems):
+            start += p.init(fold(seed, i), instances)
+        return start
 
     def loss(self, params, constants, batch=None):
-        parts = self._split(params)
-        return tf.add_n(
-            [
-                p.loss(part, _select(constants, f"problems.{i}."))
-                for i, (p, part) in enumerate(zip(self.problems, parts))
-            ]
-        )
+        terms = []
+        for i, (p, part) in enumerate(self._split(params)):
+            terms.append(p.loss(part, _select(constants, f"problems.{i}.")))
+        return tf.add_n(terms)
 
     def perturb(self, gradients, seed):
         noisy = []
-        parts = self._split(gradients)
-        for i, (p, part) in enumerate(zip(self.problems, parts)):
+        for i, (p, part) in enumerate(self._split(gradients)):
             noisy += p.perturb(part, fold(seed, i))
         return noisy
 
     def _split(self, tensors):
-        parts, start = [], 0
+        """Yields each problem and its tensors."""
+        remaining = iter(tensors)
         for p in self.problems:
-            count = len(p.shapes)
-            parts.append(tensors[start : start + count])
-            start += count
-        return parts
+            yield p, list(itertools.islice(remaining, len(p.shapes)))
 
 
 def _select(constants, prefix):

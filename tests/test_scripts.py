@@ -62,7 +62,9 @@ def small_digits(monkeypatch):
     monkeypatch.setattr(
         tuning,
         "search",
-        lambda run, names: search(run, names, (-5, -4), bounds=(-5, -4)),
+        lambda run, names, **kwargs: search(
+            run, names, (-5, -4), bounds=(-5, -4), **kwargs
+        ),
     )
     networks = {"digits_mlp": digits.mlp}
     monkeypatch.setattr(digits, "NETWORKS", networks)

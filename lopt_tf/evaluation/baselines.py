@@ -17,28 +17,28 @@ from lopt_tf.optimizers import update_rule
 
 @dataclasses.dataclass(frozen=True)
 class _TunedRule(update_rule.UpdateRule):
+    averages = ("velocity",)
+
     def init_weights(self, seed):
         return {"learning_rate": np.full((1, 1), 1e-3, "float32")}
 
-    def draw_log_learning_rates(self, uniforms, tensor_uniforms):
-        return uniforms
-
-    def _zeros(self, weights, params):
+    def init_state(self, weights, params, log_learning_rates):
         batch_dims = update_rule.batch_rank(weights)
         layout = update_rule.choose_layout(params, batch_dims)
         batch = tuple(params[0].shape[:batch_dims])
-        return layout.fill(ops.zeros((*batch, 1, 1)))
+        zeros = layout.fill(ops.zeros((*batch, 1, 1)))
+        return dict.fromkeys(self.averages, zeros)
 
 
 class AdamRule(_TunedRule):
     """Adam: beta_1 0.9, beta_2 0.999, epsilon 1e-7."""
 
     name = "adam"
+    averages = ("momentum", "velocity")
 
     def init_state(self, weights, params, log_learning_rates):
-        zeros = self._zeros(weights, params)
-        step = ops.zeros_like(weights["learning_rate"])
-        return {"momentum": zeros, "velocity": zeros, "step": step}
+        state = super().init_state(weights, params, log_learning_rates)
+        return {**state, "step": ops.zeros_like(weights["learning_rate"])}
 
     def updates(self, weights, state, layout, gradients):
         step = state["step"] + 1
@@ -56,9 +56,6 @@ class RMSPropRule(_TunedRule):
 
     name = "rmsprop"
 
-    def init_state(self, weights, params, log_learning_rates):
-        return {"velocity": self._zeros(weights, params)}
-
     def updates(self, weights, state, layout, gradients):
         velocity = 0.9 * state["velocity"] + 0.1 * ops.square(gradients)
         steps = gradients / ops.sqrt(velocity + 1e-7)
@@ -69,9 +66,6 @@ class MomentumRule(_TunedRule):
     """Gradient descent with momentum 0.9."""
 
     name = "momentum"
-
-    def init_state(self, weights, params, log_learning_rates):
-        return {"velocity": self._zeros(weights, params)}
 
     def updates(self, weights, state, layout, gradients):
         velocity = 0.9 * state["velocity"]
@@ -107,14 +101,9 @@ class SideBySide(_TunedRule):
 
     def weights(self, choices):
         """Weights [runs, 1, 1] of runs given as (baseline, learning rate)."""
-        rates = np.array([rate for _, rate in choices], "float32")
-        which = np.array(
-            [self.names.index(name) for name, _ in choices], "float32"
-        )
-        return {
-            "learning_rate": rates.reshape(-1, 1, 1),
-            "which": which.reshape(-1, 1, 1),
-        }
+        numbers = [(rate, self.names.index(name)) for name, rate in choices]
+        rates, which = np.array(numbers, "float32").T[..., None, None]
+        return {"learning_rate": rates, "which": which}
 
     def init_state(self, weights, params, log_learning_rates):
         return {

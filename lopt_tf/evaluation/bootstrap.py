@@ -7,39 +7,28 @@ import scipy.stats
 def geometric_mean(groups, axis=-1):
     """The geometric mean over groups of the geometric means within them.
 
-    Args:
-        groups: list of arrays of positive numbers.
-        axis: of the numbers, in each array. Defaults to the last one.
+    Groups are arrays of positive numbers, along `axis`.
     """
     logs = [np.log(np.asarray(group, float)).mean(axis) for group in groups]
     return np.exp(np.mean(logs, axis=0))
 
 
-def interval(groups, level=0.95, draws=1000, seed=0):
-    """A percentile bootstrap interval of the geometric mean.
+def interval(groups):
+    """A 95 % percentile bootstrap interval of the geometric mean: its ends.
 
-    Each draw takes as many members of every group as it has, with
+    Each of 1000 draws takes as many members of every group as it has, with
     replacement: the groups (problems) are given, their members (seeds) are
     samples.
-
-    Args:
-        groups: list of sequences of positive numbers.
-        level: the share of draws within the interval. Defaults to 0.95.
-        draws: how many draws. Defaults to 1000.
-        seed: of the draws. Defaults to 0.
-
-    Returns:
-        (lower end, upper end).
     """
     # scipy refuses a group of one; two equal members draw the same.
     groups = [np.repeat(g, 2) if len(g) == 1 else np.array(g) for g in groups]
     low, high = scipy.stats.bootstrap(
         groups,
         lambda *drawn, axis: geometric_mean(drawn, axis),
-        n_resamples=draws,
-        confidence_level=level,
+        n_resamples=1000,
+        confidence_level=0.95,
         method="percentile",
         vectorized=True,
-        rng=seed,
+        rng=0,
     ).confidence_interval
     return float(low), float(high)

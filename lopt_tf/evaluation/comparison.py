@@ -9,6 +9,11 @@ from lopt_tf.evaluation import baselines, curves, runs, speedup, tuning
 
 # Tuning must not see the runs of the comparison.
 _TUNING_SEED, _COMPARISON_SEED = 1, 2
+# Small problems of the meta-training.
+SMALL = (
+    "fully_connected_random_2_class_problems.0",
+    "quadratic_problems_noisy.0",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +55,9 @@ def compare(
     Returns:
         (curves of the comparison, rows about every learning rate tried).
     """
-    comparisons = [
-        _ProblemComparison(folder, name, problem, settings, names, adam_factor)
-        for name, problem in problems.items()
-    ]
-    for comparison in comparisons:
-        folder.progress.plan(comparison.expected(len(learned)))
+    grid = len(names) * len(tuning.START) * settings.tuning_seeds
+    runs_of_each = grid + settings.seeds * (len(learned) + len(names))
+    folder.progress.plan(len(problems) * runs_of_each)
     folder.facts.update(
         problems=list(problems),
         seed_numbers_of_tuning=seeds_text(_TUNING_SEED, settings.tuning_seeds),
@@ -63,9 +65,12 @@ def compare(
         **tuning.facts(),
     )
     results, tuned = [], []
-    for comparison in comparisons:
+    for name, problem in problems.items():
+        comparison = _ProblemComparison(
+            folder, name, problem, settings, names, adam_factor
+        )
         choices = comparison.tune()
-        tuned += tuning.rows(comparison.name, choices)
+        tuned += tuning.rows(name, choices)
         for label, trained in learned.items():
             results += comparison.learned(label, trained)
         results += comparison.baselines(choices)
@@ -81,43 +86,31 @@ class _ProblemComparison:
     """One problem with all its optimizers."""
 
     def __init__(self, folder, name, problem, settings, names, adam_factor):
-        self.name = name
-        self._names = list(names)
         self._folder = folder
+        self._name = name
         self._problem = problem
         self._settings = settings
         self._adam_factor = adam_factor
         self._rule = baselines.SideBySide(names)
         self._runs = None
-
-    def expected(self, num_learned):
-        """Runs to come, if no grid grows."""
-        count = len(self._names)
-        grid = len(tuning.START) * self._settings.tuning_seeds
-        return grid * count + self._settings.seeds * (num_learned + count)
-
-    @property
-    def _rates_at_once(self):
-        """Learning rates of each baseline that tuning runs side by side."""
-        return max(1, self._settings.seeds // self._settings.tuning_seeds)
+        # Learning rates of each baseline that tuning runs side by side.
+        self._rates_at_once = max(1, settings.seeds // settings.tuning_seeds)
 
     def tune(self):
         """{baseline: Choice}."""
-        rounds = itertools.count()
+        rounds, seeds = itertools.count(), self._settings.tuning_seeds
         return tuning.search(
             lambda rates: self._tuning_round(next(rounds), rates),
-            self._names,
+            self._rule.names,
             chunk=self._rates_at_once,
+            plan=lambda rates: self._folder.progress.plan(rates * seeds),
         )
 
     def _tuning_round(self, number, rates):
         seeds, steps = self._settings.tuning_seeds, self._settings.steps
         choices = [(n, rate) for n in rates for rate in rates[n]]
         count = len(choices) * seeds
-        if number * self._rates_at_once >= len(tuning.START):
-            # The grid has grown.
-            self._folder.progress.plan(count)
-        piece = f"{self.name}/tuning-{number}"
+        piece = f"{self._name}/tuning-{number}"
         if not self._folder.has(piece):
             losses = self._losses(choices, seeds, _TUNING_SEED, steps)
             finals = [curves.final_loss(column) for column in losses.T]
@@ -132,18 +125,14 @@ class _ProblemComparison:
     def baselines(self, choices):
         """Curves of the baselines at their best learning rates."""
         seeds = self._settings.seeds
-        rates = {name: choice.learning_rate for name, choice in choices.items()}
         steps = {name: self._settings.steps for name in choices}
         if "adam" in steps:
             steps["adam"] *= self._adam_factor
-        piece = f"{self.name}/baselines"
+        piece = f"{self._name}/baselines"
         if not self._folder.has(piece):
-            losses = self._losses(
-                list(rates.items()),
-                seeds,
-                _COMPARISON_SEED,
-                max(steps.values()),
-            )
+            rates = [(name, c.learning_rate) for name, c in choices.items()]
+            most = max(steps.values())
+            losses = self._losses(rates, seeds, _COMPARISON_SEED, most)
             columns = zip(steps, np.split(losses, len(steps), axis=1))
             self._folder.keep(piece, {n: c[: steps[n]] for n, c in columns})
         arrays = self._folder.load(
@@ -152,15 +141,13 @@ class _ProblemComparison:
         return [
             curve
             for name, choice in choices.items()
-            for curve in self._curves(
-                name, rates[name], arrays[name], choice.at_edge
-            )
+            for curve in self._curves(name, choice, arrays[name])
         ]
 
     def learned(self, label, trained):
         """Curves of a learned optimizer."""
         seeds, steps = self._settings.seeds, self._settings.steps
-        piece = f"{self.name}/{label}"
+        piece = f"{self._name}/{label}"
         if not self._folder.has(piece):
             losses = runs.ParallelRuns(self._problem, trained.rule, seeds).run(
                 runs.repeated(trained.weights, seeds),
@@ -170,7 +157,7 @@ class _ProblemComparison:
             )
             self._folder.keep(piece, {"losses": losses})
         arrays = self._folder.load(piece, seeds, seeds * steps)
-        return self._curves(label, 1.0, arrays["losses"], False)
+        return self._curves(label, tuning.UNTUNED, arrays["losses"])
 
     def _losses(self, choices, seeds, seed, steps):
         """Losses [steps, choices * seeds] of baselines at learning rates."""
@@ -180,7 +167,7 @@ class _ProblemComparison:
                 self._rates_at_once * self._settings.tuning_seeds,
             )
             self._runs = runs.ParallelRuns(
-                self._problem, self._rule, len(self._names) * per_baseline
+                self._problem, self._rule, len(self._rule.names) * per_baseline
             )
         each = [choice for choice in choices for _ in range(seeds)]
         sources = list(range(seeds)) * len(choices)
@@ -194,17 +181,17 @@ class _ProblemComparison:
         )
         return losses[:, : len(each)]
 
-    def _curves(self, optimizer, rate, losses, at_edge):
+    def _curves(self, optimizer, choice, losses):
         steps = self._settings.steps
         return [
             curves.Curve(
-                self.name,
+                self._name,
                 optimizer,
-                rate,
+                choice.learning_rate,
                 seed,
                 column[:steps],
                 extension=column[steps:],
-                at_edge=at_edge,
+                at_edge=choice.at_edge,
             )
             for seed, column in enumerate(losses.T)
         ]

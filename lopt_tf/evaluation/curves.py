@@ -1,6 +1,7 @@
 """Loss curves, rows of means over seeds, and the files that hold them."""
 
 import dataclasses
+import operator
 
 import numpy as np
 
@@ -41,12 +42,8 @@ class Curve:
     @property
     def identity(self):
         """The columns that say in every file which run this is."""
-        return {
-            "problem": self.problem,
-            "optimizer": self.optimizer,
-            "learning_rate": self.learning_rate,
-            "seed": self.seed,
-        }
+        names = ("problem", "optimizer", "learning_rate", "seed")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def final_loss(self):
@@ -75,45 +72,35 @@ def final_loss(losses):
     return mean if np.isfinite(mean) else float("inf")
 
 
-def grouped(curves, names=("problem", "optimizer")):
-    """{(problem, optimizer): its curves}.
-
-    Args:
-        curves: list of `Curve`.
-        names: attributes that make the key.
-    """
+def grouped(items, key=operator.attrgetter("problem", "optimizer")):
+    """{key: its items}, in the order in which they come."""
     groups = {}
-    for curve in curves:
-        key = tuple(getattr(curve, name) for name in names)
-        groups.setdefault(key, []).append(curve)
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return groups
 
 
-def means(curves, **measures):
-    """{column: mean over runs}, shares of runs where a measure is a bool.
+def of_adam(curves):
+    """{(problem, seed): Adam's curve}."""
+    return {(c.problem, c.seed): c for c in curves if c.optimizer == "adam"}
 
-    Args:
-        curves: list of `Curve`.
-        **measures: for each column a function of a `Curve`.
+
+def means(curves, *attributes, **measures):
+    """{column: mean over runs}, shares of runs where a value is a bool.
+
+    Columns are attributes of a `Curve`, then functions of one.
     """
+    own = {name: operator.attrgetter(name) for name in attributes}
     return {
         name: float(np.mean([measure(curve) for curve in curves]))
-        for name, measure in measures.items()
+        for name, measure in (own | measures).items()
     }
-
-
-def share_diverged(curves):
-    """The share of runs that diverged: what "diverged" means in all tables."""
-    return means(curves, diverged=lambda c: c.diverged)["diverged"]
 
 
 def summary(curves, columns):
     """One row for each problem and optimizer.
 
-    Args:
-        curves: list of `Curve`.
-        columns: function of a row's curves that returns its further columns,
-            {name: value}.
+    Its further columns, {name: value}, are a function of its curves.
     """
     return [
         {
@@ -130,27 +117,18 @@ def summary(curves, columns):
 
 def write_curves(path, curves):
     """Writes every step of every run: problem, optimizer, ..., step, loss."""
-    tables.write_csv(
-        path,
-        [
-            {**c.identity, "step": step, "loss": f"{loss:.7g}"}
-            for c in curves
-            for step, loss in enumerate(c.all_losses, start=1)
-        ],
-    )
+    rows = [
+        {**c.identity, "step": step, "loss": f"{loss:.7g}"}
+        for c in curves
+        for step, loss in enumerate(c.all_losses, start=1)
+    ]
+    tables.write_csv(path, rows)
 
 
 def write_runs(path, curves):
     """Writes one row for every run: what it ended with."""
-    tables.write_csv(
-        path,
-        [
-            {
-                **c.identity,
-                "final_loss": c.final_loss,
-                "diverged": c.diverged,
-                **c.metrics,
-            }
-            for c in curves
-        ],
-    )
+    rows = []
+    for c in curves:
+        ends = {"final_loss": c.final_loss, "diverged": c.diverged}
+        rows.append({**c.identity, **ends, **c.metrics})
+    tables.write_csv(path, rows)

@@ -60,9 +60,8 @@ def evaluate(
             f"The experiment {experiment!r} meta-trains its own optimizers "
             "and takes no --optimizer."
         )
-    learned = None
-    if module.LEARNED == "required" or optimizer:
-        learned = pretrained.load_rule(optimizer)
+    is_wanted = module.LEARNED == "required" or optimizer
+    learned = pretrained.load_rule(optimizer) if is_wanted else None
     everything = {
         "experiment": experiment,
         **dataclasses.asdict(settings),
@@ -104,11 +103,7 @@ def evaluate(
 
 
 def fingerprint(trained):
-    """A short text that is the same for the same optimizer and weights.
-
-    Args:
-        trained: a `TrainedRule`.
-    """
+    """A short text, the same for a `TrainedRule` of same rule and weights."""
     digest = hashlib.sha256(repr(trained.rule.get_config()).encode())
     for name, array in sorted(trained.weights.items()):
         digest.update(name.encode())

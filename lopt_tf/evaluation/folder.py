@@ -20,6 +20,8 @@ class ExperimentFolder:
             folder.keep(name, compute())
         arrays = folder.load(name)
 
+    A piece's name is a relative path.
+
     Args:
         root: the folder; made if it is not there. One process at a time may
             work in it.
@@ -44,6 +46,8 @@ class ExperimentFolder:
         self.root = pathlib.Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
         self.settings = json.loads(json.dumps(settings))
+        text = json.dumps(self.settings, sort_keys=True)
+        self._digest = hashlib.sha256(text.encode()).hexdigest()
         self.progress = progress.Progress(report)
         self.learned = learned
         self.data_dir = data_dir
@@ -95,26 +99,15 @@ class ExperimentFolder:
         return self.part(f"{name}.npz")
 
     def has(self, name):
-        """Whether a piece is finished; if not, its time begins to count.
-
-        Args:
-            name: the piece's name, a relative path.
-        """
+        """Whether a piece is finished; if not, its time begins to count."""
         self._began = time.perf_counter()
         return self._file(name).exists()
 
     def keep(self, name, arrays):
-        """Saves a finished piece.
-
-        Args:
-            name: the piece's name, a relative path.
-            arrays: {name: array}.
-        """
+        """Saves a finished piece, arrays by name."""
         self.write_settings()
-        metadata = {
-            "seconds": time.perf_counter() - self._began,
-            "settings": self._digest(),
-        }
+        seconds = time.perf_counter() - self._began
+        metadata = {"seconds": seconds, "settings": self._digest}
         checkpointing.save(self._file(name), _KIND, arrays, metadata)
         self._made.add(name)
 
@@ -122,7 +115,7 @@ class ExperimentFolder:
         """The arrays of a finished piece.
 
         Args:
-            name: the piece's name, a relative path.
+            name: the piece's name.
             runs: the number of runs in it, for the progress. Defaults to 0.
             steps: the number of optimizer steps in it. Defaults to 0.
 
@@ -133,23 +126,19 @@ class ExperimentFolder:
         path = self._file(name)
         try:
             arrays, metadata = checkpointing.load(path, _KIND)
+            if metadata["settings"] != self._digest:
+                raise checkpointing.CheckpointError(
+                    f"{path} was made with other settings than those of "
+                    f"{self._settings_path}."
+                )
         except checkpointing.CheckpointError as error:
             raise checkpointing.CheckpointError(
                 f"{error} Delete it to have it made again."
             ) from error
-        if metadata["settings"] != self._digest():
-            raise checkpointing.CheckpointError(
-                f"{path} was made with other settings than those of "
-                f"{self._settings_path}. Delete it to have it made again."
-            )
         row = {"piece": name, "runs": runs, "steps": steps}
         self.seconds.append({**row, "seconds": metadata["seconds"]})
         self.progress.add(name, runs, steps, name in self._made)
         return arrays
-
-    def _digest(self):
-        text = json.dumps(self.settings, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def close(self):
         """Lets another process work in the folder."""

@@ -4,10 +4,13 @@ import functools
 
 import keras
 import numpy as np
+from keras import layers
 
 import lopt_tf
 from lopt_tf.evaluation import curves
 
+BATCH_SIZE = 32
+_REPORTED_EPOCHS = (1, 3, 10)
 # Optimizers of Keras by name: functions of Keras' arguments.
 KERAS = {
     "adam": keras.optimizers.Adam,
@@ -31,24 +34,22 @@ def optimizer_by_name(name, learning_rate=None):
     make = KERAS.get(str(name))
     if make is None:
         make = functools.partial(lopt_tf.LearnedOptimizer.from_pretrained, name)
-    return (
-        make() if learning_rate is None else make(learning_rate=learning_rate)
-    )
+    given = {} if learning_rate is None else {"learning_rate": learning_rate}
+    return make(**given)
 
 
-def train(
-    model,
-    optimizer,
-    train_data,
-    test_data,
-    *,
-    names,
-    seed,
-    epochs,
-    batch_size=32,
-    reported_epochs=(1, 3, 10),
-):
+def fully_connected(input_shape, hidden, classes):
+    """A Keras model of relu layers that returns logits."""
+    sizes = [layers.Dense(size, activation="relu") for size in hidden]
+    inputs = [layers.Input(input_shape), layers.Flatten()]
+    return keras.Sequential([*inputs, *sizes, layers.Dense(classes)])
+
+
+def train(model, optimizer, train_data, test_data, *, names, seed, epochs):
     """Trains a classifier: a `Curve` of minibatch losses.
+
+    Its metrics are the loss and the accuracy on the test data after 1, 3 and
+    10 epochs.
 
     Args:
         model: a Keras model that returns logits.
@@ -58,20 +59,17 @@ def train(
         seed: what the weights were drawn with, for the curve; the data order
             follows Keras' random state.
         epochs: number of epochs.
-        batch_size: examples in a minibatch. Defaults to 32.
-        reported_epochs: the curve's metrics are the loss and the accuracy on
-            the test data after so many epochs. Defaults to (1, 3, 10).
     """
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    recorder = _Recorder(test_data, reported_epochs)
+    recorder = _Recorder(test_data)
     rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
     model.fit(
         *train_data,
-        batch_size=batch_size,
+        batch_size=BATCH_SIZE,
         epochs=epochs,
         verbose=0,
         callbacks=[recorder],
@@ -88,10 +86,9 @@ class _Recorder(keras.callbacks.Callback):
     one execution: Keras tells callbacks no more.
     """
 
-    def __init__(self, test_data, reported_epochs):
+    def __init__(self, test_data):
         super().__init__()
         self._test_data = test_data
-        self._reported_epochs = reported_epochs
         self.losses = []
         self.metrics = {}
 
@@ -105,7 +102,7 @@ class _Recorder(keras.callbacks.Callback):
         self.losses.append(logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 not in self._reported_epochs:
+        if epoch + 1 not in _REPORTED_EPOCHS:
             return
         loss, accuracy = self.model.evaluate(
             *self._test_data, batch_size=512, verbose=0

@@ -1,8 +1,13 @@
-"""PNG plots of what experiments found."""
+"""PNG plots of what experiments found, each written to a `path`."""
+
+import functools
+import itertools
+import operator
 
 import numpy as np
 
 from lopt_tf.evaluation import speedup
+from lopt_tf.evaluation.curves import grouped
 from lopt_tf.reporting import figures
 
 _COLORS = {
@@ -23,40 +28,21 @@ _TUNED = ("adam", "rmsprop", "momentum")
 
 
 def _colors(names):
-    """{name: colour}."""
-    names = list(dict.fromkeys(names))
-    others = [name for name in names if name not in _COLORS]
-    free = {n: _OTHERS[i % len(_OTHERS)] for i, n in enumerate(others)}
-    return {name: _COLORS.get(name) or free[name] for name in names}
+    """{name: colour}, of these names and more."""
+    others = dict.fromkeys(name for name in names if name not in _COLORS)
+    return _COLORS | dict(zip(others, itertools.cycle(_OTHERS)))
 
 
-def _grouped(items, key):
-    """{key: its items}, in the order in which they come."""
-    groups = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
+def _columns(rows, *names):
+    return [np.array([row[name] for row in rows]) for name in names]
 
 
-def _draw_panels(path, title, groups, draw, columns=3):
-    """Draws a panel for each group, with a legend.
-
-    Args:
-        path: the PNG file to write.
-        title: the headline.
-        groups: {a panel's title: what to draw in it}.
-        draw: function of axes and a group.
-        columns: panels side by side. Defaults to 3.
-    """
-    columns = min(columns, len(groups))
+def _draw_panels(path, title, groups, draw):
+    """Draws a panel for each group, with a legend: `draw(axes, group)`."""
+    columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    figure, axes = figures.pyplot().subplots(
-        rows,
-        columns,
-        figsize=(max(6, 5.2 * columns), 3.8 * rows),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (max(6, 5.2 * columns), 3.8 * rows)
+    figure, axes = figures.new(size, rows, columns, squeeze=False)
     for axis in axes.flat[len(groups) :]:
         axis.set_visible(False)
     for axis, (name, group) in zip(axes.flat, groups.items()):
@@ -71,11 +57,7 @@ def _draw_panels(path, title, groups, draw, columns=3):
 def _draw_range(axis, x, lines, color, label, **style):
     """Draws a line within its range; returns the line, NaN for infinite.
 
-    Args:
-        axis: where to.
-        x: [n].
-        lines: the line, its lower and its upper bound, [n] each.
-        color, label, **style: of the line.
+    The `lines` are the line itself, its lower and its upper bound, [n] each.
     """
     middle, low, high = (
         np.where(np.isfinite(line), line, np.nan) for line in lines
@@ -89,7 +71,6 @@ def plot_curves(path, results, title, log_steps=False, window=speedup.WINDOW):
     """Draws a panel for each problem: smoothed median loss and its range.
 
     Args:
-        path: the PNG file to write.
         results: list of `Curve`.
         title: the headline.
         log_steps: whether steps are on a logarithmic axis.
@@ -99,19 +80,16 @@ def plot_curves(path, results, title, log_steps=False, window=speedup.WINDOW):
         ImportError: without matplotlib; the message says how to install it.
     """
 
-    def draw(axis, members):
-        _curve_panel(axis, members, window)
-        if log_steps:
-            axis.set_xscale("log")
-
-    problems = _grouped(results, lambda c: c.problem)
+    problems = grouped(results, operator.attrgetter("problem"))
+    draw = functools.partial(_curve_panel, log_steps=log_steps, window=window)
     _draw_panels(path, title, problems, draw)
 
 
-def _curve_panel(axis, curves, window):
+def _curve_panel(axis, curves, log_steps, window):
     shown = []
     colors = _colors(c.optimizer for c in curves)
-    for optimizer, members in _grouped(curves, lambda c: c.optimizer).items():
+    by_optimizer = grouped(curves, operator.attrgetter("optimizer"))
+    for optimizer, members in by_optimizer.items():
         losses = np.stack([_smooth(c.losses, window) for c in members])
         label = optimizer
         if optimizer in _TUNED:
@@ -123,12 +101,13 @@ def _curve_panel(axis, curves, window):
         shown.append(_draw_range(axis, steps, lines, colors[optimizer], label))
     start = np.nanmedian([c.losses[0] for c in curves])
     _limit_losses(axis, np.concatenate(shown), start)
-    axis.set_xlabel("step")
-    axis.set_ylabel(f"loss ({window}-step mean)")
+    axis.set(xlabel="step", ylabel=f"loss ({window}-step mean)")
+    if log_steps:
+        axis.set_xscale("log")
 
 
-def _limit_losses(axis, losses, start, decades=8):
-    """Makes the loss axis logarithmic if it can be, and cuts it.
+def _limit_losses(axis, losses, start):
+    """Makes the loss axis logarithmic if it can be, and cuts it to 8 decades.
 
     It ends at 10 times the start, so that diverged runs do not hide the
     others.
@@ -143,7 +122,7 @@ def _limit_losses(axis, losses, start, decades=8):
         return
     axis.set_yscale("log")
     ceiling = min(losses.max(), 10 * start)
-    floor = max(losses.min(), ceiling * 10.0**-decades)
+    floor = max(losses.min(), ceiling * 1e-8)
     margin = (ceiling / floor) ** 0.05
     if margin > 1:
         axis.set_ylim(floor / margin, ceiling * margin)
@@ -156,29 +135,22 @@ def _smooth(losses, window):
     return np.concatenate([first, speedup.window_means(losses, window)])
 
 
-def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
+def plot_speedups(path, rows):
     """Draws speed-ups with their intervals, a line for each problem.
 
     Args:
-        path: the PNG file to write.
         rows: dictionaries with "problem", "optimizer", "speedup",
             "speedup_low" and "speedup_high".
-        title: the headline.
     """
     rows = [row for row in rows if row["optimizer"] != "adam"]
     problems = list(dict.fromkeys(row["problem"] for row in rows))[::-1]
-    by_optimizer = _grouped(rows, lambda row: row["optimizer"])
+    by_optimizer = grouped(rows, operator.itemgetter("optimizer"))
     colors, count = _colors(by_optimizer), len(by_optimizer)
     height = 1.4 + len(problems) * max(0.3, 0.16 * count)
-    figure, axis = figures.pyplot().subplots(
-        figsize=(9, height), layout="constrained"
-    )
+    figure, axis = figures.new((9, height))
     for number, (optimizer, own) in enumerate(by_optimizer.items()):
         shift = ((count - 1) / 2 - number) * 0.7 / count
-        x, low, high = (
-            np.array([row[name] for row in own])
-            for name in ("speedup", "speedup_low", "speedup_high")
-        )
+        x, low, high = _columns(own, "speedup", "speedup_low", "speedup_high")
         axis.errorbar(
             x,
             [problems.index(row["problem"]) + shift for row in own],
@@ -210,54 +182,47 @@ def plot_speedups(path, rows, title="Speed-up over tuned Adam"):
         loc="lower left",
         bbox_to_anchor=(0, 1),
     )
-    figure.suptitle(title)
+    figure.suptitle("Speed-up over tuned Adam")
     figures.save(figure, path)
 
 
-def plot_rates(path, rows, title):
+def plot_rates(path, rows):
     """Draws final losses over learning rates, a panel for each problem.
 
     Args:
-        path: the PNG file to write.
         rows: dictionaries with "problem", "optimizer", "learning_rate",
             "first_loss", "final_loss", "least" and "greatest" (over seeds).
-        title: the headline.
     """
-    problems = _grouped(rows, lambda row: row["problem"])
+    title = "Final loss over initial learning rate"
+    problems = grouped(rows, operator.itemgetter("problem"))
     _draw_panels(path, title, problems, _rates_panel)
 
 
 def _rates_panel(axis, rows):
     shown = []
-    by_optimizer = _grouped(rows, lambda row: row["optimizer"])
+    by_optimizer = grouped(rows, operator.itemgetter("optimizer"))
     for optimizer, own in by_optimizer.items():
-        rates, *lines = (
-            np.array([row[name] for row in own])
-            for name in ("learning_rate", "final_loss", "least", "greatest")
-        )
+        names = ("learning_rate", "final_loss", "least", "greatest")
+        rates, *lines = _columns(own, *names)
         color = _COLORS.get(optimizer)
         style = {"marker": "o", "ms": 3.5}
         shown.append(_draw_range(axis, rates, lines, color, optimizer, **style))
     axis.set_xscale("log")
     start = np.mean([row["first_loss"] for row in rows])
     _limit_losses(axis, np.concatenate(shown), start)
-    axis.set_xlabel("initial learning rate")
-    axis.set_ylabel("final loss")
+    axis.set(xlabel="initial learning rate", ylabel="final loss")
 
 
 def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
     """Draws lines on two logarithmic axes.
 
     Args:
-        path: the PNG file to write.
         lines: {label: list of (x, y)}.
         x_label, y_label: the axes' names.
         dashed: lines to draw dashed and grey.
         ticks: where the axes have their ticks, (on x, on y).
     """
-    figure, axis = figures.pyplot().subplots(
-        figsize=(8, 5), layout="constrained"
-    )
+    figure, axis = figures.new((8, 5))
     for label, points in lines.items():
         axis.loglog(*zip(*points), marker="o", markersize=4, label=label)
     for label, points in (dashed or {}).items():
@@ -267,8 +232,7 @@ def plot_log_log(path, lines, x_label, y_label, dashed=None, ticks=None):
         shown = [tick for tick in chosen if least <= tick <= greatest]
         own.set_ticks(shown, [f"{tick:g}" for tick in shown])
         own.set_minor_formatter(lambda *_: "")
-    axis.set_xlabel(x_label)
-    axis.set_ylabel(y_label)
+    axis.set(xlabel=x_label, ylabel=y_label)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, frameon=False)
     figures.save(figure, path)

@@ -54,35 +54,34 @@ _LEVEL = 1e-6
 def by_problem(results):
     """One row for each problem and optimizer: losses, speed-up, divergence.
 
-    Args:
-        results: list of `Curve`; without Adam's there is no speed-up.
+    Without Adam's curves there is no speed-up.
     """
     return curves.summary(
         results,
         lambda members: {
             **curves.means(
                 members,
-                final_loss=lambda c: c.final_loss,
+                "final_loss",
                 reached_loss=lambda c: speedup.reached(c.losses),
             ),
             **_against_adam([members], results),
-            "diverged": curves.share_diverged(members),
+            **curves.means(members, "diverged"),
         },
     )
 
 
 def overall(results):
     """One row for each optimizer, over all problems."""
-    by_optimizer = {}
-    for (_, optimizer), members in curves.grouped(results).items():
-        by_optimizer.setdefault(optimizer, []).append(members)
+    by_optimizer = curves.grouped(
+        curves.grouped(results).values(), lambda members: members[0].optimizer
+    )
     return [
         {
             "optimizer": optimizer,
             "problems": len(groups),
             "runs": sum(map(len, groups)),
             **_against_adam(groups, results),
-            "diverged": curves.share_diverged(sum(groups, [])),
+            **curves.means(sum(groups, []), "diverged"),
             **_shares(groups, results),
             "rates_at_edge": sum(g[0].at_edge for g in groups),
         }
@@ -91,19 +90,15 @@ def overall(results):
 
 
 def _against_adam(groups, results):
-    adam = {
-        (c.problem, c.seed): c.all_losses
-        for c in results
-        if c.optimizer == "adam"
-    }
+    adam = curves.of_adam(results)
     if any((c.problem, c.seed) not in adam for g in groups for c in g):
         return {}
-    return speedup.combined(
-        [
-            [speedup.speedup(c.losses, adam[c.problem, c.seed]) for c in group]
-            for group in groups
-        ]
-    )
+
+    def against(curve):
+        rival = adam[curve.problem, curve.seed].all_losses
+        return speedup.speedup(curve.losses, rival)
+
+    return speedup.combined([list(map(against, group)) for group in groups])
 
 
 def _shares(groups, results):
@@ -111,16 +106,12 @@ def _shares(groups, results):
     found = curves.grouped(results)
     shares = {}
     for baseline in ("adam", "rmsprop"):
-        pairs = [
-            (group, found[group[0].problem, baseline])
-            for group in groups
-            if (group[0].problem, baseline) in found
-        ]
-        if len(pairs) < len(groups):
+        rivals = [found.get((group[0].problem, baseline)) for group in groups]
+        if None in rivals:
             continue
         name = f"at_or_below_{baseline}"
         for column, level in ((name, _LEVEL), (f"{name}_exactly", 0.0)):
-            met = [_is_at_or_below(*pair, level) for pair in pairs]
+            met = [_is_at_or_below(*p, level) for p in zip(groups, rivals)]
             shares[column] = float(np.mean(met))
     return shares
 
@@ -149,12 +140,7 @@ def tuning_table(tuned):
 
 
 def comparison_outcome(results, tuned, title):
-    """The usual tables and plots of a comparison.
-
-    Args:
-        results, tuned: what `comparison.compare` returned.
-        title: the plots' headline.
-    """
+    """The usual tables and plots of what `comparison.compare` returned."""
     rows = by_problem(results)
     return Outcome(
         tables=[
@@ -186,13 +172,13 @@ def comparison_outcome(results, tuned, title):
     )
 
 
-def curve_plots(results, title, panels=12):
-    """Plots of curves, so many problems in each."""
+def curve_plots(results, title):
+    """Plots of curves, up to 12 problems in each."""
     problems = list(dict.fromkeys(c.problem for c in results))
     drawn = []
-    for first in range(0, len(problems), panels):
-        shown = problems[first : first + panels]
-        number = f"{first // panels + 1}" if len(problems) > panels else ""
+    for first in range(0, len(problems), 12):
+        shown = problems[first : first + 12]
+        number = f"{first // 12 + 1}" if len(problems) > 12 else ""
         drawn.append(
             report.Plot(
                 f"curves-{number}".rstrip("-"),
@@ -225,13 +211,7 @@ def key_figures(rows):
 
 
 def write(folder, outcome, about):
-    """Writes all CSV and PNG files and report.html.
-
-    Args:
-        folder: a `pathlib.Path`.
-        outcome: `Outcome`.
-        about: `report.About`.
-    """
+    """Writes all CSV and PNG files and report.html."""
     if outcome.curves:
         curves.write_curves(folder / "curves.csv", outcome.curves)
         curves.write_runs(folder / "runs.csv", outcome.curves)

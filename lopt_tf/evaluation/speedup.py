@@ -5,7 +5,7 @@ optimizer has reached at step T, divided by T. Losses are running minima of
 20-step means, so that a lucky minibatch is no progress.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ WINDOW = 20
 LIMIT = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Speedup:
+class Speedup(NamedTuple):
     """One run against Adam.
 
     Attributes:
@@ -74,11 +73,7 @@ def speedup(losses, adam):
 
 
 def combined(groups):
-    """Columns about many runs: mean, interval, shares.
-
-    Args:
-        groups: for each problem the list of its runs' `Speedup`.
-    """
+    """Columns about the `Speedup`s of each problem's runs."""
     values = [[s.value for s in group] for group in groups]
     low, high = bootstrap.interval(values)
     never = [s.never for group in groups for s in group]

@@ -5,6 +5,8 @@ import time
 import keras
 import numpy as np
 
+from lopt_tf.evaluation import keras_training
+
 INPUTS, CLASSES = 784, 10
 
 
@@ -40,13 +42,7 @@ def step_times(optimizers, hidden, batch, repetitions, steps, seed=0):
 
 
 def _model(hidden, optimizer):
-    model = keras.Sequential(
-        [
-            keras.layers.Input((INPUTS,)),
-            *(keras.layers.Dense(size, activation="relu") for size in hidden),
-            keras.layers.Dense(CLASSES),
-        ]
-    )
+    model = keras_training.fully_connected((INPUTS,), hidden, CLASSES)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=optimizer, loss=loss)
     return model

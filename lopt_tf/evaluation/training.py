@@ -18,7 +18,7 @@ def options(meta_updates, **changes):
 
 
 def train(folder, label, rule, settings, problems, validate=None):
-    """Meta-trains a rule, or goes on where it was stopped: a `TrainedRule`.
+    """Meta-trains a rule, or resumes that: a `TrainedRule`.
 
     Args:
         folder: the `ExperimentFolder` that remembers it.
@@ -36,6 +36,8 @@ def train(folder, label, rule, settings, problems, validate=None):
         output_dir = folder.part(piece)
         checkpoints = (output_dir / "checkpoints").glob("checkpoint-*.npz")
 
+        every = max(1, settings.meta_updates // 20)
+
         def say(line):
             folder.progress.say(f"{label}: {line}")
 
@@ -48,9 +50,7 @@ def train(folder, label, rule, settings, problems, validate=None):
                 resume=any(checkpoints),
                 report=say,
                 validate=validate,
-                eval_every=max(1, settings.meta_updates // 20)
-                if validate
-                else 0,
+                eval_every=every if validate else 0,
             )
         except FloatingPointError as error:
             # That a variant cannot be trained is a result, too: it is tested

@@ -3,7 +3,7 @@
 Rates are half decades between 1e-8 and 1e3, by number: rate n is 10^(n/2).
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ LOWEST, HIGHEST = -16, 6
 START = tuple(range(-8, 0))
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """What a search found.
 
     Attributes:
@@ -26,6 +25,10 @@ class Choice:
     learning_rate: float
     at_edge: bool
     scores: dict
+
+
+# Of learned optimizers: their own learning rates, multiplied by 1.
+UNTUNED = Choice(1.0, False, {})
 
 
 def rate(number):
@@ -42,8 +45,10 @@ def facts():
     }
 
 
-def search(run, names, start=START, chunk=4, bounds=(LOWEST, HIGHEST)):
-    """The best learning rate of each optimizer.
+def search(
+    run, names, start=START, chunk=4, bounds=(LOWEST, HIGHEST), plan=None
+):
+    """The best learning rate of each optimizer: {name: Choice}.
 
     Args:
         run: function of {name: list of learning rates} that returns
@@ -52,39 +57,26 @@ def search(run, names, start=START, chunk=4, bounds=(LOWEST, HIGHEST)):
         start: numbers of the first rates, ascending.
         chunk: at most so many rates of an optimizer in one call of `run`.
         bounds: the lowest and the highest number to try.
-
-    Returns:
-        {name: Choice}.
+        plan: function of the number of rates by which the grid grows.
     """
     scores = {name: {} for name in names}
-
-    def try_rates(wanted):
-        while any(wanted.values()):
-            now = {n: numbers[:chunk] for n, numbers in wanted.items()}
-            now = {n: numbers for n, numbers in now.items() if numbers}
-            found = run({n: [rate(i) for i in now[n]] for n in now})
-            for name, numbers in now.items():
-                for i in numbers:
-                    losses = np.asarray(found[name][rate(i)], float)
-                    scores[name][i] = _mean(losses)
-            wanted = {n: numbers[chunk:] for n, numbers in wanted.items()}
-
-    try_rates({name: list(start) for name in names})
-    while True:
-        wanted = {name: _beyond(scores[name], chunk, bounds) for name in names}
+    wanted = {name: list(start) for name in names}
+    while any(wanted.values()):
+        now = {n: numbers[:chunk] for n, numbers in wanted.items() if numbers}
+        found = run({n: [rate(i) for i in now[n]] for n in now})
+        for name, numbers in now.items():
+            for i in numbers:
+                scores[name][i] = _mean(np.asarray(found[name][rate(i)], float))
+        wanted = {n: numbers[chunk:] for n, numbers in wanted.items()}
         if not any(wanted.values()):
-            break
-        try_rates(wanted)
+            wanted = {n: _beyond(scores[n], chunk, bounds) for n in names}
+            if plan:
+                plan(sum(map(len, wanted.values())))
     return {name: _choice(scores[name]) for name in names}
 
 
 def rows(problem, choices):
-    """A dictionary for each learning rate tried, for a table.
-
-    Args:
-        problem: the name of what was tuned on.
-        choices: {optimizer: Choice}, as `search` returns them.
-    """
+    """A row for each learning rate that `search` tried on a problem."""
     return [
         {
             "problem": problem,
@@ -126,8 +118,5 @@ def _beyond(scores, chunk, bounds):
 
 def _choice(scores):
     best = _best(scores)
-    return Choice(
-        rate(best),
-        best in (min(scores), max(scores)),
-        {rate(number): scores[number] for number in sorted(scores)},
-    )
+    tried = {rate(number): scores[number] for number in sorted(scores)}
+    return Choice(rate(best), best in (min(scores), max(scores)), tried)

@@ -3,17 +3,7 @@
 
 def check_available():
     """Raises ImportError, with advice, if there is no matplotlib."""
-    _matplotlib()
-
-
-def _matplotlib():
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib: pip install 'lopt-tf[plots]'"
-        ) from error
-    return matplotlib
+    pyplot()
 
 
 def pyplot():
@@ -22,10 +12,22 @@ def pyplot():
     Raises:
         ImportError: without matplotlib; the message says how to install it.
     """
-    _matplotlib().use("Agg")
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "Plots need matplotlib: pip install 'lopt-tf[plots]'"
+        ) from error
+    matplotlib.use("Agg")
     import matplotlib.pyplot
 
     return matplotlib.pyplot
+
+
+def new(size, *shape, **options):
+    """A figure of a size in inches and its axes; see `pyplot`."""
+    options = {"figsize": size, "layout": "constrained", **options}
+    return pyplot().subplots(*shape, **options)
 
 
 def save(figure, path):

@@ -108,11 +108,7 @@ class About:
 def write(folder, all_tables, plots, about):
     """Writes the CSV files, the PNG files and report.html.
 
-    Args:
-        folder: where to.
-        all_tables: list of `Table`; the page begins with the first one.
-        plots: list of `Plot`.
-        about: `About`.
+    The page begins with the first table, then come all plots.
     """
     folder = pathlib.Path(folder)
     for table in all_tables:
@@ -120,38 +116,35 @@ def write(folder, all_tables, plots, about):
     for plot in plots:
         plot.draw(folder / f"{plot.stem}.png")
     first, *others = all_tables
-    parts = [_header(about), _cards(about.key_figures), _table_section(first)]
+    parts = [_cards(about.key_figures), _table_section(first)]
     parts += [_plot_section(plot, folder) for plot in plots]
     parts += [_table_section(table) for table in others]
     parts.append(_settings_section(about))
+    title = html.escape(about.title)
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{html.escape(about.title)}</title>\n"
+        f"<title>{title}</title>\n"
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<header>\n<h1>{title}</h1>\n"
+        f"<p>{html.escape(about.question)}</p>\n</header>\n"
         f"{''.join(parts)}</main>\n</body>\n</html>\n"
     )
     folders.write_text(folder / "report.html", page)
 
 
-def _header(about):
-    return (
-        f"<header>\n<h1>{html.escape(about.title)}</h1>\n"
-        f"<p>{html.escape(about.question)}</p>\n</header>\n"
-    )
-
-
 def _cards(figures):
     """Figures, large."""
-    items = "".join(
-        f"<div>{_definition(name, text)}</div>"
-        for name, text in figures.items()
-    )
-    return f'<dl class="key">{items}</dl>\n' * bool(items)
+    items = [f"<div>{_definition(*pair)}</div>" for pair in figures.items()]
+    return f'<dl class="key">{"".join(items)}</dl>\n' * bool(items)
 
 
 def _definition(name, text):
-    return f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
+    return f"<dt>{_name(name)}</dt><dd>{html.escape(text)}</dd>"
+
+
+def _name(name):
+    return html.escape(name.replace("_", " "))
 
 
 def _note(text):
@@ -160,9 +153,9 @@ def _note(text):
 
 def _columns(table):
     """What the columns mean, as a list of definitions."""
-    present = {name for row in table.rows for name in row}
+    present = tables.columns(table.rows)
     items = "".join(
-        _definition(name.replace("_", " "), meaning)
+        _definition(name, meaning)
         for name, meaning in table.columns.items()
         if name in present
     )
@@ -180,41 +173,36 @@ def _table_section(table):
 
 
 def _table(rows):
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    numeric = {
-        name
+    columns = tables.columns(rows)
+    # The class of a column's cells.
+    classes = {
+        name: "number" * all(_is_number(r[name]) for r in rows if name in r)
         for name in columns
-        if all(_is_number(row[name]) for row in rows if name in row)
     }
     head = "".join(
-        f"<th{_number_class(name in numeric)}>"
-        f"{html.escape(name.replace('_', ' '))}</th>"
-        for name in columns
+        f"<th{_class(classes[name])}>{_name(name)}</th>" for name in columns
     )
-    body = "".join(_row(row, columns, numeric) for row in rows)
+    body = "".join(_row(row, classes) for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _row(row, columns, numeric):
+def _row(row, classes):
     cells = []
-    for name in columns:
+    for name, kind in classes.items():
         value = row.get(name, "")
-        classes = ["number"] if name in numeric else []
         if name in _MARKED and value not in ("", 0, False):
-            classes.append("marked")
-        named = f' class="{" ".join(classes)}"' if classes else ""
-        cells.append(f"<td{named}>{_cell(value)}</td>")
-    is_learned = row.get("optimizer") == "learned"
-    kind = ' class="learned"' if is_learned else ""
-    return f"<tr{kind}>{''.join(cells)}</tr>\n"
+            kind = f"{kind} marked".strip()
+        cells.append(f"<td{_class(kind)}>{_cell(value)}</td>")
+    kind = "learned" * (row.get("optimizer") == "learned")
+    return f"<tr{_class(kind)}>{''.join(cells)}</tr>\n"
+
+
+def _class(name):
+    return f' class="{name}"' * bool(name)
 
 
 def _cell(value):
     return html.escape(tables.format_value(value))
-
-
-def _number_class(is_number):
-    return ' class="number"' if is_number else ""
 
 
 def _is_number(value):
@@ -234,13 +222,11 @@ def _plot_section(plot, folder):
 
 def _settings_section(about):
     rows = "".join(
-        f"<tr><th>{html.escape(name.replace('_', ' '))}</th>"
-        f'<td class="text">{_cell(value)}</td></tr>\n'
+        f'<tr><th>{_name(name)}</th><td class="text">{_cell(value)}</td></tr>\n'
         for name, value in about.settings.items()
     )
-    command = f"<p><code>{html.escape(about.command)}</code></p>" * bool(
-        about.command
-    )
+    command = f"<p><code>{html.escape(about.command)}</code></p>"
+    command *= bool(about.command)
     return (
         "<section>\n<h2>Settings, seeds and versions</h2>\n"
         f"{command}<table>{rows}</table>\n"

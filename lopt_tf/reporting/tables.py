@@ -7,35 +7,29 @@ import pathlib
 
 
 def write_csv(path, rows):
-    """Writes dictionaries as a CSV file, whole or not at all.
-
-    Args:
-        path: the file.
-        rows: list of dictionaries; the first ones' columns come first.
-    """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    """Writes dictionaries as a CSV file, whole or not at all."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
+        writer = csv.DictWriter(file, columns(rows), restval="")
         writer.writeheader()
         writer.writerows(rows)
     os.replace(temporary, path)
 
 
+def columns(rows):
+    """The names of all columns; the first rows' ones come first."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
 def format_table(rows):
     """Rows as a plain text table."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [
-        [format_value(row.get(name, "")) for name in columns] for row in rows
-    ]
-    widths = [
-        max(len(line[i]) for line in [columns, *cells])
-        for i in range(len(columns))
-    ]
+    names = columns(rows)
+    cells = [[format_value(row.get(n, "")) for n in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(names, *cells)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths))
-        for line in [columns, ["-" * width for width in widths], *cells]
+        for line in [names, ["-" * width for width in widths], *cells]
     ]
     return "\n".join(line.rstrip() for line in lines)
 

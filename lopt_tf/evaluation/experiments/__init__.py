@@ -9,16 +9,9 @@ optimizer ("required", "optional" or "never"); PRESETS holds the settings of
 import dataclasses
 import importlib
 
-NAMES = (
-    "training_set",
-    "generalization",
-    "learning_rates",
-    "ablation",
-    "wall_clock",
-    "long_runs",
-    "failures",
-    "problems",
-    "digits",
+NAMES = tuple(
+    "training_set generalization learning_rates ablation wall_clock long_runs "
+    "failures problems digits".split()
 )
 
 
@@ -36,12 +29,7 @@ def find(name):
 
 
 def settings(name, preset, changes=None):
-    """The settings of an experiment.
-
-    Args:
-        name: of the experiment.
-        preset: "quick" or "full".
-        changes: {name: value} of what is to differ from the preset.
+    """The settings of an experiment: a preset's, but for `changes`.
 
     Raises:
         ValueError: if the experiment has no such preset or setting.

@@ -90,11 +90,10 @@ class Settings(comparison.Settings):
     training_seed: int = 0
 
 
-_NETS = "fully_connected_random_2_class_problems"
 PRESETS = {
     "quick": Settings(
         variants=tuple(VARIANTS),
-        train_problems=(f"{_NETS}.0", "quadratic_problems_noisy.0"),
+        train_problems=comparison.SMALL,
         meta_updates=200,
         problems=("mlp_test.0", "fully_connected.0", "rescale_problems.6"),
         steps=300,
@@ -105,12 +104,7 @@ PRESETS = {
         variants=tuple(VARIANTS),
         train_problems=("default",),
         meta_updates=20_000,
-        problems=(
-            "mlp_test",
-            "fully_connected",
-            "convolutional",
-            "residual",
-        ),
+        problems=("mlp_test", "fully_connected", "convolutional", "residual"),
         steps=1000,
         seeds=10,
         tuning_seeds=5,
@@ -142,11 +136,7 @@ def run(folder, settings):
         )
         trainings.append(training.progress_made(folder, name, rule, options))
     found, tuned = comparison.compare(
-        folder,
-        problems,
-        trained,
-        settings,
-        names=("adam",),
+        folder, problems, trained, settings, names=("adam",)
     )
     outcome = results.comparison_outcome(found, tuned, "Ablations")
     # A line for each variant, not for each problem.

@@ -5,12 +5,13 @@ import warnings
 
 import keras
 import numpy as np
-import sklearn.datasets
-import sklearn.model_selection
+from keras import layers
+from sklearn.model_selection import train_test_split
 
 from lopt_tf.evaluation import curves, keras_training, results, tuning
 from lopt_tf.optimizers import registry
 from lopt_tf.reporting import report
+from problems import networks
 
 TITLE = "Networks on scikit-learn's digits, through fit"
 QUESTION = (
@@ -21,7 +22,7 @@ LEARNED = "required"
 # Tuning must not see the runs of the comparison.
 _TUNING_SEED = 1000
 _BASELINES = ("adam", "rmsprop")
-BATCH_SIZE = 32
+BATCH_SIZE = keras_training.BATCH_SIZE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,7 @@ class Settings:
 
     Attributes:
         epochs: of each run.
-        seeds: runs in the comparison.
-        tuning_seeds: runs of each learning rate.
+        seeds, tuning_seeds: as in `comparison.Settings`.
         untrained: also the optimizer as it was before meta-training.
     """
 
@@ -54,12 +54,13 @@ def load_digits():
         (images [n, 8, 8, 1] in 0..1, labels [n]) of each; the training data
         are whole minibatches.
     """
-    images, labels = sklearn.datasets.load_digits(return_X_y=True)
-    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
-    train, test, train_labels, test_labels = (
-        sklearn.model_selection.train_test_split(
-            images, labels, test_size=0.25, random_state=0, stratify=labels
-        )
+    images, labels = networks.digits()
+    train, test, train_labels, test_labels = train_test_split(
+        images.reshape(-1, 8, 8, 1),
+        labels,
+        test_size=0.25,
+        random_state=0,
+        stratify=labels,
     )
     kept = len(train) // BATCH_SIZE * BATCH_SIZE
     return ((train[:kept], train_labels[:kept]), (test, test_labels))
@@ -67,27 +68,18 @@ def load_digits():
 
 def mlp():
     """A fully connected net with one hidden layer of 64, 4,810 parameters."""
-    return keras.Sequential(
-        [
-            keras.layers.Input((8, 8, 1)),
-            keras.layers.Flatten(),
-            keras.layers.Dense(64, activation="relu"),
-            keras.layers.Dense(10),
-        ]
-    )
+    return keras_training.fully_connected((8, 8, 1), (64,), 10)
 
 
 def convnet():
     """Two convolutions and a linear layer, 9,930 parameters."""
     return keras.Sequential(
         [
-            keras.layers.Input((8, 8, 1)),
-            keras.layers.Conv2D(16, 3, padding="same", activation="relu"),
-            keras.layers.Conv2D(
-                32, 3, strides=2, padding="same", activation="relu"
-            ),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
+            layers.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.Conv2D(32, 3, 2, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(10),
         ]
     )
 
@@ -101,9 +93,8 @@ def run(folder, settings):
     found, tuned = [], []
     grid = len(tuning.START) * len(_BASELINES) * settings.tuning_seeds
     folder.progress.plan(grid * len(NETWORKS))
-    tuning_seeds = range(_TUNING_SEED, _TUNING_SEED + settings.tuning_seeds)
     folder.facts.update(
-        seed_numbers_of_tuning=list(tuning_seeds),
+        seed_numbers_of_tuning=list(comparison.tuning_seeds),
         seed_numbers_of_comparison=list(range(settings.seeds)),
         **tuning.facts(),
     )
@@ -136,36 +127,27 @@ def summary(found):
 
     Runs that never reach Adam's final loss count as infinite in
     steps_to_adam.
-
-    Args:
-        found: list of `Curve`, Adam's among them.
     """
-    finals = {
-        (c.problem, c.seed): c.final_loss
-        for c in found
-        if c.optimizer == "adam"
-    }
+    adam = curves.of_adam(found)
 
     def steps_to_adam(curve):
-        steps = curve.steps_to(finals[curve.problem, curve.seed])
+        steps = curve.steps_to(adam[curve.problem, curve.seed].final_loss)
         return np.inf if steps is None else steps
 
     def columns(members):
         losses = [c.final_loss for c in members]
-        is_finite = np.all(np.isfinite(losses))
-        row = {
-            "final_loss": float(np.mean(losses)),
-            "final_loss_std": float(np.std(losses)) if is_finite else np.inf,
-            "diverged": curves.share_diverged(members),
-            "steps_to_adam": float(
-                np.median(list(map(steps_to_adam, members)))
-            ),
+        spread = np.std(losses) if np.all(np.isfinite(losses)) else np.inf
+        steps = np.median([steps_to_adam(c) for c in members])
+        return {
+            **curves.means(members, "final_loss"),
+            "final_loss_std": float(spread),
+            **curves.means(members, "diverged"),
+            "steps_to_adam": float(steps),
+            **{
+                name: float(np.mean([c.metrics[name] for c in members]))
+                for name in members[0].metrics
+            },
         }
-        metrics = {
-            name: float(np.mean([c.metrics[name] for c in members]))
-            for name in members[0].metrics
-        }
-        return row | metrics
 
     return curves.summary(found, columns)
 
@@ -177,46 +159,42 @@ class _Comparison:
         self._folder = folder
         self._settings = settings
         self._train_data, self._test_data = load_digits()
+        past = _TUNING_SEED + settings.tuning_seeds
+        self.tuning_seeds = range(_TUNING_SEED, past)
 
     def tune(self, network):
         """{baseline: Choice}."""
-        seeds, grid = self._settings.tuning_seeds, len(tuning.START)
-        tried = dict.fromkeys(_BASELINES, 0)
 
         def final_losses(name, rate):
             return [
-                self._run(network, name, rate, _TUNING_SEED + seed).final_loss
-                for seed in range(seeds)
+                self._run(network, name, rate, seed).final_loss
+                for seed in self.tuning_seeds
             ]
 
         def run(rates):
-            for name, chosen in rates.items():
-                tried[name] += len(chosen)
-                if tried[name] > grid:
-                    self._folder.progress.plan(len(chosen) * seeds)
             return {
                 name: {rate: final_losses(name, rate) for rate in chosen}
                 for name, chosen in rates.items()
             }
 
-        return tuning.search(run, list(_BASELINES))
+        def plan(rates):
+            self._folder.progress.plan(rates * len(self.tuning_seeds))
+
+        return tuning.search(run, list(_BASELINES), plan=plan)
 
     def curves(self, network, choices):
         """The comparison's runs."""
-        rates = {"learned": 1.0}
-        if self._settings.untrained:
-            rates["untrained"] = 1.0
-        rates.update({n: c.learning_rate for n, c in choices.items()})
-        self._folder.progress.plan(len(rates) * self._settings.seeds)
-        found = [
-            self._run(network, name, rate, seed)
-            for name, rate in rates.items()
+        names = ["learned", "untrained"][: 1 + self._settings.untrained]
+        chosen = {**dict.fromkeys(names, tuning.UNTUNED), **choices}
+        self._folder.progress.plan(len(chosen) * self._settings.seeds)
+        return [
+            dataclasses.replace(
+                self._run(network, name, choice.learning_rate, seed),
+                at_edge=choice.at_edge,
+            )
+            for name, choice in chosen.items()
             for seed in range(self._settings.seeds)
         ]
-        for curve in found:
-            choice = choices.get(curve.optimizer)
-            curve.at_edge = choice is not None and choice.at_edge
-        return found
 
     def _run(self, network, name, rate, seed):
         piece = f"{network}/{name}/{rate:g}/{seed}"
@@ -244,7 +222,6 @@ class _Comparison:
                 names=(network, name),
                 seed=seed,
                 epochs=self._settings.epochs,
-                batch_size=BATCH_SIZE,
             )
 
     def _optimizer(self, name, rate):

@@ -3,13 +3,7 @@
 import dataclasses
 
 from lopt_tf import metatraining
-from lopt_tf.evaluation import (
-    comparison,
-    curves,
-    results,
-    speedup,
-    training,
-)
+from lopt_tf.evaluation import comparison, curves, results, speedup, training
 from lopt_tf.optimizers import registry
 from lopt_tf.optimizers.hierarchical_rnn import ROBUST
 from lopt_tf.reporting import report
@@ -22,10 +16,9 @@ QUESTION = (
     "trained for; the hierarchical RNN does not. Both are meta-trained here "
     "in the same way, on the same problems, the latter as published and with "
     "an upper bound of its learning rates (these an input, and in units of the "
-    "parameters' size). Only if the "
-    "RNN does well on a problem of that meta-training has it been trained at "
-    "all, and tells its failure elsewhere something about what it has "
-    "learned."
+    "parameters' size). Only if the RNN does well on a problem of that "
+    "meta-training has it been trained at all, and tells its failure elsewhere "
+    "something about what it has learned."
 )
 LEARNED = "optional"
 # Of the instances that weights are chosen on, and of those that then tell
@@ -137,8 +130,7 @@ def run(folder, settings):
     outcome = results.comparison_outcome(
         found, tuned, "Beyond the horizon of meta-training"
     )
-    outcome.tables.insert(
-        1,
+    outcome.tables[1:1] = [
         report.Table(
             "meta_training",
             "What meta-training achieved",
@@ -150,9 +142,6 @@ def run(folder, settings):
             "weights are tested below), and with the last ones. Fewer "
             f"meta-updates than {settings.meta_updates}: it blew up.",
         ),
-    )
-    outcome.tables.insert(
-        2,
         report.Table(
             "beyond_horizon",
             "Progress beyond the horizon",
@@ -162,7 +151,7 @@ def run(folder, settings):
             "one, means over seeds. still_improves: the share of runs that "
             "end at least 1 % below the former, and have not diverged.",
         ),
-    )
+    ]
     return outcome
 
 
@@ -185,7 +174,7 @@ def _beyond(found, horizon):
                 loss_at_end=lambda c: c.final_loss,
                 still_improves=improves,
             ),
-            "diverged": curves.share_diverged(members),
+            **curves.means(members, "diverged"),
         }
         for (problem, optimizer), members in curves.grouped(found).items()
     ]

@@ -44,12 +44,9 @@ def run(folder, settings):
         names = corpus.network_sets(folder.data_dir)
         if settings.one_of_each:
             names = [f"{name}.0" for name in names]
-    found, tuned = comparison.compare(
-        folder,
-        corpus.select(names, folder.data_dir),
-        {"learned": folder.learned},
-        settings,
-    )
+    problems = corpus.select(names, folder.data_dir)
+    learned = {"learned": folder.learned}
+    found, tuned = comparison.compare(folder, problems, learned, settings)
     return results.comparison_outcome(
         found, tuned, "Networks never seen in meta-training: minibatch loss"
     )

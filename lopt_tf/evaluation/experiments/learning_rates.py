@@ -3,18 +3,12 @@
 import dataclasses
 import functools
 import itertools
+import operator
 
 import numpy as np
 
-from lopt_tf.evaluation import (
-    baselines,
-    comparison,
-    curves,
-    plots,
-    results,
-    runs,
-)
-from lopt_tf.optimizers import registry
+from lopt_tf.evaluation import baselines, comparison, curves, plots, results
+from lopt_tf.evaluation.runs import ParallelRuns, repeated
 from lopt_tf.reporting import report
 from problems import corpus
 
@@ -93,9 +87,9 @@ def run(folder, settings):
         seed_numbers=comparison.seeds_text(_SEED, settings.seeds),
     )
     found = []
-    for name, problem in problems.items():
-        for cases in (_learned(folder.learned, settings), _baselines(settings)):
-            found += _curves(folder, name, problem, settings, *cases)
+    contenders = _contenders(folder.learned, settings)
+    for problem, contender in itertools.product(problems.items(), contenders):
+        found += _curves(folder, *problem, settings, *contender)
     rows = _rows(found)
     return results.Outcome(
         tables=[
@@ -124,11 +118,7 @@ def run(folder, settings):
             report.Plot(
                 "learning_rates",
                 "Final loss over initial learning rate",
-                functools.partial(
-                    plots.plot_rates,
-                    rows=rows,
-                    title="Final loss over initial learning rate",
-                ),
+                functools.partial(plots.plot_rates, rows=rows),
                 "Shaded: from the least to the greatest over seeds. Lines "
                 "end where runs blow up.",
             )
@@ -139,60 +129,47 @@ def run(folder, settings):
 
 def _bound(rule):
     """What an upper bound of learning rates means for the question."""
-    most = float(np.exp(rule.get_config().get("max_log_lr", np.inf)))
+    config = rule.get_config()
+    most = float(np.exp(config.get("max_log_lr", np.inf)))
     if most >= 1e6:
         return ""
-    unit = " of a tensor's scale"
-    scaled = rule.get_config().get("use_parameter_scale", False)
+    unit = " of a tensor's scale" * config.get("use_parameter_scale", False)
     return (
-        "This optimizer steps with learning rates of at most "
-        f"{most:.2g}{unit if scaled else ''} "
+        f"This optimizer steps with learning rates of at most {most:.2g}{unit} "
         "whatever it begins with: above, its robustness is that bound's."
     )
 
 
-def _learned(learned, settings):
-    """The learned rule and its cases, as `_curves` takes them."""
-    rule, config = learned.rule, learned.rule.get_config()
-    weights = runs.repeated(learned.weights, settings.seeds)
+def _contenders(learned, settings):
+    """The learned rule and the baselines as one, each with its cases.
 
-    def starting_at(rate):
-        return registry.rule(
-            rule.name, **{**config, "init_lr_range": (rate, rate)}
+    The cases are {(optimizer, learning rate): (weights of the runs, the rule
+    that draws the starting learning rates, if it is another)}.
+    """
+    weights = repeated(learned.weights, settings.seeds)
+    cases = {
+        ("learned", rate): (
+            weights,
+            dataclasses.replace(learned.rule, init_lr_range=(rate, rate)),
         )
-
-    return rule, {
-        ("learned", rate): (weights, starting_at(rate))
         for rate in settings.rates
     }
-
-
-def _baselines(settings):
-    """The baselines as one rule and its cases, as `_curves` takes them."""
-    rule = baselines.SideBySide(_BASELINES)
-    return rule, {
-        choice: (rule.weights([choice] * settings.seeds), None)
+    baseline = baselines.SideBySide(_BASELINES)
+    choices = {
+        choice: (baseline.weights([choice] * settings.seeds), None)
         for choice in itertools.product(_BASELINES, settings.rates)
     }
+    return (learned.rule, cases), (baseline, choices)
 
 
 def _curves(folder, name, problem, settings, rule, cases):
-    """Curves of a rule on a problem: all learning rates share a program.
-
-    Args:
-        folder: the `ExperimentFolder`.
-        name, problem: the problem.
-        settings: `Settings`.
-        rule: the `UpdateRule`.
-        cases: {(optimizer, learning rate): (weights of the runs, the rule
-            that draws the starting learning rates, if it is another)}.
-    """
+    """Curves of a rule on a problem: all learning rates share a program."""
     steps, seeds = settings.steps, settings.seeds
     parallel, found = None, []
     for (optimizer, rate), (weights, start_rule) in cases.items():
         piece = f"{name}/{optimizer}/{rate:g}"
         if not folder.has(piece):
-            parallel = parallel or runs.ParallelRuns(problem, rule, seeds)
+            parallel = parallel or ParallelRuns(problem, rule, seeds)
             losses = parallel.run(
                 weights, list(range(seeds)), (_SEED,), steps, start_rule
             )
@@ -210,37 +187,34 @@ def _rows(found):
     return [
         {
             **dict(zip(names, key)),
-            **curves.means(
-                members,
-                first_loss=lambda c: c.losses[0],
-                final_loss=lambda c: c.final_loss,
-            ),
+            **curves.means(members, first_loss=lambda c: c.losses[0]),
+            **curves.means(members, "final_loss"),
             "least": min(c.final_loss for c in members),
             "greatest": max(c.final_loss for c in members),
-            "diverged": curves.share_diverged(members),
+            **curves.means(members, "diverged"),
         }
-        for key, members in curves.grouped(found, names).items()
+        for key, members in curves.grouped(
+            found, operator.attrgetter(*names)
+        ).items()
     ]
 
 
 def _robustness(rows):
     summary = []
-    pairs = dict.fromkeys((r["problem"], r["optimizer"]) for r in rows)
-    for problem, optimizer in pairs:
-        here = [r for r in rows if r["problem"] == problem]
-        own = [r for r in here if r["optimizer"] == optimizer]
-        least = min(r["final_loss"] for r in here)
-        best = min(own, key=lambda r: r["final_loss"])
+    pairs = curves.grouped(rows, operator.itemgetter("problem", "optimizer"))
+    for (problem, optimizer), own in pairs.items():
+        finals = [r["final_loss"] for r in own]
+        least = min(r["final_loss"] for r in rows if r["problem"] == problem)
         first = own[0]["first_loss"]
         level = first - _GOOD * (first - least)
-        good = [r["final_loss"] <= level for r in own]
+        good = [final <= level for final in finals]
         summary.append(
             {
                 "problem": problem,
                 "optimizer": optimizer,
-                "best_rate": best["learning_rate"],
-                "best_loss": best["final_loss"],
-                "worst_loss": max(r["final_loss"] for r in own),
+                "best_rate": own[np.argmin(finals)]["learning_rate"],
+                "best_loss": min(finals),
+                "worst_loss": max(finals),
                 "good_rates": f"{sum(good)} of {len(own)}",
                 "good_decades": _decades(own, good),
                 "diverged": float(np.mean([r["diverged"] for r in own])),
@@ -251,11 +225,7 @@ def _robustness(rows):
 
 def _decades(rows, good):
     """The width of the longest range of good rates without a bad one."""
-    runs_of_good = [
-        len(list(group))
-        for is_good, group in itertools.groupby(good)
-        if is_good
-    ]
+    longest = max(sum(group) for _, group in itertools.groupby(good))
     rates = [row["learning_rate"] for row in rows]
     spacing = np.log10(rates[-1] / rates[0]) / max(len(rates) - 1, 1)
-    return float(max(runs_of_good, default=0) * spacing)
+    return float(longest * spacing)

@@ -4,13 +4,7 @@ import functools
 
 import numpy as np
 
-from lopt_tf.evaluation import (
-    comparison,
-    curves,
-    plots,
-    results,
-    speedup,
-)
+from lopt_tf.evaluation import comparison, curves, plots, results, speedup
 from lopt_tf.reporting import report
 from problems import corpus
 
@@ -22,29 +16,16 @@ QUESTION = (
     "large models."
 )
 LEARNED = "required"
+_NETS = ("fully_connected", "convolutional", "residual", "recurrent")
 PRESETS = {
     "quick": comparison.Settings(
-        (
-            "fully_connected.0",
-            "fully_connected_random_2_class_problems.0",
-            "quadratic_problems_noisy.0",
-        ),
+        ("fully_connected.0", *comparison.SMALL),
         steps=10_000,
         seeds=2,
         tuning_seeds=2,
     ),
     "full": comparison.Settings(
-        (
-            "fully_connected",
-            "convolutional",
-            "residual",
-            "recurrent",
-            "fully_connected_random_2_class_problems.0",
-            "quadratic_problems_noisy.0",
-        ),
-        steps=20_000,
-        seeds=5,
-        tuning_seeds=2,
+        (*_NETS, *comparison.SMALL), steps=20_000, seeds=5, tuning_seeds=2
     ),
 }
 

@@ -42,10 +42,6 @@ def run(folder, settings):
     if settings.untrained:
         rule = folder.learned.rule
         learned["untrained"] = TrainedRule(rule, rule.init_weights(0))
-    found, tuned = comparison.compare(
-        folder,
-        corpus.select(settings.problems, folder.data_dir),
-        learned,
-        settings,
-    )
+    problems = corpus.select(settings.problems, folder.data_dir)
+    found, tuned = comparison.compare(folder, problems, learned, settings)
     return results.comparison_outcome(found, tuned, "Chosen problems")

@@ -26,12 +26,9 @@ PRESETS = {
 
 def run(folder, settings):
     """Compares on every problem; returns an `Outcome`."""
-    found, tuned = comparison.compare(
-        folder,
-        corpus.select(settings.problems, folder.data_dir),
-        {"learned": folder.learned},
-        settings,
-    )
+    problems = corpus.select(settings.problems, folder.data_dir)
+    learned = {"learned": folder.learned}
+    found, tuned = comparison.compare(folder, problems, learned, settings)
     return results.comparison_outcome(
         found, tuned, "Problems of the training set"
     )

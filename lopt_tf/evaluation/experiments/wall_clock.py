@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import itertools
+import math
+import operator
 import statistics
 
 import keras
 import numpy as np
 
-from lopt_tf.evaluation import plots, results, step_time
+from lopt_tf.evaluation import curves, plots, results, step_time
 from lopt_tf.optimizers import registry, update_rule
 from lopt_tf.reporting import report
 
@@ -31,8 +33,7 @@ class Settings:
     Attributes:
         hidden_sizes: of each model, a fully connected one on 784 inputs.
         batch_sizes: examples in a minibatch, ascending.
-        repetitions: timings of each, of a few steps, learned and Adam in
-            turn; their median counts.
+        repetitions: timings of each, of a few steps; their median counts.
         seed: of the data.
     """
 
@@ -56,26 +57,12 @@ PRESETS = {
 
 def run(folder, settings):
     """Measures every pair of model and minibatch; returns an `Outcome`."""
-    rule = (
-        registry.rule("hierarchical_rnn")
-        if folder.learned is None
-        else folder.learned.rule
-    )
-    pairs = [
-        (hidden, batch)
-        for hidden in settings.hidden_sizes
-        for batch in settings.batch_sizes
-    ]
+    learned, models = folder.learned, settings.hidden_sizes
+    rule = learned.rule if learned else registry.rule("hierarchical_rnn")
+    pairs = list(itertools.product(models, settings.batch_sizes))
     folder.progress.plan(2 * len(pairs) * (settings.repetitions + 1))
-    timings = [
-        _timing_row(folder, rule, hidden, batch, settings)
-        for hidden, batch in pairs
-    ]
-    memory = [
-        row
-        for hidden in settings.hidden_sizes
-        for row in _memory_rows(rule, hidden)
-    ]
+    timings = [_timing_row(folder, rule, *pair, settings) for pair in pairs]
+    memory = [row for hidden in models for row in _memory_rows(rule, hidden)]
     return results.Outcome(
         tables=[
             report.Table(
@@ -110,19 +97,15 @@ def run(folder, settings):
 
 
 def _plot(path, rows, settings):
-    labels = dict.fromkeys(row["model"] for row in rows)
+    models = curves.grouped(rows, operator.itemgetter("model"))
 
-    def points(model, column):
-        return [
-            (row["batch"], row[column])
-            for row in rows
-            if row["model"] == model and column in row
-        ]
+    def points(own, column):
+        return [(row["batch"], row[column]) for row in own if column in row]
 
-    formula = points(list(labels)[-1], "formula")
+    formula = points(list(models.values())[-1], "formula")
     plots.plot_log_log(
         path,
-        {model: points(model, "ratio") for model in labels},
+        {model: points(own, "ratio") for model, own in models.items()},
         "batch size",
         "time of a step over Adam's",
         dashed={"the paper's formula": formula} if formula else None,
@@ -135,7 +118,7 @@ def _sizes(hidden):
 
 
 def _name(hidden):
-    count = sum(int(np.prod(shape)) for shape in _shapes(hidden))
+    count = sum(map(math.prod, _shapes(hidden)))
     return f"{'-'.join(map(str, _sizes(hidden)))} ({count:,} parameters)"
 
 
@@ -148,51 +131,43 @@ def _timing_row(folder, rule, hidden, batch, settings):
     count = 2 * (settings.repetitions + 1)
     piece = f"{'-'.join(map(str, hidden))}/{batch}"
     if not folder.has(piece):
-        folder.keep(piece, _measure(rule, hidden, batch, settings))
+        make = registry.optimizer_class(rule.name)
+        optimizers = {
+            "learned": make(**rule.get_config(), seed=0),
+            "adam": keras.optimizers.Adam(),
+        }
+        sizes = (hidden, batch, settings.repetitions, _STEPS, settings.seed)
+        folder.keep(piece, step_time.step_times(optimizers, *sizes))
     arrays = folder.load(piece, count, count * _STEPS)
     learned, adam = (
         1e3 * statistics.median(arrays[name].tolist())
         for name in ("learned", "adam")
     )
-    row = {
+    return {
         "model": _name(hidden),
         "batch": batch,
         "learned_ms": learned,
         "adam_ms": adam,
         "ratio": learned / adam,
+        **_formula(rule, hidden, batch),
     }
-    formula = _formula(rule, hidden, batch)
-    return row if formula is None else {**row, "formula": formula}
 
 
 def _formula(rule, hidden, batch):
-    """The paper's ratio of costs, or None for another kind of optimizer."""
-    sizes = getattr(rule, "level_sizes", None)
-    if sizes is None:
-        return None
+    """The paper's ratio of costs; nothing for another kind of optimizer."""
+    if not hasattr(rule, "level_sizes"):
+        return {}
     shapes = _shapes(hidden)
-    elements = sum(map(np.prod, shapes))
-    squares = [size**2 for size in (*sizes, 0, 0)[:3]]
+    elements = sum(map(math.prod, shapes))
+    squares = [size**2 for size in (*rule.level_sizes, 0, 0)[:3]]
     gradient = elements * batch
     update = elements * squares[0] + len(shapes) * squares[1] + squares[2]
-    return float((gradient + update) / gradient)
-
-
-def _measure(rule, hidden, batch, settings):
-    """Seconds of a step, {"learned" and "adam": array [repetitions]}."""
-    make = registry.optimizer_class(rule.name)
-    optimizers = {
-        "learned": make(**rule.get_config(), seed=0),
-        "adam": keras.optimizers.Adam(),
-    }
-    return step_time.step_times(
-        optimizers, hidden, batch, settings.repetitions, _STEPS, settings.seed
-    )
+    return {"formula": float((gradient + update) / gradient)}
 
 
 def _memory_rows(rule, hidden):
     shapes = _shapes(hidden)
-    elements = sum(int(np.prod(shape)) for shape in shapes)
+    elements = sum(map(math.prod, shapes))
     params = [np.zeros(shape, "float32") for shape in shapes]
     rates = rule.draw_log_learning_rates(params, params)
     state = rule.init_state(rule.init_weights(0), params, rates)
@@ -202,21 +177,16 @@ def _memory_rows(rule, hidden):
         "optimizer": rule.name,
         "bytes_per_parameter": held / elements,
     }
-    sizes = getattr(rule, "level_sizes", None)
-    if sizes is not None:
-        first, second, third = (*sizes, 0, 0)[:3]
+    if hasattr(rule, "level_sizes"):
+        first, second, third = (*rule.level_sizes, 0, 0)[:3]
         per_element = first + 2 * rule.num_gradient_scales + 3
         per_element += rule.use_attention
         upper = (len(shapes) * second + third) / elements
         row["formula"] = _FLOAT_BYTES * (per_element + upper)
         row["padding"] = _padding(shapes)
-    adam = {
-        "model": _name(hidden),
-        "optimizer": "adam",
-        "bytes_per_parameter": 2.0 * _FLOAT_BYTES,
-        "formula": 2.0 * _FLOAT_BYTES,
-    }
-    return [row, adam]
+    two_floats = 2.0 * _FLOAT_BYTES
+    adam = {"bytes_per_parameter": two_floats, "formula": two_floats}
+    return [row, {"model": _name(hidden), "optimizer": "adam", **adam}]
 
 
 def _padding(shapes):
