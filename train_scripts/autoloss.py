@@ -13,6 +13,7 @@ frozen controller on tasks that it was not trained on, beside schedules that are
 tuned anew. The test split is read only after every choice has been made.
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -22,22 +23,16 @@ from absl import flags
 from train_scripts import command_line
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "output_dir", None, "Folder for everything.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "task",
-    "regression",
-    "What is trained under a schedule: regression or classification.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "mode",
-    "train",
-    ["train", "test", "baseline", "transfer"],
-    "What to do.",
-    flag_values=FLAGS,
-)
+_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_enum = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
+_float = functools.partial(flags.DEFINE_float, flag_values=FLAGS)
+_bool = functools.partial(flags.DEFINE_bool, flag_values=FLAGS)
+_string("output_dir", None, "Folder for everything.")
+_TASKS = "regression or classification"
+_string("task", "regression", f"What is trained under a schedule: {_TASKS}.")
+_MODES = ["train", "test", "baseline", "transfer"]
+_enum("mode", "train", _MODES, "What to do.")
 flags.DEFINE_multi_string(
     "set",
     [],
@@ -45,51 +40,32 @@ flags.DEFINE_multi_string(
     "or --set=hidden=[64,64]; may be repeated.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "algorithm",
-    "reinforce",
-    ["reinforce", "ppo"],
-    "Trains the policy.",
-    flag_values=FLAGS,
-)
+_enum("algorithm", "reinforce", ["reinforce", "ppo"], "Trains the policy.")
 _OPTIONS = {
-    "episodes": (int, "How many episodes to train on."),
-    "parallel": (int, "Episodes side by side."),
-    "learning_rate": (float, "Of the policy."),
-    "step_scale": (float, "Weight of the step rewards."),
-    "entropy_bonus": (float, "Weight of the policy's entropy."),
-    "hidden": (int, "Width of the policy's hidden layer; 0: linear."),
-    "seed": (int, "Of everything that is drawn."),
+    "episodes": (_integer, "How many episodes to train on."),
+    "parallel": (_integer, "Episodes side by side."),
+    "learning_rate": (_float, "Of the policy."),
+    "step_scale": (_float, "Weight of the step rewards."),
+    "entropy_bonus": (_float, "Weight of the policy's entropy."),
+    "hidden": (_integer, "Width of the policy's hidden layer; 0: linear."),
+    "seed": (_integer, "Of everything that is drawn."),
 }
-for _name, (_type, _help) in _OPTIONS.items():
-    _define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}[_type]
-    _define(_name, None, f"{_help} The task's if not given.", flag_values=FLAGS)
-flags.DEFINE_bool(
-    "resume", False, "Resume from the last checkpoint.", flag_values=FLAGS
-)
-flags.DEFINE_string(
+for _name, (_define, _help) in _OPTIONS.items():
+    _define(_name, None, f"{_help} The task's if not given.")
+_bool("resume", False, "Resume from the last checkpoint.")
+_string(
     "controller",
     None,
     "Controller to test, a file; best.npz of --output_dir if not given.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "starts",
-    32,
-    "Starts of each schedule in a test.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
+_integer("starts", 32, "Starts of each schedule in a test.", lower_bound=1)
+_integer(
     "tuning_starts",
     16,
     "Starts of each candidate when baselines are tuned.",
     lower_bound=1,
-    flag_values=FLAGS,
 )
-flags.DEFINE_bool(
-    "fine", True, "Whether baselines' grids are fine.", flag_values=FLAGS
-)
+_bool("fine", True, "Whether baselines' grids are fine.")
 command_line.define_threads(FLAGS)
 command_line.define_compile_cache(FLAGS)
 
@@ -101,14 +77,12 @@ def train(folder):
     from lopt_tf.reporting import figures, tables
 
     figures.check_available()
-    given = {
-        name: FLAGS[name].value
-        for name in _OPTIONS
-        if FLAGS[name].value is not None
-    }
-    judge = _entry().task(**_given())
+    values = {name: FLAGS[name].value for name in _OPTIONS}
+    given = {name: x for name, x in values.items() if x is not None}
+    entry, config = _entry(), _given()
+    judge = entry.task(**config)
     _, history = autoloss.train(
-        _entry().task(for_controller=True, **_given()),
+        entry.task(for_controller=True, **config),
         autoloss.recipe(FLAGS.task, FLAGS.algorithm, **given),
         validation_task=judge,
         output_dir=folder,
@@ -139,14 +113,6 @@ def transfer(folder):
     bench.transfer(_entry(), bench.controller(FLAGS.controller), configs)
 
 
-_MODES = {
-    "train": train,
-    "test": test,
-    "baseline": baseline,
-    "transfer": transfer,
-}
-
-
 def _entry():
     from lopt_tf.autoloss import tasks
 
@@ -156,13 +122,8 @@ def _entry():
 def _bench(folder):
     from lopt_tf.autoloss import bench
 
-    return bench.Bench(
-        folder,
-        FLAGS.starts,
-        FLAGS.tuning_starts,
-        FLAGS.fine,
-        command_line.say,
-    )
+    counts = FLAGS.starts, FLAGS.tuning_starts
+    return bench.Bench(folder, *counts, FLAGS.fine, command_line.say)
 
 
 def _given():
@@ -188,7 +149,8 @@ def _program():
     command_line.set_threads(FLAGS.threads)
     folder = pathlib.Path(FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    _MODES[FLAGS.mode](folder)
+    modes = (train, test, baseline, transfer)
+    dict(zip(_MODES, modes))[FLAGS.mode](folder)
 
 
 def main(argv):

@@ -16,33 +16,15 @@ def measure(counts, repetitions):
         for count in counts:
             if entry.reported_speed:
                 yield _measure(name, entry, count, repetitions)
-    yield row(
-        "autoloss/matrix_product",
-        _matrix_product(),
-        "GFLOP/s",
-        True,
-        size=1024,
-    )
+    speed = _matrix_product()
+    yield row("autoloss/matrix_product", speed, "GFLOP/s", True, size=1024)
 
 
 def _measure(name, entry, count, repetitions):
-    from lopt_tf import autoloss
-    from lopt_tf.autoloss import rewards
+    from lopt_tf.autoloss import trainer
 
     task = entry.task(max_steps=_STEPS, patience=_STEPS)
-    options = entry.recipe
-    config = {
-        "num_actions": len(task.actions),
-        "hidden": options.hidden,
-        "logit_scale": options.logit_scale,
-        "seed": 0,
-    }
-    controller = autoloss.ScheduleController(
-        name, task.actions, options.features, config
-    )
-    runner = autoloss.episodes_of(
-        task, controller.schedule(), 500, rewards.step_reward()
-    )
+    runner = trainer.Trainer(task, entry.recipe).episodes
     began = time.perf_counter()
     runner.advance(runner.begin(range(count)))
     compiling = time.perf_counter() - began
