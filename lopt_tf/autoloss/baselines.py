@@ -5,13 +5,8 @@ import itertools
 
 import numpy as np
 
-from lopt_tf.autoloss import (
-    compiled_episodes,
-    episodes,
-    metadata,
-    schedules,
-    tasks,
-)
+from lopt_tf.autoloss import compiled_episodes, episodes, metadata, tasks
+from lopt_tf.autoloss.schedules import Coin, Constant, Ratio, WatchOverfitting
 from lopt_tf.autoloss.starts import starts
 
 _RATIOS = (2, 3, 5, 7, 9, 11)
@@ -41,33 +36,28 @@ def published(task):
     can be combined) a weighted sum.
     """
     count = len(task.actions)
-    alone = {
-        f"{name} alone": Candidate(
-            f"{name} alone", schedules.Constant, tuple(row)
-        )
+    alone = [
+        Candidate(f"{name} alone", Constant, tuple(row))
         for name, row in zip(task.actions, np.eye(count))
-    }
-    turns = even(task)
-    coin = Candidate(
-        f"coin {1 / count:.3g}", schedules.Coin, (1 / count,) * count
-    )
-    found = {**alone, turns.label: turns, "even coin": coin}
+    ]
+    found = {each.label: each for each in [*alone, even(task)]}
+    chance = 1 / count
+    label = f"coin {chance:.3g}"
+    found["even coin"] = Candidate(label, Coin, (chance,) * count)
     if task.combines_actions:
         entry = tasks.TASKS.get(task.name)
         weight = entry.reported_sum if entry else 1.0
         first, *others = task.loss_weights
-        found["published weighted sum"] = Candidate(
-            f"weighted sum {weight:g}",
-            schedules.Constant,
-            (1, *(weight * first / other for other in others)),
-        )
+        setting = (1, *(weight * first / other for other in others))
+        label = f"weighted sum {weight:g}"
+        found["published weighted sum"] = Candidate(label, Constant, setting)
     return found
 
 
 def even(task):
     """The candidate that takes all actions by turns: "1:1", "1:1:1", ..."""
     ones = (1,) * len(task.actions)
-    return Candidate(":".join(map(str, ones)), schedules.Ratio, ones)
+    return Candidate(":".join(map(str, ones)), Ratio, ones)
 
 
 def grids(task, fine=True):
@@ -77,9 +67,7 @@ def grids(task, fine=True):
     where actions can be combined, and for two actions the rule that watches
     overfitting, where the task tells both losses.
 
-    Args:
-        task: a `problems.alternating.Task`.
-        fine: whether the grids have all of their points, or a third.
+    Without `fine` they have a third of their points.
     """
     found = {"best ratio": _ratios(task)}
     if task.combines_actions:
@@ -100,7 +88,7 @@ def _ratios(task):
             setting[list(places)] = pair
             settings.append(tuple(setting.tolist()))
     return [
-        Candidate(f"ratio {':'.join(map(str, s))}", schedules.Ratio, s)
+        Candidate(f"ratio {':'.join(map(str, s))}", Ratio, s)
         for s in dict.fromkeys(settings)
     ]
 
@@ -114,16 +102,9 @@ def _weighted_sums(task, fine):
     for chosen in itertools.product(factors, repeat=others):
         weights = np.multiply(task.loss_weights[1:], chosen)
         weights = weights / task.loss_weights[0]
-        label = ":".join(f"{weight:.3g}" for weight in weights)
+        label = "weighted sum " + ":".join(f"{x:.3g}" for x in weights)
         edge = not factors[0] < min(chosen) <= max(chosen) < factors[-1]
-        found.append(
-            Candidate(
-                f"weighted sum {label}",
-                schedules.Constant,
-                (1, *chosen),
-                edge,
-            )
-        )
+        found.append(Candidate(label, Constant, (1, *chosen), edge))
     return found
 
 
@@ -135,33 +116,19 @@ def _coins(actions, fine):
     for ends in itertools.combinations(range(1, parts), actions - 1):
         shares = np.diff([0, *ends, parts])
         told = shares[1:] if actions == 2 else shares
-        label = ":".join(f"{share / parts:.2f}" for share in told)
-        found.append(
-            Candidate(
-                f"coin {label}",
-                schedules.Coin,
-                tuple(shares / parts),
-                min(shares) == 1 and parts > actions,
-            )
-        )
+        label = "coin " + ":".join(f"{share / parts:.2f}" for share in told)
+        edge = min(shares) == 1 and parts > actions
+        found.append(Candidate(label, Coin, tuple(shares / parts), edge))
     return found if actions > 2 else found[::-1]
 
 
 def _gaps(fine):
     # Negative: the validation loss may well be the lower one.
-    gaps = np.concatenate(
-        [
-            np.linspace(-0.5, 0.5, 21 if fine else 6),
-            np.geomspace(0.6, 20, 10 if fine else 5),
-        ]
-    )
+    small = np.linspace(-0.5, 0.5, 21 if fine else 6)
+    gaps = [*small, *np.geomspace(0.6, 20, 10 if fine else 5)]
+    edges = gaps[0], gaps[-1]
     return [
-        Candidate(
-            f"gap {gap:.3g}",
-            schedules.WatchOverfitting,
-            gap,
-            gap in (gaps[0], gaps[-1]),
-        )
+        Candidate(f"gap {gap:.3g}", WatchOverfitting, gap, gap in edges)
         for gap in gaps
     ]
 
@@ -187,9 +154,7 @@ def tune(task, count, fine=True, report=None):
         report: a function of one line of text.
 
     Returns:
-        chosen: {name: Candidate}.
-        rows: one dictionary for each candidate; "at_edge" marks a choice at
-            the edge of its grid.
+        {name: Candidate}, and one dictionary for each candidate.
     """
     chosen, rows = {}, []
     for name, candidates in grids(task, fine).items():

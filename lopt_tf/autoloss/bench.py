@@ -36,33 +36,21 @@ class Bench:
 
     def baseline(self, task):
         """Runs fixed schedules, tuned before, on the test starts."""
-        chosen = self.chosen(task)
-        results = comparison.run_baselines(task, chosen, self.starts)
-        rows = comparison.summary(task, results)
-        self._write("baselines", rows, results)
-        return rows
+        return self._compare("baselines", task)[0]
 
     def test(self, task, controller):
         """Runs a controller and fixed schedules on the test starts."""
         figures.check_available()
         controller.check_fits(task)
         self._note_other_task(controller, task)
-        chosen = self.chosen(task)
-        values, shares = comparison.run_controller(
+        learned, shares = comparison.run_controller(
             task, controller, self.starts
         )
-        results = comparison.run_baselines(task, chosen, self.starts)
-        rows = comparison.summary(task, results, values)
-        everything = {"controller": ("learned", values), **results}
-        self._write("test", rows, everything)
-        plots.plot_schedule(
-            self.folder / "schedule.png",
-            shares,
-            task.actions,
-            comparison.segment_length(task),
-        )
-        path = self.folder / "test.png"
-        plots.plot_results(path, everything, task.result_name)
+        rows, results = self._compare("test", task, learned)
+        path, length = self.folder / "test.png", comparison.segment_length(task)
+        plots.plot_results(path, results, task.result_name)
+        path = self.folder / "schedule.png"
+        plots.plot_schedule(path, shares, task.actions, length)
         self.say(f"Plots: {self.folder}/schedule.png, test.png")
         return rows
 
@@ -79,12 +67,10 @@ class Bench:
             for name, values in task_entry.transfer.items()
             for value in values
         ]
-        made = {
-            ", ".join(f"{k}={v}" for k, v in config.items()): task_entry.task(
-                **config
-            )
-            for config in configs
-        }
+        made = {}
+        for config in configs:
+            name = ", ".join(f"{k}={v}" for k, v in config.items())
+            made[name] = task_entry.task(**config)
         rows = comparison.transfer(
             made, controller, self.starts, self.tuning_starts, self.say
         )
@@ -109,15 +95,13 @@ class Bench:
     def _note_other_task(self, controller, task):
         """Says so if a controller was trained on another task."""
         trained = controller.facts.get("task", {})
-        differing = [
+        differing = ", ".join(
             f"{name} {trained[name]} instead of {value}"
             for name, value in task.get_config().items()
             if name != "role" and trained.get(name, value) != value
-        ]
+        )
         if differing:
-            self.say(
-                f"note: the controller was trained with {', '.join(differing)}."
-            )
+            self.say(f"note: the controller was trained with {differing}.")
 
     def chosen(self, task):
         """{name: Candidate}: published schedules and tuned ones.
@@ -125,14 +109,12 @@ class Bench:
         An earlier tuning of the same task is used if it is there.
         """
         grids = baselines.grids(task, self.fine)
+        labels = {name: [c.label for c in grid] for name, grid in grids.items()}
         settings = {
             "task": task.name,
             **task.get_config(),
             "tuning_starts": self.tuning_starts,
-            "candidates": {
-                name: [c.label for c in candidates]
-                for name, candidates in grids.items()
-            },
+            "candidates": labels,
         }
         path = self.folder / "tuning.json"
         labels = _known_choices(path, settings)
@@ -151,7 +133,21 @@ class Bench:
         }
         return {**baselines.published(task), **tuned}
 
-    def _write(self, name, rows, results):
+    def _compare(self, name, task, learned=None):
+        """Runs fixed schedules, and writes rows of them and of a controller.
+
+        Args:
+            name: of the files.
+            task: a task.
+            learned: results of the controller [starts], or None.
+
+        Returns:
+            The rows of the summary; {schedule: (label, results [starts])}.
+        """
+        results = comparison.run_baselines(task, self.chosen(task), self.starts)
+        rows = comparison.summary(task, results, learned)
+        if learned is not None:
+            results = {"controller": ("learned", learned), **results}
         single = [
             {"schedule": key, "setting": label, "start": seed, "test": float(x)}
             for key, (label, values) in results.items()
@@ -160,6 +156,7 @@ class Bench:
         tables.write_csv(self.folder / f"{name}.csv", single)
         self._write_table(f"{name}_summary", rows)
         self.say(f"Results: {self.folder}/{name}_summary.csv, {name}.csv")
+        return rows, results
 
     def _write_table(self, name, rows):
         tables.write_csv(self.folder / f"{name}.csv", rows)

@@ -8,20 +8,11 @@ from lopt_tf.autoloss.starts import starts
 
 
 def run_baselines(task, chosen, count):
-    """Test results {name: (label, array [count])} of fixed schedules.
-
-    Args:
-        task: a `problems.alternating.Task`.
-        chosen: {name: Candidate}.
-        count: test starts.
-    """
+    """Test results {name: (label, array [count])} of {name: Candidate}."""
     seeds = starts("test", count)
     return {
-        name: (
-            candidate.label,
-            baselines.run(task, [candidate], seeds, "test")[0],
-        )
-        for name, candidate in chosen.items()
+        name: (each.label, baselines.run(task, [each], seeds, "test")[0])
+        for name, each in chosen.items()
     }
 
 
@@ -53,7 +44,10 @@ def summary(task, results, controller=None):
         A list of dictionaries. "difference" is controller minus baseline and
         "low" and "high" bound its mean with 95 % certainty (Student's t).
     """
-    known = _release_figures(task)
+    known, entry = {}, tasks.TASKS.get(task.name)
+    # The release ran the task as it is by default.
+    if entry and task.get_config() == entry.task().get_config():
+        known = entry.reported
     rows = []
     if controller is not None:
         rows.append(_row(task, "controller", "learned", controller))
@@ -65,15 +59,6 @@ def summary(task, results, controller=None):
             row["release"] = "{:g} +- {:g}".format(*known[name])
         rows.append(row)
     return rows
-
-
-def _release_figures(task):
-    """What the release reached, if this is the task that it ran."""
-    entry = tasks.TASKS.get(task.name)
-    if entry is None or not entry.reported:
-        return {}
-    same = task.get_config() == entry.task().get_config()
-    return entry.reported if same else {}
 
 
 def _row(task, name, label, values):
@@ -115,11 +100,10 @@ def transfer(tasks, controller, count, tuning, report):
     rows = []
     for number, (name, task) in enumerate(tasks.items()):
         report(f"task {number + 1} of {len(tasks)}: {name}")
-        controller_results, _ = run_controller(task, controller, count)
+        learned, _ = run_controller(task, controller, count)
         chosen, _ = baselines.tune(task, tuning, fine=False)
         even = baselines.even(task)
-        chosen = {even.label: even, **chosen}
-        results = run_baselines(task, chosen, count)
-        for row in summary(task, results, controller_results):
-            rows.append({"task": name, **row})
+        results = run_baselines(task, {even.label: even, **chosen}, count)
+        compared = summary(task, results, learned)
+        rows += [{"task": name, **row} for row in compared]
     return rows

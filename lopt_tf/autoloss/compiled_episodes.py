@@ -27,10 +27,9 @@ class CompiledEpisodes(episodes.Episodes):
 
     def begin(self, seeds, draw=0):
         state, found = self.task.reset(seeds)
-        found = {**found, **metadata.course(self.task, 0, len(seeds))}
-        return episodes.Position(
-            tf.constant(0), tf.constant(draw), state, found
-        )
+        found = found | metadata.course(self.task, 0, len(seeds))
+        beginning = tf.constant(0), tf.constant(draw)
+        return episodes.Position(*beginning, state, found)
 
     def advance(self, position):
         position, records = self._advance(position)
@@ -48,10 +47,8 @@ class CompiledEpisodes(episodes.Episodes):
 
     def load(self, arrays, metadata):
         like = self.begin(range(metadata["episodes"]))
-        tensors = [
-            tf.constant(arrays[f"position/{i}"])
-            for i in range(len(tf.nest.flatten(like)))
-        ]
+        names = named_arrays.read("position", tf.nest.flatten(like))
+        tensors = [tf.constant(arrays[name]) for name in names]
         return tf.nest.pack_sequence_as(like, tensors)
 
     def _segment(self, position):
@@ -68,12 +65,9 @@ class CompiledEpisodes(episodes.Episodes):
             choice = self.schedule(before, step, tf.stack([draw, step]))
             state, after = self.task.step(state, choice.weights)
             self._check(after, before)
-            after = {
-                **after,
-                **metadata.course(
-                    self.task, step + 1, alive.shape[0], choice.weights, before
-                ),
-            }
+            after = after | metadata.course(
+                self.task, step + 1, alive.shape[0], choice.weights, before
+            )
             record = (
                 choice.features,
                 choice.weights,
@@ -106,12 +100,9 @@ class CompiledEpisodes(episodes.Episodes):
         seed = tf.stack([position.draw, position.step])
         choice = self.schedule(position.metadata, position.step, seed)
         count = position.metadata["finished"].shape[0]
-        contract.check_shape(
-            self.task,
-            "The schedule's weights of the actions",
-            choice.weights,
-            [count, len(self.task.actions)],
-        )
+        what = "The schedule's weights of the actions"
+        shape = [count, len(self.task.actions)]
+        contract.check_shape(self.task, what, choice.weights, shape)
         chosen = (choice.features, choice.weights, choice.log_prob)
         shapes = [(x.dtype, x.shape) for x in chosen]
         return [*shapes, (tf.float32, [count]), (tf.bool, [count])]

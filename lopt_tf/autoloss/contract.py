@@ -1,16 +1,13 @@
 """What episodes require of tasks, schedules and features, checked once."""
 
 import numpy as np
+import tensorflow as tf
 
 from problems.alternating import task as task_lib
 
 
 def check_task(task):
-    """Checks the attributes of a `problems.alternating.Task`.
-
-    Raises:
-        ValueError: naming the attribute and what it must be.
-    """
+    """Checks a task's attributes; ValueError says what one must be."""
     count = len(task.actions)
     different = len(set(task.actions)) == count >= 2
     weighted = len(task.loss_weights) == count
@@ -35,40 +32,30 @@ def _counts(value):
 
 
 def check_metadata(task, metadata, count):
-    """Checks metadata of `count` episodes; see `AlternatingTask`.
-
-    Args:
-        task: the task that gave them.
-        metadata: {name: tensor or array}.
-        count: E.
-
-    Raises:
-        ValueError: naming the task, the metadata and what they must be.
-    """
+    """Checks a task's metadata of `count` episodes; see `AlternatingTask`."""
     if "finished" not in metadata:
         raise ValueError(
             f"The metadata of the task {task.name!r} must have 'finished' [E], "
             f"booleans. Received: {', '.join(metadata) or 'nothing'}."
         )
     for name, value in metadata.items():
-        width, kind = task_lib.METADATA.get(name, (None, None))
-        shape, dtype = tuple(value.shape), np.dtype(_dtype(value))
-        expected = (count,) if width is None else (count, len(task.actions))
-        # Only the first axis of unknown names is known.
-        fits = shape == expected if kind else shape[:1] == (count,)
-        if kind is not None:
-            fits &= dtype.kind == ("b" if kind is bool else "f")
+        shape, dtype = tuple(value.shape), tf.as_dtype(value.dtype)
+        if name in task_lib.BOOLEANS:
+            wanted, fits = "[E] (booleans)", dtype.is_bool and shape == (count,)
+        elif name in task_lib.NUMBERS:
+            wanted = "[E] (floats)"
+            fits = dtype.is_floating and shape == (count,)
+        elif name in task_lib.PER_ACTION:
+            wanted = "[E, actions] (floats)"
+            fits = dtype.is_floating and shape == (count, len(task.actions))
+        else:
+            wanted, fits = "[E] (E first)", shape[:1] == (count,)
         if not fits:
-            wanted = {bool: "booleans", float: "floats", None: "E first"}[kind]
             raise ValueError(
                 f"{name!r} in the metadata of the task {task.name!r} must be "
-                f"[E{', actions' if width else ''}] ({wanted}), for E="
-                f"{count} episodes. Received: {dtype} of shape {shape}."
+                f"{wanted}, for E={count} episodes. Received: {dtype.name} of "
+                f"shape {shape}."
             )
-
-
-def _dtype(value):
-    return getattr(value.dtype, "as_numpy_dtype", value.dtype)
 
 
 def check_needs(task, supplied, needs):
@@ -78,9 +65,6 @@ def check_needs(task, supplied, needs):
         task: a task.
         supplied: names of its metadata, with those that episodes add.
         needs: {who, such as "the feature 'gap'": names}.
-
-    Raises:
-        ValueError: naming who needs what, and the task.
     """
     for who, names in needs.items():
         missing = [name for name in names if name not in supplied]
@@ -93,11 +77,7 @@ def check_needs(task, supplied, needs):
 
 
 def check_shape(task, what, value, shape):
-    """Checks a shape that a task or its schedule must keep to.
-
-    Raises:
-        ValueError: naming the task, what has the shape, and both shapes.
-    """
+    """Checks a shape that a task or its schedule must keep to."""
     if tuple(value.shape) != tuple(shape):
         raise ValueError(
             f"{what} of the task {task.name!r} must have the shape "

@@ -52,20 +52,19 @@ class ScheduleController:
 
         Args:
             path: conventionally "*.npz".
-            weights: what `weights` returned, perhaps among other arrays; the
-                present ones if None.
+            weights: what `weights` returned; the present ones if None.
             **more: JSON-ready facts to keep with it.
         """
-        arrays = self.weights()
-        if weights is not None:
-            arrays = {name: weights[name] for name in arrays}
-        config = {
+        facts = {"config": self._config(), **more}
+        checkpointing.save(path, _KIND, weights or self.weights(), facts)
+
+    def _config(self):
+        return {
             "task": self.task,
             "actions": list(self.actions),
             "features": list(self.features),
             "policy_config": self.policy.get_config(),
         }
-        checkpointing.save(path, _KIND, arrays, {"config": config, **more})
 
     @classmethod
     def load(cls, path):
@@ -87,8 +86,6 @@ class ScheduleController:
 
     def copy(self):
         """Another controller with the same weights."""
-        twin = ScheduleController(
-            self.task, self.actions, self.features, self.policy.get_config()
-        )
+        twin = ScheduleController(**self._config())
         twin.set_weights(self.weights())
         return twin

@@ -57,8 +57,7 @@ class Episodes:
     """E episodes of a task, run in segments.
 
     Between two segments the caller may look, save, stop, or change a policy.
-    Every task gets these metadata beside its own (see `metadata.course`):
-    "progress" [E], "last_action" [E, actions] and "run_length" [E].
+    Metadata are the task's own and those of `metadata.course`.
 
     A subclass runs one kind of task. The state may live in the position
     (compiled tasks) or in variables (models): a position is used once, the
@@ -137,8 +136,7 @@ def play(episodes, seeds, draw=0):
 
     Args:
         episodes: `Episodes`.
-        seeds: E integers: the initial models.
-        draw: see `Episodes.begin`.
+        seeds, draw: see `Episodes.begin`.
 
     Returns:
         position: the last `Position`, for `Episodes.result`.
@@ -148,13 +146,15 @@ def play(episodes, seeds, draw=0):
     position, shares = episodes.begin(seeds, draw), []
     while not episodes.finished(position):
         position, records = episodes.advance(position)
-        shares.append(action_shares(records))
+        total = (records.weights * records.alive[..., None]).sum(0)
+        count = records.alive.sum(0)[:, None]
+        share = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        shares.append(share)
     return position, np.stack(shares)
 
 
-def action_shares(records):
-    """The mean weights of the actions [E, actions]; NaN after the end."""
-    alive = records.alive
-    total = (records.weights * alive[..., None]).sum(0)
-    count = alive.sum(0)[:, None]
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+def joined(records):
+    """The `Records` of a list of segments, as if they were one."""
+    whole = Records(*map(np.concatenate, zip(*records)))
+    last = records[-1]
+    return whole._replace(following=last.following, finished=last.finished)

@@ -26,11 +26,7 @@ class Learner:
         self.options = options
 
     def epsilon(self, done):
-        """The share of random actions.
-
-        Args:
-            done: the share of the training's rounds that is done.
-        """
+        """The share of random actions after a share of the rounds."""
         return 0.0
 
     def after_segment(self, records):
@@ -38,14 +34,11 @@ class Learner:
         raise NotImplementedError
 
     def after_round(self, final_rewards, period):
-        """Ends a round.
+        """Ends a round; returns {name: number, or None} to report.
 
         Args:
             final_rewards: of the episodes [E].
             period: steps between validations.
-
-        Returns:
-            {name: number, or None if unknown}: what to report.
         """
         raise NotImplementedError
 

@@ -1,8 +1,7 @@
 """What a policy looks at: features of metadata, and the episodes' own."""
 
-import dataclasses
-import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -30,11 +29,10 @@ def course(task, step, count, action_weights=None, before=None):
             float.
     """
     progress = tf.cast(step, tf.float32) / task.max_steps
-    if action_weights is None:
+    last, length = action_weights, tf.zeros([count])
+    if last is None:
         last = tf.zeros([count, len(task.actions)])
-        length = tf.zeros([count])
     else:
-        last = action_weights
         same = tf.reduce_all(last == before["last_action"], axis=1)
         length = tf.where(same, before["run_length"] + 1, 1.0)
     return {
@@ -44,8 +42,7 @@ def course(task, step, count, action_weights=None, before=None):
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Feature:
+class Feature(NamedTuple):
     """One number that a policy sees of each episode.
 
     Attributes:
@@ -63,74 +60,54 @@ def gap(metadata):
     return (metadata["valid_loss"] - train) / tf.maximum(train, 1e-6)
 
 
-def improvement(metadata):
-    """The logarithm of the mean improvement of the validation loss.
-
-    From about 0, where nothing improves, to 1 for an improvement of 1.
-    """
+def _improvement(metadata):
     return 1 + tf.math.log(metadata["mean_improvement"] + 1e-5) / 12
 
 
-def level(metadata, scale):
-    """The first loss in units of `scale`, about 0."""
+def _level(metadata, scale):
     return tf.minimum(1.0, metadata["losses"][:, 0] / scale) - 0.5
 
 
-def penalty(metadata):
-    """The second loss, about 0."""
-    return metadata["losses"][:, 1] - 1
+def _magnitudes(metadata):
+    return tf.unstack(metadata["gradient_magnitudes"][:, :2], axis=1)
 
 
-def magnitudes(metadata):
-    """Gradient magnitude of the first loss minus that of the second."""
-    first, second = tf.unstack(metadata["gradient_magnitudes"][:, :2], axis=1)
-    return first - second
+def _relative_magnitudes(metadata):
+    first, second = _magnitudes(metadata)
+    return (first - second) / tf.maximum(second, 1e-6)
 
 
-def relative_magnitudes(metadata):
-    """The same, in units of the second."""
-    second = metadata["gradient_magnitudes"][:, 1]
-    return magnitudes(metadata) / tf.maximum(second, 1e-6)
-
-
-def accuracy_gap(metadata):
-    """Training accuracy minus validation accuracy."""
-    return metadata["train_accuracy"] - metadata["valid_accuracy"]
-
-
-def cosine(metadata):
-    """Cosine of the angle between the gradients of the two losses."""
-    return metadata["gradient_cosine"]
-
-
-def progress(metadata):
-    """The share of the longest episode that is done, about 0."""
-    return metadata["progress"] - 0.5
-
-
-def log_magnitudes(metadata):
-    """Logarithm of the ratio of the gradient magnitudes, to the base 10."""
-    first, second = tf.unstack(metadata["gradient_magnitudes"][:, :2], axis=1)
+def _log_magnitudes(metadata):
+    first, second = _magnitudes(metadata)
     ratio = tf.maximum(first, 1e-8) / tf.maximum(second, 1e-8)
     return tf.math.log(ratio) / tf.math.log(10.0)
 
 
 GAP_NEEDS = ("train_loss", "valid_loss")
+_ACCURACIES = ("train_accuracy", "valid_accuracy")
 _MAGNITUDES = ("gradient_magnitudes",)
 # Those of the recipes in `tasks` are published, with their scales; the others
 # are our own.
 FEATURES = {
     "gap": Feature(gap, GAP_NEEDS),
-    "improvement": Feature(improvement, ("mean_improvement",)),
-    "level_20": Feature(functools.partial(level, scale=20.0), ("losses",)),
-    "level_1": Feature(functools.partial(level, scale=1.0), ("losses",)),
-    "penalty": Feature(penalty, ("losses",)),
-    "magnitudes": Feature(magnitudes, _MAGNITUDES),
-    "relative_magnitudes": Feature(relative_magnitudes, _MAGNITUDES),
-    "log_magnitudes": Feature(log_magnitudes, _MAGNITUDES),
-    "accuracy_gap": Feature(accuracy_gap, ("train_accuracy", "valid_accuracy")),
-    "cosine": Feature(cosine, ("gradient_cosine",)),
-    "progress": Feature(progress, ("progress",)),
+    # The logarithm of the mean improvement of the validation loss: from about
+    # 0, where nothing improves, to 1 for an improvement of 1.
+    "improvement": Feature(_improvement, ("mean_improvement",)),
+    # The first loss in units of a scale, about 0; the second loss, about 0.
+    "level_20": Feature(lambda m: _level(m, 20.0), ("losses",)),
+    "level_1": Feature(lambda m: _level(m, 1.0), ("losses",)),
+    "penalty": Feature(lambda m: m["losses"][:, 1] - 1, ("losses",)),
+    # The first loss's gradient magnitude minus the second's; the same in units
+    # of the second; the logarithm of their ratio, to the base 10.
+    "magnitudes": Feature(lambda m: tf.subtract(*_magnitudes(m)), _MAGNITUDES),
+    "relative_magnitudes": Feature(_relative_magnitudes, _MAGNITUDES),
+    "log_magnitudes": Feature(_log_magnitudes, _MAGNITUDES),
+    "accuracy_gap": Feature(
+        lambda m: m["train_accuracy"] - m["valid_accuracy"], _ACCURACIES
+    ),
+    "cosine": Feature(lambda m: m["gradient_cosine"], ("gradient_cosine",)),
+    # The share of the longest episode that is done, about 0.
+    "progress": Feature(lambda m: m["progress"] - 0.5, ("progress",)),
 }
 
 
@@ -158,11 +135,11 @@ class Features:
             raise ValueError(
                 f"Unknown feature {unknown[0]!r}. Known: {', '.join(FEATURES)}."
             )
-        self._features = [FEATURES[name] for name in names]
+        self.names = names
         self.needs = {
             f"the feature {name!r}": FEATURES[name].needs for name in names
         }
 
     def __call__(self, metadata):
-        columns = [f.function(metadata) for f in self._features]
+        columns = [FEATURES[name].function(metadata) for name in self.names]
         return tf.clip_by_value(tf.stack(columns, 1), -_LIMIT, _LIMIT)

@@ -7,12 +7,6 @@ def read(prefix, variables):
 
 
 def assign(prefix, variables, arrays):
-    """Gives variables the values that `read` returned.
-
-    Args:
-        prefix: as for `read`.
-        variables: as for `read`, in the same order.
-        arrays: what `read` returned, perhaps among others.
-    """
+    """Gives variables the values that `read` returned, perhaps among others."""
     for i, variable in enumerate(variables):
         variable.assign(arrays[f"{prefix}/{i}"])

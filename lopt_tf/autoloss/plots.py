@@ -5,27 +5,20 @@ import numpy as np
 from lopt_tf.reporting import figures
 
 
-def plot_schedule(path, shares, actions, segment_length):
-    """The share of each action over the steps of an episode.
-
-    Args:
-        path: the PNG file to write.
-        shares: [segments, actions].
-        actions: their names.
-        segment_length: steps of a segment.
-    """
-    figure, axis = figures.pyplot().subplots(
-        figsize=(7, 4), layout="constrained"
+def _axes(height, rows=1):
+    return figures.pyplot().subplots(
+        rows, figsize=(7, height), sharex=True, layout="constrained"
     )
+
+
+def plot_schedule(path, shares, actions, segment_length):
+    """The share [segments, actions] of each action over an episode's steps."""
+    figure, axis = _axes(4)
     steps = (np.arange(len(shares)) + 0.5) * segment_length
     for name, share in zip(actions, np.transpose(shares)):
         axis.plot(steps, share, label=name, marker="o", markersize=3)
-    axis.set(
-        xlabel="task step",
-        ylabel="share of the actions",
-        ylim=(0, 1),
-        title="Learned schedule",
-    )
+    axis.set(title="Learned schedule", xlabel="task step")
+    axis.set(ylabel="share of the actions", ylim=(0, 1))
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
     figures.save(figure, path)
@@ -33,29 +26,20 @@ def plot_schedule(path, shares, actions, segment_length):
 
 def plot_training(path, history, result_name):
     """Rewards and results over episodes."""
-    figure, (axis, below) = figures.pyplot().subplots(
-        2, 1, figsize=(7, 6), sharex=True, layout="constrained"
-    )
-    episodes = [row["episodes"] for row in history]
-    axis.plot(
-        episodes,
-        [row["result"] for row in history],
-        label="episodes, controller splits",
-    )
-    checked = [row for row in history if row["validation"] is not None]
-    axis.plot(
-        [row["episodes"] for row in checked],
-        [row["validation"] for row in checked],
-        label="validation, task splits",
-        marker="o",
-        markersize=4,
-    )
-    axis.set(
-        ylabel=f"validation {result_name}",
-        title="Training of the controller",
-    )
+    figure, (axis, below) = _axes(6, rows=2)
+
+    def plot(where, name, **style):
+        rows = [row for row in history if row[name] is not None]
+        x, y = ([row[column] for row in rows] for column in ("episodes", name))
+        where.plot(x, y, **style)
+
+    plot(axis, "result", label="episodes, controller splits")
+    label = "validation, task splits"
+    plot(axis, "validation", label=label, marker="o", markersize=4)
+    axis.set_title("Training of the controller")
+    axis.set_ylabel(f"validation {result_name}")
     axis.legend(frameon=False)
-    below.plot(episodes, [row["reward"] for row in history], color="#229954")
+    plot(below, "reward", color="#229954")
     below.set(xlabel="episodes", ylabel="final reward")
     for each in (axis, below):
         each.grid(alpha=0.25)
@@ -78,10 +62,7 @@ def plot_results(path, results, result_name):
         for name, value in results.items()
         if abs(medians[name] - middle) < 0.3 * abs(middle)
     }
-    height = 0.45 * len(shown) + 1.4
-    figure, axis = figures.pyplot().subplots(
-        figsize=(7, height), layout="constrained"
-    )
+    figure, axis = _axes(0.45 * len(shown) + 1.4)
     names = list(shown)[::-1]
     for place, name in enumerate(names):
         values = shown[name][1]

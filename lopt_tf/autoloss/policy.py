@@ -41,7 +41,7 @@ class Policy(keras.Model):
         self.activation = activation
         self.logit_scale = logit_scale
         self.seed = seed
-        self.network = _network(hidden, activation, num_actions, seed)
+        self.network = network(hidden, activation, num_actions, seed)
 
     def build(self, input_shape):
         self.network.build(input_shape)
@@ -74,22 +74,16 @@ class Policy(keras.Model):
         }
 
 
-def value_network(hidden, seed):
-    """The value of a state, [E, features] -> [E, 1], as a Keras model."""
-    return _network(hidden, "tanh", 1, seed)
-
-
-def _network(hidden, activation, outputs, seed):
-    widths = [hidden, outputs] if hidden else [outputs]
-    layers = []
-    for depth, width in enumerate(widths):
+def network(hidden, activation, outputs, seed):
+    """A Keras model [E, features] -> [E, outputs]; arguments as `Policy`'s."""
+    layers = [(hidden, activation)] if hidden else []
+    network = keras.Sequential()
+    for depth, (width, function) in enumerate([*layers, (outputs, None)]):
         # Each layer a draw of its own.
-        layer_seed = None if seed is None else seed + depth
-        layers.append(
-            keras.layers.Dense(
-                width,
-                activation=activation if depth + 1 < len(widths) else None,
-                kernel_initializer=keras.initializers.GlorotUniform(layer_seed),
-            )
+        draw = keras.initializers.GlorotUniform(
+            None if seed is None else seed + depth
         )
-    return keras.Sequential(layers)
+        network.add(
+            keras.layers.Dense(width, function, kernel_initializer=draw)
+        )
+    return network

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from lopt_tf import compilation
-from lopt_tf.autoloss import learner
+from lopt_tf.autoloss import episodes, learner
 from lopt_tf.autoloss import policy as policy_lib
 
 # All chosen: segments in the replay, batches of an update and transitions of
@@ -35,7 +35,7 @@ class PPO(learner.Learner):
 
     def __init__(self, policy, options):
         super().__init__(policy, options)
-        self.value = policy_lib.value_network(_VALUE_HIDDEN, options.seed)
+        self.value = policy_lib.network(_VALUE_HIDDEN, "tanh", 1, options.seed)
         self.value.build([None, len(options.features)])
         self.optimizer = keras.optimizers.Adam(options.learning_rate)
         self.optimizer.build(self._trained())
@@ -83,32 +83,27 @@ class PPO(learner.Learner):
 
     def _transitions(self):
         """The replay as flat arrays, with advantages and returns."""
-        parts = self._replay
-        features = np.concatenate([p.features for p in parts])
-        alive = np.concatenate([p.alive for p in parts])
-        rewards = np.concatenate([p.reward for p in parts])
-        values = self._values(features)
-        options = self.options
+        replay, options = episodes.joined(self._replay), self.options
+        values = self._values(replay.features)
         # An episode that has finished has no value any more.
-        last = self._values(parts[-1].following)
-        last = last * ~parts[-1].finished
+        last = self._values(replay.following) * ~replay.finished
         advantages = generalised_advantages(
-            rewards, values, last, alive, options.discount, options.gae_lambda
+            replay.reward,
+            values,
+            last,
+            replay.alive,
+            options.discount,
+            options.gae_lambda,
         )
-        flat = {
-            "features": features,
-            "actions": np.concatenate([p.actions for p in parts]),
-            "log_prob": np.concatenate([p.log_prob for p in parts]),
+        found = {
+            "features": replay.features,
+            "actions": replay.actions,
+            "log_prob": replay.log_prob,
             "advantages": advantages,
             "returns": advantages + values,
-            "alive": alive,
+            "alive": replay.alive,
         }
-        return {
-            name: x.reshape(-1, *x.shape[2:]).astype(
-                x.dtype if x.dtype.kind in "ib" else "float32"
-            )
-            for name, x in flat.items()
-        }
+        return {k: x.reshape(-1, *x.shape[2:]) for k, x in found.items()}
 
     def _values(self, features):
         flat = features.reshape(-1, features.shape[-1])
@@ -140,13 +135,11 @@ class PPO(learner.Learner):
     def after_round(self, final_rewards, period):
         """The next round begins with an empty replay; what to report."""
         names = ("entropy", "value_error", "approximate_kl", "clip_fraction")
-        means = np.mean(self._metrics, axis=0)
+        found = dict(zip(names, np.mean(self._metrics, axis=0).tolist()))
         known = [x for x in self._explained if np.isfinite(x)]
         self.forget()
-        return {
-            **dict(zip(names, map(float, means))),
-            "explained_variance": float(np.mean(known)) if known else None,
-        }
+        mean = float(np.mean(known)) if known else None
+        return found | {"explained_variance": mean}
 
 
 def generalised_advantages(rewards, values, last, alive, discount, decay):

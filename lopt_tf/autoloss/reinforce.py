@@ -38,31 +38,29 @@ class Reinforce(learner.Learner):
         return self.optimizer.variables
 
     def after_round(self, final_rewards, period):
-        records, advantages = self._records, self._advantages(final_rewards)
-        self._records = []
-        rewards, alive = (
-            np.concatenate(parts)
-            for parts in zip(*((r.reward, r.alive) for r in records))
-        )
         # Whole rounds: a period may reach beyond a segment.
-        advantages = advantages + relative(
-            rewards_lib.spread(rewards, period), alive
-        )
-        ends = np.cumsum([len(r.alive) for r in records])[:-1]
-        gradients, entropies = zip(
-            *(
-                self._gradient(
-                    part.features, part.actions, np.float32(those), part.alive
-                )
-                for part, those in zip(records, np.split(advantages, ends))
+        whole = episodes.joined(self._records)
+        steps = relative(rewards_lib.spread(whole.reward, period), whole.alive)
+        advantages = np.float32(self._advantages(final_rewards) + steps)
+        total, entropy, begin = None, 0.0, 0
+        for part in self._records:
+            those = advantages[begin : begin + len(part.alive)]
+            begin += len(part.alive)
+            gradients, more = self._gradient(
+                part.features, part.actions, those, part.alive
             )
-        )
-        total = [sum(parts[1:], parts[0]) for parts in zip(*gradients)]
+            entropy += float(more)
+            total = (
+                [a + b for a, b in zip(total, gradients)]
+                if total
+                else gradients
+            )
+        self.forget()
         self.optimizer.apply(
             [-g for g in total], self.policy.trainable_variables
         )
         return {
-            "entropy": sum(map(float, entropies)) / int(alive.sum()),
+            "entropy": entropy / int(whole.alive.sum()),
             "gradient_norm": float(tf.linalg.global_norm(total)),
             "baseline": self.baseline,
         }

@@ -44,18 +44,14 @@ def spread(rewards, period):
     return np.repeat(sums, period, axis=0)[:steps]
 
 
-def final_reward(scale):
+def final_reward(result, scale):
     """The reward of a whole episode: `scale` over its result.
 
     Args:
-        scale: positive where the result is an error, negative where more is
-            better.
+        result: of the episodes [E].
+        scale: positive if the result is an error, negative if more is better.
     """
-
-    def reward(result):
-        return scale / np.maximum(result, 1e-6)
-
-    return reward
+    return scale / np.maximum(result, 1e-6)
 
 
 def longest_runs(actions, alive):
@@ -64,9 +60,6 @@ def longest_runs(actions, alive):
     Args:
         actions: integers [T, E].
         alive: booleans [T, E].
-
-    Returns:
-        Integers [E].
     """
     places = np.arange(len(actions))[:, None]
     begins = np.ones(actions.shape, bool)

@@ -1,13 +1,6 @@
 """The tasks, one entry each: how they are made, trained on, and judged.
 
 A new task is a file in `problems/alternating` and an entry here.
-
-In the recipes features, networks, rewards and clipping are the published ones.
-What differs, because many episodes run side by side and share one update: the
-learning rate (published: 0.001, an update after each episode), the weight of
-the step rewards in regression (published: 1; they pull the policy beyond the
-best final reward), and the number of episodes in classification (published: up
-to 40,000).
 """
 
 import dataclasses
@@ -73,6 +66,11 @@ class Entry:
 
 
 _BOTH = ("gap", "improvement")
+# Features, networks, rewards and clipping are published. Many episodes side by
+# side share one update, therefore others are not: the learning rate (0.001, an
+# update after each episode), the weight of regression's step rewards (1; they
+# pull the policy beyond the best final reward), the number of classification's
+# episodes (up to 40,000).
 TASKS = {
     "regression": Entry(
         make=alternating.Regression,
@@ -150,7 +148,7 @@ def recipe(task, algorithm="reinforce", **changes):
     Raises:
         ValueError: for an unknown task or algorithm.
     """
-    basis = _PPO if algorithm == "ppo" else {}
+    changes = {**(_PPO if algorithm == "ppo" else {}), **changes}
     return dataclasses.replace(
-        entry(task).recipe, **{**basis, "algorithm": algorithm, **changes}
+        entry(task).recipe, algorithm=algorithm, **changes
     )

@@ -1,6 +1,8 @@
 """Trains a controller: rounds of episodes, and what is learned from them."""
 
 import dataclasses
+import functools
+import inspect
 
 import numpy as np
 
@@ -15,7 +17,7 @@ _KIND = "lopt_tf.autoloss"
 _LEARNERS = {"reinforce": reinforce.Reinforce, "ppo": ppo.PPO}
 # Chosen.
 _VALIDATION_STARTS = 16
-_COUNTS = ("round", "steps", "lowest_reward", "best_score", "history")
+_COUNTS = ("round", "restarts", "steps", "lowest_reward", "best_score")
 
 
 def train(
@@ -67,9 +69,7 @@ class Trainer(long_run.Trainer):
     """A controller, its learner, and what they have been through.
 
     Args:
-        task: see `train`.
-        options: see `train`.
-        validation_task: see `train`.
+        task, options, validation_task: see `train`.
 
     Attributes:
         round: rounds of `options.parallel` episodes that were run.
@@ -94,7 +94,6 @@ class Trainer(long_run.Trainer):
         self.best_score = np.inf
         self.best_weights = None
         self.history = []
-        self._reward = rewards.final_reward(options.final_scale)
         self._new_controller()
 
     def _new_controller(self):
@@ -113,7 +112,7 @@ class Trainer(long_run.Trainer):
         policy = self.controller.policy
         self.learner = _LEARNERS[options.algorithm](policy, options)
         self.schedule = self.controller.schedule()
-        self._episodes = compiled_episodes.episodes_of(
+        self.episodes = compiled_episodes.episodes_of(
             self.task,
             self.schedule,
             self.learner.segment_length,
@@ -146,14 +145,15 @@ class Trainer(long_run.Trainer):
         epsilon = self.learner.epsilon(self.round / options.rounds)
         self.schedule.epsilon.assign(epsilon)
         seeds = training_starts(options.seed, self.round, options.parallel)
-        position = self._episodes.begin(seeds, self._draw(1))
+        rng = np.random.default_rng([options.seed, self.round, 1])
+        position = self.episodes.begin(seeds, int(rng.integers(2**31)))
         parts = []
-        while not self._episodes.finished(position):
-            position, records = self._episodes.advance(position)
+        while not self.episodes.finished(position):
+            position, records = self.episodes.advance(position)
             self.learner.after_segment(records)
             parts.append((records.actions, records.alive))
-        actions, alive = (np.concatenate(x) for x in zip(*parts))
-        results = self._episodes.result(position, "valid")
+        actions, alive = map(np.concatenate, zip(*parts))
+        results = self.episodes.result(position, "valid")
         final, collapsed = self._final_rewards(results, actions, alive)
         metrics = self.learner.after_round(final, self.task.period)
         self.round += 1
@@ -165,7 +165,10 @@ class Trainer(long_run.Trainer):
             "result": float(np.mean(results)),
             "steps": int(alive.sum()),
             "collapsed": int(collapsed.sum()),
-            **_action_shares(self.task.actions, actions, alive),
+            **{
+                f"share/{name}": float(np.mean(actions[alive] == i))
+                for i, name in enumerate(self.task.actions)
+            },
             **metrics,
         }
         if collapsed.mean() > 0.5:
@@ -175,19 +178,13 @@ class Trainer(long_run.Trainer):
         self.history.append(row)
         return row
 
-    def _draw(self, purpose):
-        rng = np.random.default_rng([self.options.seed, self.round, purpose])
-        return int(rng.integers(2**31))
-
     def _final_rewards(self, results, actions, alive):
         """Final rewards [E], and which episodes have collapsed [E]."""
-        final = self._reward(results)
+        final = rewards.final_reward(results, self.options.final_scale)
         runs = rewards.longest_runs(actions, alive)
         collapsed = (runs >= self.options.collapse_after) | ~np.isfinite(final)
-        if not collapsed.all():
-            lowest = float(final[~collapsed].min())
-            self.lowest_reward = min(self.lowest_reward, lowest)
-        worst = self.lowest_reward
+        lowest = final[~collapsed].min(initial=self.lowest_reward)
+        worst = self.lowest_reward = float(lowest)
         if not np.isfinite(worst):
             # Nothing but collapses so far.
             worst = float(np.nan_to_num(final).min())
@@ -196,22 +193,19 @@ class Trainer(long_run.Trainer):
     def measure(self):
         """The mean validation result of the present controller, if due."""
         every, last = self.options.validate_every, self.options.rounds
-        due = self.round and (self.round % every == 0 or self.round == last)
-        if self.validation_task is None or not due:
-            return {}
-        row = self.history[-1]
-        if row["validation"] is not None:
+        due = self.round % every == 0 or self.round == last
+        done = not self.history or self.history[-1]["validation"] is not None
+        if self.validation_task is None or done or not due:
             return {}
         position, _ = episodes_lib.play(
             self._validation, starts("validation", _VALIDATION_STARTS)
         )
-        values = self._validation.result(position, "valid")
-        mean = float(np.mean(values))
+        mean = float(np.mean(self._validation.result(position, "valid")))
         score = -mean if self.task.higher_is_better else mean
         if score < self.best_score:
             self.best_score = score
             self.best_weights = self.controller.weights()
-        row["validation"] = mean
+        self.history[-1]["validation"] = mean
         return {"validation": mean}
 
     def best_controller(self):
@@ -226,13 +220,9 @@ class Trainer(long_run.Trainer):
         arrays |= self.controller.weights()
         for name, array in (self.best_weights or {}).items():
             arrays[f"best/{name}"] = array
-        counts = {name: getattr(self, name) for name in _COUNTS}
-        counts["history"] = [dict(row) for row in self.history]
-        return arrays, {
-            "learner": learner,
-            "restarts": self.restarts,
-            **counts,
-        }
+        facts = {name: getattr(self, name) for name in _COUNTS}
+        history = [dict(row) for row in self.history]
+        return arrays, {"learner": learner, "history": history, **facts}
 
     def restore(self, arrays, metadata):
         if metadata["restarts"] != self.restarts:
@@ -246,7 +236,7 @@ class Trainer(long_run.Trainer):
             if name.startswith("best/")
         }
         self.best_weights = best or None
-        for name in _COUNTS:
+        for name in (*_COUNTS, "history"):
             setattr(self, name, metadata[name])
 
     def settings(self):
@@ -258,20 +248,22 @@ class Trainer(long_run.Trainer):
             "options": _compared(self.options),
         }
 
-    def default_settings(self):
-        return {"options": _compared(ControllerOptions())}
+    def completed(self, saved):
+        defaults = {"options": _compared(ControllerOptions())}
+        # What was trained without a validation task has no arguments of one.
+        for part in ("task", "validation_task"):
+            task = getattr(self, part)
+            defaults[part] = _defaults(task) if saved[part] and task else {}
+        return {part: {**defaults[part], **saved[part]} for part in defaults}
 
     def products(self):
-        facts = {"training": self.settings()}
-        controllers = {"controller.npz": None}
+        save = functools.partial(self.controller.save, training=self.settings())
+        found = {"controller.npz": save}
         if self.best_weights is not None:
-            controllers["best.npz"] = self.best_weights
-        return {
-            name: lambda path, weights=weights: self.controller.save(
-                path, weights, **facts
+            found["best.npz"] = functools.partial(
+                save, weights=self.best_weights
             )
-            for name, weights in controllers.items()
-        }
+        return found
 
     def describe(self):
         options = self.options
@@ -316,9 +308,12 @@ def _compared(options):
     return found
 
 
-def _action_shares(names, actions, alive):
-    total = max(int(alive.sum()), 1)
+def _defaults(task):
+    """The default arguments of a task, of those that its settings hold."""
+    parameters = inspect.signature(type(task)).parameters
     return {
-        f"share/{name}": float(((actions == i) & alive).sum() / total)
-        for i, name in enumerate(names)
+        name: parameters[name].default
+        for name in task.get_config()
+        if name in parameters
+        and parameters[name].default is not inspect.Parameter.empty
     }

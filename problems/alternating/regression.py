@@ -17,11 +17,9 @@ class Regression(SupervisedTask):
     The data are linear, y = x.w + noise; the model x.w1 + x'(W2)x / 10 has far
     more parameters than they need, so that the penalty matters.
 
-    Args:
-        role, data_seed: see `SupervisedTask`.
-        dimensions: number of inputs, d.
-        noise: standard deviation of the targets' noise.
-        penalty, learning_rate, max_steps, patience: see `SupervisedTask`.
+    Args, besides those of `SupervisedTask`:
+        dimensions: number of inputs, d. Defaults to 16.
+        noise: standard deviation of the targets' noise. Defaults to 2.
     """
 
     dimensions: int = 16
@@ -53,20 +51,12 @@ class Regression(SupervisedTask):
     def products(self):
         return [(_ROWS, self.dimensions + self.dimensions**2, 1)]
 
-    def losses(self, params):
-        (weights,) = params
-        l1 = self.penalty * tf.reduce_sum(tf.abs(weights), axis=1)
-        return [self._mse(weights, "train"), l1]
-
     def measure(self, params, split):
-        loss = self._mse(params[0], split)
-        return {"loss": loss, "score": loss}
-
-    def _mse(self, weights, split):
         terms, targets = self.splits[split]
         # The model is linear in its weights.
-        predictions = tf.matmul(weights, terms, transpose_b=True)
-        return tf.reduce_mean(tf.square(predictions - targets), axis=1)
+        predictions = tf.matmul(params[0], terms, transpose_b=True)
+        loss = tf.reduce_mean(tf.square(predictions - targets), axis=1)
+        return {"loss": loss, "score": loss}
 
 
 def draw_data(seed, dimensions, noise):

@@ -9,8 +9,13 @@ from problems.alternating.task import AlternatingTask
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 # The moving mean of improvements of the validation loss.
 _DECAY = 0.9
-# Places of training and validation among the five parts of the data.
-_ROLES = {"controller": (0, 1), "task": (2, 3)}
+# Places of training, validation and test among the five parts of the data.
+_ROLES = {"controller": (0, 1, 4), "task": (2, 3, 4)}
+# What a validation changes in the state.
+_OF_VALIDATION = (
+    *("best_params", "best_score", "last_score", "without_improvement"),
+    *("improvement", "mean_improvement", "train", "valid"),
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -26,14 +31,14 @@ class SupervisedTask(AlternatingTask):
     before they have converged: the release's figures were not reached so.)
 
     A subclass is a dataclass of its arguments, calls `take_data` in its
-    `__post_init__`, and gives the functions `initial_params`, `losses`,
-    `measure` and `products`.
+    `__post_init__`, and gives the functions `initial_params`, `measure` and
+    `products`. The second loss is the L1 norm of all parameters.
 
     Args:
         role: "controller" for the splits that schedules are trained on,
-            "task" for those on which baselines and trained schedules are
-            compared. The test split is the same.
-        data_seed: of the data.
+            "task" (the default) for those on which baselines and trained
+            schedules are compared. The test split is the same.
+        data_seed: of the data. Defaults to 1.
         penalty: weight of the L1 loss.
         learning_rate: of Adam.
         max_steps: of an episode.
@@ -56,8 +61,7 @@ class SupervisedTask(AlternatingTask):
     def __post_init__(self):
         if self.role not in _ROLES:
             raise ValueError(
-                f"Unknown role {self.role!r}. Known: "
-                f"{', '.join(sorted(_ROLES))}."
+                f"Unknown role {self.role!r}. Known: {', '.join(_ROLES)}."
             )
         self.check_positive(float, "penalty", "learning_rate")
         self.check_positive(int, "data_seed", "max_steps", "patience")
@@ -72,17 +76,12 @@ class SupervisedTask(AlternatingTask):
         return (1.0, self.penalty)
 
     def take_data(self, parts):
-        """Sets `splits`.
-
-        Args:
-            parts: (inputs, targets) five times: the controller's training
-                and validation, the task's training and validation, test.
-        """
-        train, valid = _ROLES[self.role]
-        places = {"train": train, "valid": valid, "test": -1}
+        """Sets `splits`, from the five that `draw_data` returns."""
         self.splits = {
-            name: tuple(tf.constant(array) for array in parts[place])
-            for name, place in places.items()
+            name: tuple(map(tf.constant, parts[place]))
+            for name, place in zip(
+                ("train", "valid", "test"), _ROLES[self.role]
+            )
         }
 
     def get_config(self):
@@ -94,10 +93,6 @@ class SupervisedTask(AlternatingTask):
 
     def initial_params(self, seeds):
         """Initial parameters: a list of NumPy arrays [E, ...]."""
-        raise NotImplementedError
-
-    def losses(self, params):
-        """The training losses, one [E] for each action."""
         raise NotImplementedError
 
     def measure(self, params, split):
@@ -115,7 +110,6 @@ class SupervisedTask(AlternatingTask):
         params = [tf.constant(p) for p in self.initial_params(list(seeds))]
         zeros = [tf.zeros_like(p) for p in params]
         count = len(seeds)
-        measures = self._measures(params)
         state = {
             "params": params,
             "first_moments": zeros,
@@ -128,7 +122,7 @@ class SupervisedTask(AlternatingTask):
             "improvement": tf.zeros([count]),
             "mean_improvement": tf.zeros([count]),
             "finished": tf.zeros([count], tf.bool),
-            **measures,
+            **self._measures(params),
         }
         state["losses"], state["gradients"] = self._gradients(params)
         return state, self._metadata(state)
@@ -137,21 +131,10 @@ class SupervisedTask(AlternatingTask):
         state = dict(state)
         self._adam(state, action_weights)
         state["losses"], state["gradients"] = self._gradients(state["params"])
-        changing = [
-            "best_params",
-            "best_score",
-            "last_score",
-            "without_improvement",
-            "improvement",
-            "mean_improvement",
-            "train",
-            "valid",
-        ]
-        before = {name: state[name] for name in changing}
         state |= tf.cond(
             state["time"] % self.period == 0,
             lambda: self._validated(state),
-            lambda: before,
+            lambda: {name: state[name] for name in _OF_VALIDATION},
         )
         state["finished"] |= (state["time"] >= self.max_steps) | (
             state["without_improvement"] >= self.patience
@@ -191,7 +174,9 @@ class SupervisedTask(AlternatingTask):
         """(losses [E, actions], for each action gradients like `params`)."""
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(params)
-            losses = self.losses(params)
+            l1 = sum(tf.reduce_sum(tf.abs(p), _inner_axes(p)) for p in params)
+            fit = self.measure(params, "train")["loss"]
+            losses = [fit, self.penalty * l1]
         gradients = [
             tape.gradient(loss, params, unconnected_gradients="zero")
             for loss in losses
@@ -208,8 +193,7 @@ class SupervisedTask(AlternatingTask):
         best = alive & (score < state["best_score"])
         drop = state["valid"]["loss"] - measures["valid"]["loss"]
         mean = state["mean_improvement"]
-        first = state["time"] == self.period
-        decay = tf.where(first, 0.0, _DECAY)
+        decay = tf.where(state["time"] == self.period, 0.0, _DECAY)
         return {
             "best_params": [
                 tf.where(_align(best, new), new, old)
@@ -266,9 +250,13 @@ def _align(values, like):
     return tf.reshape(values, [-1] + [1] * (len(like.shape) - 1))
 
 
+def _inner_axes(values):
+    """All axes but the first, that of the episodes."""
+    return list(range(1, len(values.shape)))
+
+
 def _dot(first, second):
     """Inner products [E] of two lists of tensors [E, ...]."""
     return sum(
-        tf.reduce_sum(a * b, axis=list(range(1, len(a.shape))))
-        for a, b in zip(first, second)
+        tf.reduce_sum(a * b, _inner_axes(a)) for a, b in zip(first, second)
     )

@@ -1,29 +1,19 @@
 """The interface of a task that asks, step by step, what to optimise next."""
 
-# Metadata that schedules, features and rewards know by name: what their second
-# axis is, behind the episodes (None: there is none), and whether they are
-# booleans. Only "finished" is required.
-METADATA = {
-    "finished": (None, bool),
-    "validated": (None, bool),
-    "improvement": (None, float),
-    "mean_improvement": (None, float),
-    "train_loss": (None, float),
-    "valid_loss": (None, float),
-    "train_accuracy": (None, float),
-    "valid_accuracy": (None, float),
-    "losses": ("actions", float),
-    "gradient_magnitudes": ("actions", float),
-    "gradient_cosine": (None, float),
-}
+# Metadata with a meaning (see `AlternatingTask`), by what they must be.
+BOOLEANS = ("finished", "validated")
+PER_ACTION = ("losses", "gradient_magnitudes")
+NUMBERS = (
+    *("improvement", "mean_improvement", "gradient_cosine"),
+    *("train_loss", "valid_loss", "train_accuracy", "valid_accuracy"),
+)
 
 
 class Task:
     """A training run as an episode: at every step, one of several actions.
 
-    An action is a loss and the variables that it updates. What is required of
-    all tasks stands here; `lopt_tf.autoloss` checks it once, when it makes
-    episodes of a task.
+    An action is a loss and the variables that it updates. `lopt_tf.autoloss`
+    checks the attributes once, when it makes episodes of a task.
 
     Attributes:
         name: what the task is called in commands and files.
@@ -64,8 +54,8 @@ class AlternatingTask(Task):
     structures, shapes and types as it is given.
 
     Metadata are what a schedule may look at, {name: tensor}. Required is
-    "finished" [E], booleans. The others are a task's own choice, but each
-    feature and each reward names those that it needs; these have a meaning:
+    "finished" [E], booleans. The others are a task's own choice, but features
+    and rewards need some of them; these have a meaning:
 
         validated [E]: whether the step ended with a validation (boolean).
         improvement [E]: of the validation loss, at the last validation.
@@ -96,9 +86,9 @@ class AlternatingTask(Task):
 
         Args:
             state: as returned by `reset` or `step`.
-            action_weights: weights of the actions [E, actions]. A row of
-                zeros and a one takes that action; if the task
-                `combines_actions`, any row takes the weighted sum.
+            action_weights: [E, actions]. A row of zeros and a one takes that
+                action; if the task `combines_actions`, any row takes the
+                weighted sum.
 
         Returns:
             The next state, and metadata as `reset` returns them.
@@ -106,13 +96,5 @@ class AlternatingTask(Task):
         raise NotImplementedError
 
     def result(self, state, split):
-        """How good the models are that early stopping has kept.
-
-        Args:
-            state: as returned by `step`.
-            split: "valid" or "test".
-
-        Returns:
-            A tensor [E].
-        """
+        """How good the kept models are on "valid" or "test", a tensor [E]."""
         raise NotImplementedError

@@ -4,8 +4,7 @@ import statistics
 
 import tensorflow as tf
 
-from lopt_tf import autoloss
-from lopt_tf.autoloss import rewards, tasks
+from lopt_tf.autoloss import tasks, trainer
 from train_scripts.suites.rows import row, seconds
 
 _STEPS = 2000
@@ -23,19 +22,7 @@ def measure(counts, repetitions):
 
 def _measure(name, entry, count, repetitions):
     task = entry.task(max_steps=_STEPS, patience=_STEPS)
-    options = entry.recipe
-    config = {
-        "num_actions": len(task.actions),
-        "hidden": options.hidden,
-        "logit_scale": options.logit_scale,
-        "seed": 0,
-    }
-    controller = autoloss.ScheduleController(
-        name, task.actions, options.features, config
-    )
-    runner = autoloss.episodes_of(
-        task, controller.schedule(), 500, rewards.step_reward()
-    )
+    runner = trainer.Trainer(task, entry.recipe).episodes
 
     def play(position):
         while not runner.finished(position):
