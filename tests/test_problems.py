@@ -943,7 +943,7 @@ def test_keras_model_is_trained_by_a_rule():
     end, objectives, _ = unroller.advance(weights, constants, carry, inputs)
     assert objectives.shape == (10, 2)
     assert np.all(np.isfinite(objectives))
-    assert np.all(objectives[-1] != end["initial"])
+    assert np.all(objectives[-1] != end.initial)
 
 
 def test_keras_model_must_be_built():
