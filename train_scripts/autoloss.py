@@ -94,36 +94,27 @@ def train(folder):
     command_line.say(f"Controller: {folder}/best.npz")
 
 
-def baseline(folder):
-    """Tunes fixed schedules, and runs them on the test starts."""
-    _bench(folder).baseline(_entry().task(**_given()))
+def compare(folder):
+    """Runs fixed schedules, a controller beside them, or its transfer."""
+    from lopt_tf.autoloss import bench
 
-
-def test(folder):
-    """Runs a controller and fixed schedules on the test starts."""
-    bench = _bench(folder)
-    controller = bench.controller(FLAGS.controller)
-    bench.test(_entry().task(**_given()), controller)
-
-
-def transfer(folder):
-    """Runs a frozen controller on tasks that it was not trained on."""
-    bench = _bench(folder)
-    configs = [_given()] if FLAGS.set else ()
-    bench.transfer(_entry(), bench.controller(FLAGS.controller), configs)
+    counts = FLAGS.starts, FLAGS.tuning_starts
+    runs = bench.Bench(folder, *counts, FLAGS.fine, command_line.say)
+    if FLAGS.mode == "baseline":
+        runs.baseline(_entry().task(**_given()))
+        return
+    controller = runs.controller(FLAGS.controller)
+    if FLAGS.mode == "test":
+        runs.test(_entry().task(**_given()), controller)
+    else:
+        configs = [_given()] if FLAGS.set else ()
+        runs.transfer(_entry(), controller, configs)
 
 
 def _entry():
     from lopt_tf.autoloss import tasks
 
     return tasks.entry(FLAGS.task)
-
-
-def _bench(folder):
-    from lopt_tf.autoloss import bench
-
-    counts = FLAGS.starts, FLAGS.tuning_starts
-    return bench.Bench(folder, *counts, FLAGS.fine, command_line.say)
 
 
 def _given():
@@ -149,8 +140,7 @@ def _program():
     command_line.set_threads(FLAGS.threads)
     folder = pathlib.Path(FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    modes = (train, test, baseline, transfer)
-    dict(zip(_MODES, modes))[FLAGS.mode](folder)
+    (train if FLAGS.mode == "train" else compare)(folder)
 
 
 def main(argv):
