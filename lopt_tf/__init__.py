@@ -14,13 +14,7 @@ from lopt_tf.optimizers.learned_optimizer import LearnedOptimizer
 
 __version__ = "0.1.0"
 
-_LAZY = (
-    "autoloss",
-    "callbacks",
-    "checkpointing",
-    "evaluation",
-    "metatraining",
-)
+_LAZY = ("autoloss", "callbacks", "checkpointing", "evaluation", "metatraining")
 
 __all__ = [
     "CoordinatewiseRNN",

@@ -5,13 +5,7 @@ import signal
 
 import tensorflow as tf
 
-STRATEGIES = (
-    "default",
-    "mirrored",
-    "multi_worker",
-    "tpu",
-    "parameter_server",
-)
+STRATEGIES = ("default", "mirrored", "multi_worker", "tpu", "parameter_server")
 
 
 class WorkerLostError(ConnectionError):

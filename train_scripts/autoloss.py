@@ -13,7 +13,6 @@ frozen controller on tasks that it was not trained on, beside schedules that are
 tuned anew. The test split is read only after every choice has been made.
 """
 
-import functools
 import json
 import pathlib
 import sys
@@ -22,52 +21,47 @@ from absl import flags
 
 from train_scripts import command_line
 
-FLAGS = flags.FlagValues()
-_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
-_enum = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
-_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
-_float = functools.partial(flags.DEFINE_float, flag_values=FLAGS)
-_bool = functools.partial(flags.DEFINE_bool, flag_values=FLAGS)
-_string("output_dir", None, "Folder for everything.")
-_TASKS = "regression or classification"
-_string("task", "regression", f"What is trained under a schedule: {_TASKS}.")
-_MODES = ["train", "test", "baseline", "transfer"]
-_enum("mode", "train", _MODES, "What to do.")
-flags.DEFINE_multi_string(
+FLAGS = command_line.Flags()
+FLAGS.str("output_dir", None, "Folder for everything.")
+FLAGS.str(
+    "task",
+    "regression",
+    "What is trained under a schedule: regression or classification.",
+)
+FLAGS.enum(
+    "mode", "train", ["train", "test", "baseline", "transfer"], "What to do."
+)
+FLAGS.multi_string(
     "set",
     [],
     "An argument of the task as name=value, for instance --set=dimensions=8 "
     "or --set=hidden=[64,64]; may be repeated.",
-    flag_values=FLAGS,
 )
-_enum("algorithm", "reinforce", ["reinforce", "ppo"], "Trains the policy.")
+FLAGS.enum("algorithm", "reinforce", ["reinforce", "ppo"], "Trains the policy.")
 _OPTIONS = {
-    "episodes": (_integer, "How many episodes to train on."),
-    "parallel": (_integer, "Episodes side by side."),
-    "learning_rate": (_float, "Of the policy."),
-    "step_scale": (_float, "Weight of the step rewards."),
-    "entropy_bonus": (_float, "Weight of the policy's entropy."),
-    "hidden": (_integer, "Width of the policy's hidden layer; 0: linear."),
-    "seed": (_integer, "Of everything that is drawn."),
+    "episodes": (int, "How many episodes to train on."),
+    "parallel": (int, "Episodes side by side."),
+    "learning_rate": (float, "Of the policy."),
+    "step_scale": (float, "Weight of the step rewards."),
+    "entropy_bonus": (float, "Weight of the policy's entropy."),
+    "hidden": (int, "Width of the policy's hidden layer; 0: linear."),
+    "seed": (int, "Of everything that is drawn."),
 }
-for _name, (_define, _help) in _OPTIONS.items():
-    _define(_name, None, f"{_help} The task's if not given.")
-_bool("resume", False, "Resume from the last checkpoint.")
-_string(
+FLAGS.options(_OPTIONS, "{} The task's if not given.")
+FLAGS.bool("resume", False, "Resume from the last checkpoint.")
+FLAGS.str(
     "controller",
     None,
     "Controller to test, a file; best.npz of --output_dir if not given.",
 )
-_integer("starts", 32, "Starts of each schedule in a test.", lower_bound=1)
-_integer(
+FLAGS.int("starts", 32, "Starts of each schedule in a test.", lower_bound=1)
+FLAGS.int(
     "tuning_starts",
     16,
     "Starts of each candidate when baselines are tuned.",
     lower_bound=1,
 )
-_bool("fine", True, "Whether baselines' grids are fine.")
-command_line.define_threads(FLAGS)
-command_line.define_compile_cache(FLAGS)
+FLAGS.bool("fine", True, "Whether baselines' grids are fine.")
 
 
 def train(folder):
@@ -77,13 +71,11 @@ def train(folder):
     from lopt_tf.reporting import figures, tables
 
     figures.check_available()
-    values = {name: FLAGS[name].value for name in _OPTIONS}
-    given = {name: x for name, x in values.items() if x is not None}
     entry, config = _entry(), _given()
     judge = entry.task(**config)
     _, history = autoloss.train(
         entry.task(for_controller=True, **config),
-        autoloss.recipe(FLAGS.task, FLAGS.algorithm, **given),
+        autoloss.recipe(FLAGS.task, FLAGS.algorithm, **FLAGS.given(_OPTIONS)),
         validation_task=judge,
         output_dir=folder,
         resume=FLAGS.resume,
@@ -98,8 +90,9 @@ def compare(folder):
     """Runs fixed schedules, a controller beside them, or its transfer."""
     from lopt_tf.autoloss import bench
 
-    counts = FLAGS.starts, FLAGS.tuning_starts
-    runs = bench.Bench(folder, *counts, FLAGS.fine, command_line.say)
+    runs = bench.Bench(
+        folder, FLAGS.starts, FLAGS.tuning_starts, FLAGS.fine, command_line.say
+    )
     if FLAGS.mode == "baseline":
         runs.baseline(_entry().task(**_given()))
         return
@@ -133,19 +126,14 @@ def _given():
     return config
 
 
-def _program():
-    if not FLAGS.output_dir:
-        raise flags.Error("--output_dir must be given.")
-    command_line.set_compile_cache(FLAGS.compile_cache)
-    command_line.set_threads(FLAGS.threads)
+@command_line.main(FLAGS, "output_dir")
+def main():
     folder = pathlib.Path(FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (train if FLAGS.mode == "train" else compare)(folder)
-
-
-def main(argv):
-    """Runs the program with a command line; returns its exit status."""
-    return command_line.run(_program, FLAGS, argv)
+    if FLAGS.mode == "train":
+        train(folder)
+    else:
+        compare(folder)
 
 
 if __name__ == "__main__":

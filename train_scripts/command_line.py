@@ -1,5 +1,6 @@
 """What all programs share: flags, threads, clear errors, clean stops."""
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -10,8 +11,12 @@ import sys
 
 from absl import flags
 
+# The flags belong to the script that defines them, also in --help.
+flags.disclaim_key_flags()
+
 # What TensorFlow raises for a file that ends too soon.
 _DAMAGED = ("OutOfRangeError", "DataLossError")
+_COMPILE_CACHE = os.path.join("~", ".cache", "lopt_tf", "xla")
 
 
 class Restart(Exception):
@@ -27,31 +32,103 @@ class Restart(Exception):
         self.arguments = arguments
 
 
-def run(program, flag_values, argv):
-    """Parses flags and runs a program; returns the exit status.
+def _method(define):
+    """One of absl's DEFINE functions as a method of its `flag_values`."""
 
+    def method(self, *args, **kwargs):
+        define(*args, flag_values=self, **kwargs)
+
+    return method
+
+
+class Flags(flags.FlagValues):
+    """The flags of one program; each has --threads and --compile_cache.
+
+    Methods are named after types, and take what absl's DEFINE functions do.
+
+    Args:
+        compile_cache: the default of --compile_cache.
+    """
+
+    def __init__(self, compile_cache=_COMPILE_CACHE):
+        super().__init__()
+        self.int(
+            "threads",
+            0,
+            "Threads of TensorFlow's computations; 0 for one per core.",
+            lower_bound=0,
+        )
+        self.str(
+            "compile_cache",
+            compile_cache,
+            "Folder where compiled programs are kept for later runs; empty "
+            "keeps none.",
+        )
+
+    str = _method(flags.DEFINE_string)
+    int = _method(flags.DEFINE_integer)
+    float = _method(flags.DEFINE_float)
+    bool = _method(flags.DEFINE_bool)
+    list = _method(flags.DEFINE_list)
+    enum = _method(flags.DEFINE_enum)
+    multi_string = _method(flags.DEFINE_multi_string)
+
+    def options(self, table, text):
+        """Defines flags without defaults.
+
+        Args:
+            table: {name: (type, help)}.
+            text: the help, with the table's in place of {}.
+        """
+        for name, (type_, help_) in table.items():
+            define = getattr(self, type_.__name__)
+            define(name, None, text.format(help_))
+
+    def given(self, names):
+        """{name: value} of those flags that have one."""
+        values = {name: self[name].value for name in names}
+        return {name: x for name, x in values.items() if x is not None}
+
+    def integers(self, name):
+        """The integers of a list flag; () if it was not given."""
+        texts = self[name].value or ()
+        try:
+            return tuple(int(text) for text in texts)
+        except ValueError:
+            raise flags.Error(
+                f"--{name} takes integers, separated by commas. "
+                f"Received: {','.join(texts)}"
+            ) from None
+
+
+def main(flag_values, *required):
+    """Decorates a function without arguments: it takes the command line.
+
+    It parses the flags, sets TensorFlow up, runs, and returns the exit status.
     Mistakes of the user end in one line on standard error and status 2; an
     interrupted program has saved its work, and returns 130.
 
     Args:
-        program: function without arguments.
-        flag_values: the program's own `flags.FlagValues`.
-        argv: the command line, program name first.
+        flag_values: the program's `Flags`.
+        *required: names of flags that must be given.
     """
+    return lambda program: functools.partial(
+        _run, program, flag_values, required
+    )
+
+
+def _run(program, flag_values, required, argv):
     module = sys.modules[program.__module__]
     try:
         if any(arg in ("--help", "-help", "-h", "--helpfull") for arg in argv):
             print(module.__doc__, flag_values.get_help(), sep="\n")
             return 0
-        # A call knows nothing of an earlier one in the same process.
-        for name in flag_values:
-            flag_values[name].unparse()
-        rest = flag_values(list(argv))[1:]
-        if rest:
-            raise flags.Error(f"Unexpected argument {rest[0]!r}.")
+        _parse(flag_values, required, argv)
         # The logs of XLA and of device discovery say nothing to a user.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         signal.signal(signal.SIGTERM, _interrupt)
+        _set_compile_cache(flag_values.compile_cache)
+        _set_threads(flag_values.threads)
         program()
     except flags.Error as error:
         return _fail(f"{error}\nSee --help.")
@@ -76,6 +153,20 @@ def run(program, flag_values, argv):
     return 0
 
 
+def _parse(flag_values, required, argv):
+    # A call knows nothing of an earlier one in the same process.
+    for name in flag_values:
+        flag_values[name].unparse()
+    rest = flag_values(list(argv))[1:]
+    if rest:
+        raise flags.Error(f"Unexpected argument {rest[0]!r}.")
+    for name in required:
+        if not flag_values[name].value:
+            choices = getattr(flag_values[name].parser, "enum_values", ())
+            known = f" Known: {', '.join(choices)}." if choices else ""
+            raise flags.Error(f"--{name} must be given.{known}")
+
+
 def _interrupt(signum, frame):
     raise KeyboardInterrupt
 
@@ -85,18 +176,7 @@ def _fail(message):
     return 2
 
 
-def define_threads(flag_values):
-    """Defines --threads."""
-    flags.DEFINE_integer(
-        "threads",
-        0,
-        "Threads of TensorFlow's computations; 0 for one per core.",
-        lower_bound=0,
-        flag_values=flag_values,
-    )
-
-
-def set_threads(count):
+def _set_threads(count):
     """Sets TensorFlow's thread pools, unless they are already in use."""
     import tensorflow as tf
 
@@ -113,18 +193,7 @@ def set_threads(count):
             ) from None
 
 
-def define_compile_cache(flag_values):
-    """Defines --compile_cache."""
-    flags.DEFINE_string(
-        "compile_cache",
-        os.path.join("~", ".cache", "lopt_tf", "xla"),
-        "Folder where compiled programs are kept for later runs; empty keeps "
-        "none.",
-        flag_values=flag_values,
-    )
-
-
-def set_compile_cache(folder):
+def _set_compile_cache(folder):
     """Turns XLA's persistent cache on, unless TensorFlow has started."""
     if not folder or "tensorflow" in sys.modules:
         return

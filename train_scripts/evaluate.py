@@ -24,8 +24,6 @@ are the same whenever the same command is run on the same machine.
 import shlex
 import sys
 
-from absl import flags
-
 from train_scripts import command_line
 
 EXPERIMENTS = (
@@ -39,48 +37,37 @@ EXPERIMENTS = (
     "problems",
     "digits",
 )
-FLAGS = flags.FlagValues()
-flags.DEFINE_enum(
-    "experiment", None, EXPERIMENTS, "Which one; see above.", flag_values=FLAGS
-)
-flags.DEFINE_enum(
+FLAGS = command_line.Flags()
+FLAGS.enum("experiment", None, EXPERIMENTS, "Which one; see above.")
+FLAGS.enum(
     "preset",
     "quick",
     ["quick", "full"],
     "quick: minutes, one problem of each set. full: hours to days.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "output_dir", None, "Folder for the results.", flag_values=FLAGS
-)
-flags.DEFINE_string(
+FLAGS.str("output_dir", None, "Folder for the results.")
+FLAGS.str(
     "optimizer",
     None,
     "Trained optimizer: a file, the folder of a meta-training, or the name "
     "of shipped weights; the default ones if not given. ablation needs none; "
     "wall_clock and failures do without.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_string(
+FLAGS.str(
     "data_dir",
     None,
     "Folder of TFDS data sets: MNIST's problems take part where it is "
     "prepared.",
-    flag_values=FLAGS,
 )
 _PRESETS = "The preset's if not given."
-flags.DEFINE_list(
+FLAGS.list(
     "problems",
     None,
     "Problems to test on: sets (bowl_problems, recurrent) or single ones "
     f"(bowl_problems.2). {_PRESETS}",
-    flag_values=FLAGS,
 )
-flags.DEFINE_list(
-    "variants",
-    None,
-    f"With --experiment=ablation: which variants. {_PRESETS}",
-    flag_values=FLAGS,
+FLAGS.list(
+    "variants", None, f"With --experiment=ablation: which variants. {_PRESETS}"
 )
 _NUMBERS = {
     "steps": "Inner steps; Adam runs four times as long.",
@@ -91,29 +78,17 @@ _NUMBERS = {
     "repetitions": "With --experiment=wall_clock: timings of each.",
 }
 for _name, _help in _NUMBERS.items():
-    flags.DEFINE_integer(
-        _name, None, f"{_help} {_PRESETS}", lower_bound=1, flag_values=FLAGS
-    )
-flags.DEFINE_bool(
+    FLAGS.int(_name, None, f"{_help} {_PRESETS}", lower_bound=1)
+FLAGS.bool(
     "untrained",
     None,
     "With problems and digits: also the optimizer before meta-training. "
     f"{_PRESETS}",
-    flag_values=FLAGS,
 )
-command_line.define_threads(FLAGS)
-command_line.define_compile_cache(FLAGS)
 
 
-def _program():
-    for name in ("experiment", "output_dir"):
-        if not FLAGS[name].value:
-            known = f" Known: {', '.join(EXPERIMENTS)}."
-            raise flags.Error(
-                f"--{name} must be given.{known * (name == 'experiment')}"
-            )
-    command_line.set_compile_cache(FLAGS.compile_cache)
-    command_line.set_threads(FLAGS.threads)
+@command_line.main(FLAGS, "experiment", "output_dir")
+def main():
     from lopt_tf import compilation
     from lopt_tf.evaluation import experiment
 
@@ -144,17 +119,8 @@ def _given():
 
 def _changes():
     """{setting: value} of the flags that are settings of experiments."""
-    changes = {}
-    for name in (*_NUMBERS, "untrained", "problems", "variants"):
-        value = FLAGS[name].value
-        if value is not None:
-            changes[name] = tuple(value) if isinstance(value, list) else value
-    return changes
-
-
-def main(argv):
-    """Runs the program with a command line; returns its exit status."""
-    return command_line.run(_program, FLAGS, argv)
+    given = FLAGS.given((*_NUMBERS, "untrained", "problems", "variants"))
+    return {n: tuple(x) if isinstance(x, list) else x for n, x in given.items()}
 
 
 if __name__ == "__main__":

@@ -18,11 +18,9 @@ from absl import flags
 
 from train_scripts import command_line
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "output_dir", None, "Folder for everything.", flag_values=FLAGS
-)
-flags.DEFINE_enum(
+FLAGS = command_line.Flags()
+FLAGS.str("output_dir", None, "Folder for everything.")
+FLAGS.enum(
     "preset",
     "quick",
     ["quick", "recommended", "paper"],
@@ -31,9 +29,8 @@ flags.DEFINE_enum(
     "problems, and an hour or two on fifty, networks above all (add "
     "--eval_every to keep the best weights). paper: the published procedure "
     "and budget (days on a small machine).",
-    flag_values=FLAGS,
 )
-flags.DEFINE_enum(
+FLAGS.enum(
     "optimizer",
     "hierarchical_rnn",
     [
@@ -44,64 +41,45 @@ flags.DEFINE_enum(
         "learning_rate_schedule",
     ],
     "Which learned optimizer.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_list(
+FLAGS.list(
     "problems",
     None,
     "Sets (bowl_problems), single problems (bowl_problems.2), or default; "
     "the preset's if not given.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_enum(
+FLAGS.enum(
     "estimator",
     None,
     ["bptt", "full", "es", "pes"],
     "Meta-gradient: truncated backpropagation, through whole (short) runs, "
     "evolution strategies on each truncation, or persistent ones.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_enum(
+FLAGS.enum(
     "strategy",
     "default",
     ["default", "mirrored", "multi_worker", "tpu", "parameter_server"],
     "Devices: one, all of this machine, several machines in step, a TPU, or "
     "asynchronous workers.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "tpu", None, "With --strategy=tpu: its name.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
+FLAGS.str("tpu", None, "With --strategy=tpu: its name.")
+FLAGS.int(
     "eval_every",
     0,
     "Meta-updates between validations on held-out problems; the best weights "
     "are kept in best.npz. 0: never.",
     lower_bound=0,
-    flag_values=FLAGS,
 )
-flags.DEFINE_list(
+FLAGS.list(
     "eval_problems",
     ["mlp_test"],
     "Problems to validate on, by name as --problems.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "eval_steps",
-    200,
-    "Inner steps of a validation.",
-    lower_bound=1,
-    flag_values=FLAGS,
+FLAGS.int("eval_steps", 200, "Inner steps of a validation.", lower_bound=1)
+FLAGS.str(
+    "data_dir", None, "Folder of TFDS data sets, for problems that need one."
 )
-flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Folder of TFDS data sets, for problems that need one.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_bool(
-    "resume", False, "Resume from the last checkpoint.", flag_values=FLAGS
-)
+FLAGS.bool("resume", False, "Resume from the last checkpoint.")
 _OPTIONS = {
     "meta_updates": (int, "Number of meta-updates."),
     "instances": (int, "Problem instances side by side."),
@@ -143,23 +121,8 @@ _CURRICULUM = {
     "mean_length": (float, "Mean of the exponential part."),
     "max_steps": (int, "Inner steps after which a start ends; 0: none."),
 }
-_DEFINERS = {
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    bool: flags.DEFINE_bool,
-    list: flags.DEFINE_list,
-}
-for _name, (_type, _help) in {**_OPTIONS, **_CURRICULUM}.items():
-    _DEFINERS[_type](
-        _name, None, f"{_help} The preset's if not given.", flag_values=FLAGS
-    )
-flags.DEFINE_enum(
-    "meta_optimizer",
-    None,
-    ["adam", "rmsprop"],
-    "Updates the weights.",
-    flag_values=FLAGS,
-)
+FLAGS.options({**_OPTIONS, **_CURRICULUM}, "{} The preset's if not given.")
+FLAGS.enum("meta_optimizer", None, ["adam", "rmsprop"], "Updates the weights.")
 _RULE_SETTINGS = {
     "level_sizes": (
         list,
@@ -182,36 +145,22 @@ _RULE_SETTINGS = {
         "starting values, where that is above 1.",
     ),
 }
-for _name, (_type, _help) in _RULE_SETTINGS.items():
-    _DEFINERS[_type](
-        _name,
-        None,
-        f"With hierarchical_rnn: {_help} If not given: that of --start_from, "
-        "or the preset's.",
-        flag_values=FLAGS,
-    )
-flags.DEFINE_string(
+FLAGS.options(
+    _RULE_SETTINGS,
+    "With hierarchical_rnn: {} If not given: that of --start_from, or the "
+    "preset's.",
+)
+FLAGS.str(
     "start_from",
     None,
     "Trained optimizer (file, folder or name) whose weights to begin with; "
     "its settings count.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_float(
-    "checkpoint_every_s",
-    60.0,
-    "Seconds between checkpoints.",
-    flag_values=FLAGS,
-)
-command_line.define_threads(FLAGS)
-command_line.define_compile_cache(FLAGS)
+FLAGS.float("checkpoint_every_s", 60.0, "Seconds between checkpoints.")
 
 
-def _program():
-    if not FLAGS.output_dir:
-        raise flags.Error("--output_dir must be given.")
-    command_line.set_compile_cache(FLAGS.compile_cache)
-    command_line.set_threads(FLAGS.threads)
+@command_line.main(FLAGS, "output_dir")
+def main():
     from lopt_tf import compilation, distribution
 
     if FLAGS.strategy == "parameter_server" and distribution.serve():
@@ -255,17 +204,11 @@ def _train(strategy):
 
 def _changed(options):
     """The preset's `TrainingOptions` with what the flags say."""
-    curriculum = dataclasses.replace(options.curriculum, **_given(_CURRICULUM))
-    given = _given((*_OPTIONS, "estimator", "meta_optimizer"))
+    curriculum = dataclasses.replace(
+        options.curriculum, **FLAGS.given(_CURRICULUM)
+    )
+    given = FLAGS.given((*_OPTIONS, "estimator", "meta_optimizer"))
     return dataclasses.replace(options, curriculum=curriculum, **given)
-
-
-def _given(names):
-    return {
-        name: FLAGS[name].value
-        for name in names
-        if FLAGS[name].value is not None
-    }
 
 
 def _rule(settings):
@@ -279,7 +222,7 @@ def _rule(settings):
     if FLAGS.start_from:
         trained = pretrained.load_rule(FLAGS.start_from)
         rule = trained.rule
-        given = _given(_RULE_SETTINGS)
+        given = FLAGS.given(_RULE_SETTINGS)
         for name in ("optimizer", *given):
             if FLAGS[name].present and name not in rule.adjustable:
                 raise flags.Error(
@@ -288,11 +231,9 @@ def _rule(settings):
         config = {**rule.get_config(), **given}
         return registry.rule(rule.name, **config), trained.weights
     if FLAGS.optimizer == "hierarchical_rnn":
-        config = {**settings, **_given(_RULE_SETTINGS)}
-        if "level_sizes" in config:
-            config["level_sizes"] = _integers(
-                "level_sizes", config["level_sizes"]
-            )
+        config = {**settings, **FLAGS.given(_RULE_SETTINGS)}
+        if FLAGS.level_sizes:
+            config["level_sizes"] = FLAGS.integers("level_sizes")
         return registry.rule(FLAGS.optimizer, **config), None
     return registry.rule(FLAGS.optimizer), None
 
@@ -310,21 +251,6 @@ def _validation(options):
         steps=FLAGS.eval_steps,
         objective=options.objective(),
     )
-
-
-def _integers(name, texts):
-    try:
-        return tuple(int(text) for text in texts)
-    except ValueError:
-        raise flags.Error(
-            f"--{name} takes integers, separated by commas. "
-            f"Received: {','.join(texts)}"
-        ) from None
-
-
-def main(argv):
-    """Runs the program with a command line; returns its exit status."""
-    return command_line.run(_program, FLAGS, argv)
 
 
 if __name__ == "__main__":

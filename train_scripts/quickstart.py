@@ -13,37 +13,23 @@ import dataclasses
 import pathlib
 import sys
 
-from absl import flags
-
 from train_scripts import command_line
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "output_dir", "results", "Folder for everything.", flag_values=FLAGS
-)
-flags.DEFINE_bool(
-    "resume", False, "Resume where it was stopped.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
+FLAGS = command_line.Flags()
+FLAGS.str("output_dir", "results", "Folder for everything.")
+FLAGS.bool("resume", False, "Resume where it was stopped.")
+FLAGS.int(
     "meta_updates",
     None,
     "Number of meta-updates; the quick preset's if not given.",
     lower_bound=1,
-    flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "seeds", 3, "Runs of each optimizer.", lower_bound=1, flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "epochs", 10, "Epochs on the digits.", lower_bound=1, flag_values=FLAGS
-)
-command_line.define_threads(FLAGS)
-command_line.define_compile_cache(FLAGS)
+FLAGS.int("seeds", 3, "Runs of each optimizer.", lower_bound=1)
+FLAGS.int("epochs", 10, "Epochs on the digits.", lower_bound=1)
 
 
-def _program():
-    command_line.set_compile_cache(FLAGS.compile_cache)
-    command_line.set_threads(FLAGS.threads)
+@command_line.main(FLAGS)
+def main():
     folder = pathlib.Path(FLAGS.output_dir)
     from lopt_tf import metatraining
     from lopt_tf.evaluation import experiment
@@ -68,11 +54,6 @@ def _program():
         changes={"seeds": FLAGS.seeds, "epochs": FLAGS.epochs},
         report=command_line.say,
     )
-
-
-def main(argv):
-    """Runs the program with a command line; returns its exit status."""
-    return command_line.run(_program, FLAGS, argv)
 
 
 if __name__ == "__main__":

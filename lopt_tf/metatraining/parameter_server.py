@@ -89,8 +89,7 @@ class AsynchronousTrainer(trainer_lib.Trainer):
         estimator = self._runs.estimator(it.name)
         inputs = estimator.inputs(self.vector, it.run, it.plan[0])
         return self.coordinator.schedule(
-            self._function(it.name),
-            args=(it.constants, it.run.carry, inputs),
+            self._function(it.name), args=(it.constants, it.run.carry, inputs)
         )
 
     def _function(self, name):

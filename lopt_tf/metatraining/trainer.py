@@ -204,10 +204,7 @@ class Trainer(long_run.Trainer):
     def _move(self, gradient):
         factor = self.options.learning_rate_factor(self.update)
         self.slots, self.weights = self._apply(
-            self.slots,
-            self.weights,
-            gradient,
-            tf.constant(factor, "float32"),
+            self.slots, self.weights, gradient, tf.constant(factor, "float32")
         )
 
     @property

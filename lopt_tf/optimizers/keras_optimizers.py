@@ -235,10 +235,7 @@ class GlobalLearningRate(LearnedOptimizer):
     rule_class = GlobalLearningRateRule
 
     def __init__(
-        self,
-        initial_learning_rate=1e-3,
-        name="global_learning_rate",
-        **kwargs,
+        self, initial_learning_rate=1e-3, name="global_learning_rate", **kwargs
     ):
         super().__init__(self._rule_from(locals()), name=name, **kwargs)
 

@@ -1,17 +1,17 @@
 """Task steps per second of AutoLoss episodes, sampling included."""
 
 import statistics
-import time
 
-from train_scripts.suites.rows import row
+import tensorflow as tf
+
+from lopt_tf.autoloss import tasks, trainer
+from train_scripts.suites.rows import row, seconds
 
 _STEPS = 2000
 
 
 def measure(counts, repetitions):
     """Episodes under an untrained policy, one alone and many side by side."""
-    from lopt_tf.autoloss import tasks
-
     for name, entry in tasks.TASKS.items():
         for count in counts:
             if entry.reported_speed:
@@ -21,21 +21,18 @@ def measure(counts, repetitions):
 
 
 def _measure(name, entry, count, repetitions):
-    from lopt_tf.autoloss import trainer
-
     task = entry.task(max_steps=_STEPS, patience=_STEPS)
     runner = trainer.Trainer(task, entry.recipe).episodes
-    began = time.perf_counter()
-    runner.advance(runner.begin(range(count)))
-    compiling = time.perf_counter() - began
-    speeds = []
-    for repetition in range(repetitions):
-        position = runner.begin(range(count), repetition)
-        began = time.perf_counter()
+
+    def play(position):
         while not runner.finished(position):
             position, _ = runner.advance(position)
-        speeds.append(count * _STEPS / (time.perf_counter() - began))
-    speed = statistics.median(speeds)
+
+    start = runner.begin(range(count))
+    (compiling,) = seconds(lambda: runner.advance(start))
+    starts = [runner.begin(range(count), i) for i in range(repetitions)]
+    played = seconds(lambda: play(starts.pop()), repetitions)
+    speed = count * _STEPS / statistics.median(played)
     return row(
         f"autoloss/{name}/episodes={count}",
         speed,
@@ -59,15 +56,9 @@ def _flops(task):
 
 def _matrix_product():
     """What this machine reaches on a large matrix product, compiled alike."""
-    import tensorflow as tf
-
     size = 1024
     multiply = tf.function(tf.matmul, jit_compile=True)
     a = tf.random.stateless_normal([size, size], [0, 0])
     multiply(a, a).numpy()
-    times = []
-    for _ in range(10):
-        began = time.perf_counter()
-        multiply(a, a).numpy()
-        times.append(time.perf_counter() - began)
+    times = seconds(lambda: multiply(a, a).numpy(), 10)
     return 2 * size**3 / statistics.median(times) / 1e9

@@ -4,10 +4,20 @@ import time
 
 import numpy as np
 
+from lopt_tf import metatraining
+from lopt_tf.metatraining import trainer as trainer_lib
+from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from problems import corpus
 from train_scripts.suites.rows import row
 
 
-def measure(names, instances, kind, report):
+def measure(names, instance_counts, kind, report):
+    """Rows of each number of instances; see `_measure`."""
+    for instances in instance_counts:
+        yield from _measure(names, instances, kind, report)
+
+
+def _measure(names, instances, kind, report):
     """Seconds in all, and the share that compilation takes.
 
     Both meta-updates of a problem are of the same length: what the first
@@ -22,11 +32,6 @@ def measure(names, instances, kind, report):
     Raises:
         FloatingPointError: if a weight is not finite at the end.
     """
-    from lopt_tf import metatraining
-    from lopt_tf.metatraining import trainer as trainer_lib
-    from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
-    from problems import corpus
-
     problems = corpus.select(names)
     options = metatraining.TrainingOptions(
         meta_updates=2 * len(problems),

@@ -1,9 +1,16 @@
 """Inner steps per second of the gradient estimators."""
 
+import itertools
 import statistics
 import time
 
-from train_scripts.suites.rows import row
+import tensorflow as tf
+
+from lopt_tf import compilation, metatraining
+from lopt_tf.metatraining import estimators, replicas
+from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from problems import corpus
+from train_scripts.suites.rows import row, seconds
 
 UNROLL_STEPS = 100
 ESTIMATORS = ("bptt", "pes", "es")
@@ -21,8 +28,6 @@ PROBLEMS = {
 
 
 def _problem(name):
-    from problems import corpus
-
     if name not in PROBLEMS:
         raise ValueError(
             f"Unknown problem {name!r}. Known: {', '.join(PROBLEMS)}."
@@ -50,10 +55,6 @@ def measure(names, instance_counts, repetitions):
 
 def _unrolls(problem, kind, instances, steps):
     """(estimator, function of a run that takes it some steps further)."""
-    from lopt_tf import metatraining
-    from lopt_tf.metatraining import estimators, replicas
-    from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
-
     rule = HierarchicalRNNRule()
     weights = rule.init_weights(0)
     vector = estimators.WeightVector(weights)
@@ -64,33 +65,29 @@ def _unrolls(problem, kind, instances, steps):
     estimator = estimators.make(options, problem, rule, replicas.Replicas())
     constants = estimator.unroller.constants((1,))
     segments = steps // options.segment_length
-    # The unmoved copy of "es" only leads on to the next truncation.
-    share = min(2 / estimator.copies, 1)
 
     def unroll(run):
         estimate, run = estimator.step(
             vector, weights, constants, run, segments
         )
         estimate.gradient.numpy()
-        return share * estimate.inner_steps, run
+        return run
 
     return estimator, unroll
 
 
 def _inner_steps(name, problem, kind, instances, repetitions):
     """Inner steps a second over 100-step unrolls, segments of 20."""
-    from lopt_tf.metatraining import estimators
-
     estimator, unroll = _unrolls(problem, kind, instances, UNROLL_STEPS)
-    seconds = []
-    for number in range(repetitions + 1):
-        began = time.perf_counter()
-        steps, _ = unroll(estimators.Run((2, number)))
-        seconds.append(time.perf_counter() - began)
-    first_call, *measured = seconds
+    numbers = itertools.count()
+    first_call, *taken = seconds(
+        lambda: unroll(estimators.Run((2, next(numbers)))), repetitions + 1
+    )
+    # The unmoved copy of "es" only leads on to the next truncation.
+    updates = min(estimator.copies, 2) * instances * UNROLL_STEPS
     return row(
         f"metatraining/{kind}/{name}/instances={instances}",
-        steps / statistics.median(measured),
+        updates / statistics.median(taken),
         "inner steps/s",
         True,
         unroll=UNROLL_STEPS,
@@ -103,18 +100,16 @@ def _inner_steps(name, problem, kind, instances, repetitions):
 
 def _per_cpu_second(name, problem, repetitions):
     """PES with 8 tasks and 20 steps: inner steps a CPU second."""
-    from lopt_tf.metatraining import estimators
-
     _, unroll = _unrolls(problem, "pes", 8, 20)
-    _, run = unroll(estimators.Run((2,)))
-    measured = []
+    run = unroll(estimators.Run((2,)))
+    taken = []
     for _ in range(10 * repetitions):
         began = time.process_time()
-        steps, run = unroll(run)
-        measured.append(time.process_time() - began)
+        run = unroll(run)
+        taken.append(time.process_time() - began)
     return row(
         f"metatraining/pes_per_cpu_second/{name}/instances=8",
-        steps / statistics.median(measured),
+        2 * 8 * 20 / statistics.median(taken),
         "inner steps/CPU s",
         True,
         unroll=20,
@@ -127,10 +122,6 @@ def _matrix_vector_floor(n, instances, repetitions):
     A step needs Wx and W'r at least; backpropagation needs the same again
     for the trajectory, and twice for the second derivatives.
     """
-    import tensorflow as tf
-
-    from lopt_tf import compilation
-
     w = tf.random.stateless_normal((instances, n, n), (0, 1)) / n**0.5
     x = tf.random.stateless_normal((instances, n, 1), (0, 2))
 
@@ -146,14 +137,10 @@ def _matrix_vector_floor(n, instances, repetitions):
         )[1]
 
     products(w, x)
-    seconds = []
-    for _ in range(repetitions):
-        began = time.perf_counter()
-        products(w, x).numpy()
-        seconds.append((time.perf_counter() - began) / 20)
+    taken = seconds(lambda: products(w, x).numpy(), repetitions)
     return row(
         f"metatraining/matrix_vector_floor/quadratic_{n}/instances={instances}",
-        instances / (2 * statistics.median(seconds)),
+        20 * instances / (2 * statistics.median(taken)),
         "inner steps/s",
         True,
         products_a_step=2,

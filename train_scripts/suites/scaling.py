@@ -1,11 +1,14 @@
 """Time per inner step against parameters, tensors and instances."""
 
 import statistics
-import time
 
 import numpy as np
+import tensorflow as tf
 
-from train_scripts.suites.rows import row
+from lopt_tf import compilation
+from lopt_tf.evaluation import plots
+from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from train_scripts.suites.rows import row, seconds
 
 LARGEST = 4_000_000
 PARAMETERS = (10, 100, 1000, 10_000, 100_000, 1_000_000)
@@ -14,19 +17,10 @@ INSTANCES = (1, 8, 32, 128)
 _STEPS = 10
 
 
-def measure(repetitions, parameters=None, tensors=None, instances=None):
+def measure(repetitions):
     """Rows for one axis at a time, and for all N x K with one tensor."""
-    cases = [
-        (n, 1, k)
-        for n in parameters or PARAMETERS
-        for k in instances or INSTANCES
-    ]
-    cases += [
-        (n, t, 1)
-        for n in parameters or PARAMETERS
-        for t in tensors or TENSORS
-        if 1 < t <= n
-    ]
+    cases = [(n, 1, k) for n in PARAMETERS for k in INSTANCES]
+    cases += [(n, t, 1) for n in PARAMETERS for t in TENSORS if 1 < t <= n]
     for n, t, k in cases:
         if n * k <= LARGEST:
             yield _step(n, t, k, repetitions)
@@ -34,11 +28,6 @@ def measure(repetitions, parameters=None, tensors=None, instances=None):
 
 def _step(n, t, k, repetitions):
     """Nanoseconds per parameter and instance of one update, forward."""
-    import tensorflow as tf
-
-    from lopt_tf import compilation
-    from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
-
     rule = HierarchicalRNNRule()
     sizes = [len(part) for part in np.array_split(np.arange(n), t)]
     weights = {
@@ -65,15 +54,10 @@ def _step(n, t, k, repetitions):
         )[1:]
 
     state = rule.init_state(weights, params, log_lrs)
-    began = time.perf_counter()
-    steps(weights, params, state)
-    first_call = time.perf_counter() - began
-    seconds = []
-    for _ in range(repetitions):
-        began = time.perf_counter()
-        steps(weights, params, state)[0][0].numpy()
-        seconds.append((time.perf_counter() - began) / _STEPS)
-    median = statistics.median(seconds)
+    first_call, *taken = seconds(
+        lambda: steps(weights, params, state)[0][0].numpy(), repetitions + 1
+    )
+    median = statistics.median(taken) / _STEPS
     return row(
         f"scaling/parameters={n}/tensors={t}/instances={k}",
         1e9 * median / (n * k),
@@ -86,8 +70,6 @@ def _step(n, t, k, repetitions):
 
 def plot(path, rows):
     """A log-log plot of the time per step against N * K."""
-    from lopt_tf.evaluation import plots
-
     lines = {}
     for found in rows:
         name = found["name"].split("/")[1:]

@@ -1,7 +1,12 @@
 """A train step with the learned optimizer over one with Adam."""
 
 import statistics
+import warnings
 
+import keras
+
+import lopt_tf
+from lopt_tf.evaluation.step_time import step_times
 from train_scripts.suites.rows import row
 
 BATCH_SIZES = (8, 32, 128, 512)
@@ -9,13 +14,6 @@ BATCH_SIZES = (8, 32, 128, 512)
 
 def measure(repetitions):
     """Train steps of a 784-256-128-10 MLP, learned over Adam, alternating."""
-    import warnings
-
-    import keras
-
-    import lopt_tf
-    from lopt_tf.evaluation.step_time import step_times
-
     warnings.filterwarnings("ignore", ".*has no trained weights.*")
     for batch in BATCH_SIZES:
         optimizers = {
