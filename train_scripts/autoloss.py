@@ -71,9 +71,10 @@ def train(folder):
     from lopt_tf.reporting import figures, tables
 
     figures.check_available()
-    judge = _entry().task(**_given())
+    entry, config = _entry(), _given()
+    judge = entry.task(**config)
     _, history = autoloss.train(
-        _entry().task(for_controller=True, **_given()),
+        entry.task(for_controller=True, **config),
         autoloss.recipe(FLAGS.task, FLAGS.algorithm, **FLAGS.given(_OPTIONS)),
         validation_task=judge,
         output_dir=folder,
@@ -85,37 +86,28 @@ def train(folder):
     command_line.say(f"Controller: {folder}/best.npz")
 
 
-def baseline(folder):
-    """Tunes fixed schedules, and runs them on the test starts."""
-    _bench(folder).baseline(_entry().task(**_given()))
+def compare(folder):
+    """Runs fixed schedules, a controller beside them, or its transfer."""
+    from lopt_tf.autoloss import bench
 
-
-def test(folder):
-    """Runs a controller and fixed schedules on the test starts."""
-    bench = _bench(folder)
-    controller = bench.controller(FLAGS.controller)
-    bench.test(_entry().task(**_given()), controller)
-
-
-def transfer(folder):
-    """Runs a frozen controller on tasks that it was not trained on."""
-    bench = _bench(folder)
-    configs = [_given()] if FLAGS.set else ()
-    bench.transfer(_entry(), bench.controller(FLAGS.controller), configs)
+    runs = bench.Bench(
+        folder, FLAGS.starts, FLAGS.tuning_starts, FLAGS.fine, command_line.say
+    )
+    if FLAGS.mode == "baseline":
+        runs.baseline(_entry().task(**_given()))
+        return
+    controller = runs.controller(FLAGS.controller)
+    if FLAGS.mode == "test":
+        runs.test(_entry().task(**_given()), controller)
+    else:
+        configs = [_given()] if FLAGS.set else ()
+        runs.transfer(_entry(), controller, configs)
 
 
 def _entry():
     from lopt_tf.autoloss import tasks
 
     return tasks.entry(FLAGS.task)
-
-
-def _bench(folder):
-    from lopt_tf.autoloss import bench
-
-    return bench.Bench(
-        folder, FLAGS.starts, FLAGS.tuning_starts, FLAGS.fine, command_line.say
-    )
 
 
 def _given():
@@ -138,8 +130,10 @@ def _given():
 def main():
     folder = pathlib.Path(FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    modes = (train, baseline, test, transfer)
-    {mode.__name__: mode for mode in modes}[FLAGS.mode](folder)
+    if FLAGS.mode == "train":
+        train(folder)
+    else:
+        compare(folder)
 
 
 if __name__ == "__main__":

@@ -18,41 +18,44 @@ class Bench:
 
     Args:
         folder: an existing folder.
-        starts: starts of each schedule in a test. Defaults to 32.
+        starts: starts of each schedule in a test.
         tuning_starts: starts of each candidate when baselines are tuned.
-            Defaults to 16.
-        fine: whether baselines' grids are fine. Defaults to True.
-        report: a function of one line of text. Defaults to silence.
+        fine: whether baselines' grids are fine.
+        report: a function of one line of text.
     """
 
-    def __init__(
-        self, folder, starts=32, tuning_starts=16, fine=True, report=None
-    ):
+    def __init__(self, folder, starts, tuning_starts, fine, report):
         self.folder = pathlib.Path(folder)
         self.starts = starts
         self.tuning_starts = tuning_starts
         self.fine = fine
-        self.say = report or (lambda line: None)
+        self.say = report
 
     def baseline(self, task):
         """Runs fixed schedules, tuned before, on the test starts."""
-        return self._compare("baselines", task)[0]
+        self._compare("baselines", task, {})
 
     def test(self, task, controller):
         """Runs a controller and fixed schedules on the test starts."""
         figures.check_available()
         controller.check_fits(task)
-        self._note_other_task(controller, task)
+        trained = controller.facts.get("task", {})
+        differing = ", ".join(
+            f"{name} {trained[name]} instead of {value}"
+            for name, value in task.get_config().items()
+            if name != "role" and trained.get(name, value) != value
+        )
+        if differing:
+            self.say(f"note: the controller was trained with {differing}.")
         learned, shares = comparison.run_controller(
             task, controller, self.starts
         )
-        rows, results = self._compare("test", task, learned)
+        results = self._compare("test", task, learned)
         path, length = self.folder / "test.png", comparison.segment_length(task)
         plots.plot_results(path, results, task.result_name)
         path = self.folder / "schedule.png"
         plots.plot_schedule(path, shares, task.actions, length)
         self.say(f"Plots: {self.folder}/schedule.png, test.png")
-        return rows
 
     def transfer(self, task_entry, controller, configs=()):
         """Runs a frozen controller on tasks that it was not trained on.
@@ -76,7 +79,6 @@ class Bench:
         )
         self._write_table("transfer", rows)
         self.say(f"Results: {self.folder}/transfer.csv")
-        return rows
 
     def controller(self, path=None):
         """The `ScheduleController` of a file; of the folder's best if None.
@@ -91,17 +93,6 @@ class Bench:
                 f"validation yet. Resume it, or name the controller {last}."
             )
         return ScheduleController.load(path or best)
-
-    def _note_other_task(self, controller, task):
-        """Says so if a controller was trained on another task."""
-        trained = controller.facts.get("task", {})
-        differing = ", ".join(
-            f"{name} {trained[name]} instead of {value}"
-            for name, value in task.get_config().items()
-            if name != "role" and trained.get(name, value) != value
-        )
-        if differing:
-            self.say(f"note: the controller was trained with {differing}.")
 
     def chosen(self, task):
         """{name: Candidate}: published schedules and tuned ones.
@@ -133,30 +124,20 @@ class Bench:
         }
         return {**baselines.published(task), **tuned}
 
-    def _compare(self, name, task, learned=None):
-        """Runs fixed schedules, and writes rows of them and of a controller.
-
-        Args:
-            name: of the files.
-            task: a task.
-            learned: results of the controller [starts], or None.
-
-        Returns:
-            The rows of the summary; {schedule: (label, results [starts])}.
-        """
-        results = comparison.run_baselines(task, self.chosen(task), self.starts)
-        rows = comparison.summary(task, results, learned)
-        if learned is not None:
-            results = {"controller": ("learned", learned), **results}
+    def _compare(self, name, task, learned):
+        """Adds fixed schedules to results, and writes files of that name."""
+        chosen = self.chosen(task)
+        fixed = comparison.run_baselines(task, chosen, self.starts)
+        results = learned | fixed
         single = [
             {"schedule": key, "setting": label, "start": seed, "test": float(x)}
             for key, (label, values) in results.items()
             for seed, x in zip(seeds_for("test", len(values)), values)
         ]
         tables.write_csv(self.folder / f"{name}.csv", single)
-        self._write_table(f"{name}_summary", rows)
+        self._write_table(f"{name}_summary", comparison.summary(task, results))
         self.say(f"Results: {self.folder}/{name}_summary.csv, {name}.csv")
-        return rows, results
+        return results
 
     def _write_table(self, name, rows):
         tables.write_csv(self.folder / f"{name}.csv", rows)

@@ -17,14 +17,15 @@ def run_baselines(task, chosen, count):
 
 
 def run_controller(task, controller, count):
-    """(test results [count], action shares [segments, actions])."""
+    """Results as `run_baselines` returns; action shares [segments, actions]."""
     controller.check_fits(task)
     played = compiled_episodes.episodes_of(
         task, controller.schedule(), segment_length(task)
     )
     position, shares = episodes.play(played, starts("test", count))
+    results = {"controller": ("learned", played.result(position, "test"))}
     # Some episode is alive in every segment that was run.
-    return played.result(position, "test"), np.nanmean(shares, axis=1)
+    return results, np.nanmean(shares, axis=1)
 
 
 def segment_length(task):
@@ -32,13 +33,13 @@ def segment_length(task):
     return max(task.period, task.max_steps // 40)
 
 
-def summary(task, results, controller=None):
+def summary(task, results):
     """Rows of a table; differences are paired by start.
 
     Args:
         task: the task of the results.
-        results: {name: (label, results [starts])}.
-        controller: results of the controller [starts], or None.
+        results: {schedule: (label, results [starts])}, perhaps with one called
+            "controller".
 
     Returns:
         A list of dictionaries. "difference" is controller minus baseline and
@@ -49,34 +50,24 @@ def summary(task, results, controller=None):
     if entry and task.get_config() == entry.task().get_config():
         known = entry.reported
     rows = []
-    if controller is not None:
-        rows.append(_row(task, "controller", "learned", controller))
     for name, (label, values) in results.items():
-        row = _row(task, name, label, values)
-        if controller is not None:
-            row |= paired(controller, values)
+        row = {
+            "schedule": name,
+            "setting": label,
+            f"test {task.result_name}": float(np.mean(values)),
+            "deviation": float(np.std(values, ddof=min(1, len(values) - 1))),
+            "starts": len(values),
+        }
+        if "controller" in results and name != "controller":
+            row |= paired(results["controller"][1], values)
         if name in known:
             row["release"] = "{:g} +- {:g}".format(*known[name])
         rows.append(row)
     return rows
 
 
-def _row(task, name, label, values):
-    return {
-        "schedule": name,
-        "setting": label,
-        f"test {task.result_name}": float(np.mean(values)),
-        "deviation": float(np.std(values, ddof=min(1, len(values) - 1))),
-        "starts": len(values),
-    }
-
-
 def paired(first, second):
-    """The mean of first - second, with an interval of 95 %.
-
-    The interval is NaN for one pair, and the mean alone where all pairs differ
-    equally.
-    """
+    """The mean of first - second, with its 95 % interval: NaN for one pair."""
     difference = np.asarray(first, float) - np.asarray(second, float)
     mean = low = high = float(difference.mean())
     if len(difference) < 2:
@@ -93,8 +84,7 @@ def transfer(tasks, controller, count, tuning, report):
     Args:
         tasks: {name: task}.
         controller: a `ScheduleController`.
-        count: test starts.
-        tuning: starts for each candidate of the baselines' grids.
+        count, tuning: starts of a test, and of each candidate.
         report: a function of one line of text.
     """
     rows = []
@@ -103,7 +93,7 @@ def transfer(tasks, controller, count, tuning, report):
         learned, _ = run_controller(task, controller, count)
         chosen, _ = baselines.tune(task, tuning, fine=False)
         even = baselines.even(task)
-        results = run_baselines(task, {even.label: even, **chosen}, count)
-        compared = summary(task, results, learned)
+        fixed = run_baselines(task, {even.label: even, **chosen}, count)
+        compared = summary(task, learned | fixed)
         rows += [{"task": name, **row} for row in compared]
     return rows

@@ -59,13 +59,7 @@ def check_metadata(task, metadata, count):
 
 
 def check_needs(task, supplied, needs):
-    """Checks that a task has the metadata that others look at.
-
-    Args:
-        task: a task.
-        supplied: names of its metadata, with those that episodes add.
-        needs: {who, such as "the feature 'gap'": names}.
-    """
+    """Checks that a task has the metadata that others need, {who: names}."""
     for who, names in needs.items():
         missing = [name for name in names if name not in supplied]
         if missing:

@@ -55,16 +55,14 @@ class ScheduleController:
             weights: what `weights` returned; the present ones if None.
             **more: JSON-ready facts to keep with it.
         """
-        facts = {"config": self._config(), **more}
-        checkpointing.save(path, _KIND, weights or self.weights(), facts)
-
-    def _config(self):
-        return {
+        config = {
             "task": self.task,
             "actions": list(self.actions),
             "features": list(self.features),
             "policy_config": self.policy.get_config(),
         }
+        facts = {"config": config, **more}
+        checkpointing.save(path, _KIND, weights or self.weights(), facts)
 
     @classmethod
     def load(cls, path):
@@ -83,9 +81,3 @@ class ScheduleController:
                 f"{path} does not describe a controller ({error})."
             ) from error
         return controller
-
-    def copy(self):
-        """Another controller with the same weights."""
-        twin = ScheduleController(**self._config())
-        twin.set_weights(self.weights())
-        return twin

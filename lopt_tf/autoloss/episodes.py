@@ -79,10 +79,9 @@ class Episodes:
         self, task, schedule, segment_length=SEGMENT, step_reward=None
     ):
         contract.check_task(task)
-        needs = {}
+        supplied = self.supplied(task)
         for each in (schedule, step_reward):
-            needs |= getattr(each, "needs", {})
-        contract.check_needs(task, self.supplied(task), needs)
+            contract.check_needs(task, supplied, getattr(each, "needs", {}))
         self.task = task
         self.schedule = schedule
         self.segment_length = segment_length
@@ -90,11 +89,7 @@ class Episodes:
 
     @classmethod
     def supplied(cls, task):
-        """Names of the metadata that schedules of this task may look at.
-
-        Raises:
-            ValueError: if the task's metadata break its contract.
-        """
+        """Names of a task's metadata; ValueError if they break its contract."""
         raise NotImplementedError
 
     def begin(self, seeds, draw=0):

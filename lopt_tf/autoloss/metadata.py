@@ -84,7 +84,6 @@ def _log_magnitudes(metadata):
 
 
 GAP_NEEDS = ("train_loss", "valid_loss")
-_ACCURACIES = ("train_accuracy", "valid_accuracy")
 _MAGNITUDES = ("gradient_magnitudes",)
 # Those of the recipes in `tasks` are published, with their scales; the others
 # are our own.
@@ -103,7 +102,8 @@ FEATURES = {
     "relative_magnitudes": Feature(_relative_magnitudes, _MAGNITUDES),
     "log_magnitudes": Feature(_log_magnitudes, _MAGNITUDES),
     "accuracy_gap": Feature(
-        lambda m: m["train_accuracy"] - m["valid_accuracy"], _ACCURACIES
+        lambda m: m["train_accuracy"] - m["valid_accuracy"],
+        ("train_accuracy", "valid_accuracy"),
     ),
     "cosine": Feature(lambda m: m["gradient_cosine"], ("gradient_cosine",)),
     # The share of the longest episode that is done, about 0.
@@ -115,13 +115,10 @@ class Features:
     """A function from metadata to features [E, len(names)].
 
     Args:
-        names: of `FEATURES`, at least one.
+        names: of `FEATURES`; ValueError if there is none or an unknown one.
 
     Attributes:
         needs: {"the feature 'name'": names of the metadata that it needs}.
-
-    Raises:
-        ValueError: for an unknown name, or none.
     """
 
     def __init__(self, names):

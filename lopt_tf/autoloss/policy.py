@@ -77,13 +77,11 @@ class Policy(keras.Model):
 def network(hidden, activation, outputs, seed):
     """A Keras model [E, features] -> [E, outputs]; arguments as `Policy`'s."""
     layers = [(hidden, activation)] if hidden else []
-    network = keras.Sequential()
+    model = keras.Sequential()
     for depth, (width, function) in enumerate([*layers, (outputs, None)]):
         # Each layer a draw of its own.
         draw = keras.initializers.GlorotUniform(
             None if seed is None else seed + depth
         )
-        network.add(
-            keras.layers.Dense(width, function, kernel_initializer=draw)
-        )
-    return network
+        model.add(keras.layers.Dense(width, function, kernel_initializer=draw))
+    return model

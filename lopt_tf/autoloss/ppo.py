@@ -38,7 +38,9 @@ class PPO(learner.Learner):
         self.value = policy_lib.network(_VALUE_HIDDEN, "tanh", 1, options.seed)
         self.value.build([None, len(options.features)])
         self.optimizer = keras.optimizers.Adam(options.learning_rate)
-        self.optimizer.build(self._trained())
+        self._trained = [*policy.trainable_variables]
+        self._trained += self.value.trainable_variables
+        self.optimizer.build(self._trained)
         self.updates = 0
         self._epsilon = 0.0
         self.forget()
@@ -46,12 +48,6 @@ class PPO(learner.Learner):
 
     def forget(self):
         self._replay, self._metrics, self._explained = [], [], []
-
-    def _trained(self):
-        return [
-            *self.policy.trainable_variables,
-            *self.value.trainable_variables,
-        ]
 
     def variables(self):
         return [*self.value.variables, *self.optimizer.variables]
@@ -87,22 +83,13 @@ class PPO(learner.Learner):
         values = self._values(replay.features)
         # An episode that has finished has no value any more.
         last = self._values(replay.following) * ~replay.finished
+        discounts = options.discount, options.gae_lambda
         advantages = generalised_advantages(
-            replay.reward,
-            values,
-            last,
-            replay.alive,
-            options.discount,
-            options.gae_lambda,
+            replay.reward, values, last, replay.alive, *discounts
         )
-        found = {
-            "features": replay.features,
-            "actions": replay.actions,
-            "log_prob": replay.log_prob,
-            "advantages": advantages,
-            "returns": advantages + values,
-            "alive": replay.alive,
-        }
+        found = {"advantages": advantages, "returns": advantages + values}
+        for name in ("features", "actions", "log_prob", "alive"):
+            found[name] = getattr(replay, name)
         return {k: x.reshape(-1, *x.shape[2:]) for k, x in found.items()}
 
     def _values(self, features):
@@ -122,13 +109,10 @@ class PPO(learner.Learner):
             entropy = tf.reduce_mean(new.entropy())
             values = self.value(batch["features"])[:, 0]
             error = tf.reduce_mean(tf.square(values - batch["returns"]))
-            loss = (
-                _VALUE_WEIGHT * error
-                - tf.reduce_mean(gain)
-                - self.options.entropy_bonus * entropy
-            )
-        gradients = tape.gradient(loss, self._trained())
-        self.optimizer.apply(gradients, self._trained())
+            loss = _VALUE_WEIGHT * error - tf.reduce_mean(gain)
+            loss -= self.options.entropy_bonus * entropy
+        gradients = tape.gradient(loss, self._trained)
+        self.optimizer.apply(gradients, self._trained)
         moved = policy_change(log_prob, batch["log_prob"], self.options.clip)
         return entropy, error, *moved
 

@@ -26,7 +26,11 @@ class Reinforce(learner.Learner):
         self.optimizer.build(policy.trainable_variables)
         self.baseline = np.nan
         self._records = []
-        self._gradient = compilation.compiled(self._segment_gradient)
+
+        def gradient(*records):
+            return policy_gradient(policy, *records, options.entropy_bonus)
+
+        self._gradient = compilation.compiled(gradient)
 
     def after_segment(self, records):
         self._records.append(records)
@@ -41,26 +45,21 @@ class Reinforce(learner.Learner):
         # Whole rounds: a period may reach beyond a segment.
         whole = episodes.joined(self._records)
         steps = relative(rewards_lib.spread(whole.reward, period), whole.alive)
-        advantages = np.float32(self._advantages(final_rewards) + steps)
-        total, entropy, begin = None, 0.0, 0
-        for part in self._records:
-            those = advantages[begin : begin + len(part.alive)]
-            begin += len(part.alive)
-            gradients, more = self._gradient(
-                part.features, part.actions, those, part.alive
-            )
-            entropy += float(more)
-            total = (
-                [a + b for a, b in zip(total, gradients)]
-                if total
-                else gradients
-            )
+        advantages = self._advantages(final_rewards) + steps
+        advantages = np.float32(np.where(whole.alive, advantages, 0))
+        ends = np.cumsum([len(r.alive) for r in self._records])[:-1]
+        parts = [
+            self._gradient(r.features, r.actions, those, np.float32(r.alive))
+            for r, those in zip(self._records, np.split(advantages, ends))
+        ]
         self.forget()
+        gradients, entropies = zip(*parts)
+        total = [sum(each) for each in zip(*gradients)]
         self.optimizer.apply(
             [-g for g in total], self.policy.trainable_variables
         )
         return {
-            "entropy": entropy / int(whole.alive.sum()),
+            "entropy": sum(map(float, entropies)) / int(whole.alive.sum()),
             "gradient_norm": float(tf.linalg.global_norm(total)),
             "baseline": self.baseline,
         }
@@ -74,16 +73,6 @@ class Reinforce(learner.Learner):
         clipped = np.clip(final_rewards - self.baseline, -bound, bound)
         self.baseline = decay * self.baseline + (1 - decay) * mean
         return clipped
-
-    def _segment_gradient(self, features, actions, advantages, alive):
-        return policy_gradient(
-            self.policy,
-            features,
-            actions,
-            tf.where(alive, advantages, 0.0),
-            tf.cast(alive, tf.float32),
-            self.options.entropy_bonus,
-        )
 
 
 def policy_gradient(

@@ -1,10 +1,8 @@
 """Schedules: from metadata to the choice of what to optimise next.
 
 A schedule is called inside of (compiled) episodes with (metadata, step, seed)
-and returns a `Choice`. The fixed ones take a setting for each episode, so that
-a whole grid of settings runs as one batch; `alone` is the schedule of one of
-them, for episodes that run one after the other. `needs` says who looks at which
-metadata, as in `metadata.Features`.
+and returns a `Choice`. `alone` is the schedule of one episode, for those that
+run one after the other; `needs` are as in `metadata.Features`.
 """
 
 import typing
@@ -29,7 +27,7 @@ class Choice(typing.NamedTuple):
 
 
 class Schedule:
-    """A schedule that nothing trains.
+    """A schedule that nothing trains; a whole grid of them runs as one batch.
 
     Args:
         settings: array [E] or [E, ...], one for each episode.
@@ -65,23 +63,16 @@ class Ratio(Schedule):
     """a steps of the first action, b of the second, ...; [E, actions]."""
 
     def weights(self, metadata, step, seed):
-        ends = tf.cumsum(self.settings, axis=1)
-        place = tf.cast(step, tf.float32) % ends[:, -1]
-        action = tf.reduce_sum(
-            tf.cast(place[:, None] >= ends, tf.int32), axis=1
-        )
-        return tf.one_hot(action, self.settings.shape[1])
+        period = tf.reduce_sum(self.settings, axis=1)
+        return _interval(tf.cast(step, tf.float32) % period, self.settings)
 
 
 class Coin(Schedule):
     """Actions drawn with fixed probabilities; settings [E, actions]."""
 
     def weights(self, metadata, step, seed):
-        count, actions = self.settings.shape
-        draw = tf.random.stateless_uniform([count], seed)
-        ends = tf.cumsum(self.settings, axis=1)[:, :-1]
-        action = tf.reduce_sum(tf.cast(draw[:, None] >= ends, tf.int32), 1)
-        return tf.one_hot(action, actions)
+        draw = tf.random.stateless_uniform(self.settings.shape[:1], seed)
+        return _interval(draw, self.settings)
 
 
 class WatchOverfitting(Schedule):
@@ -98,13 +89,15 @@ class WatchOverfitting(Schedule):
         return tf.one_hot(tf.cast(behind, tf.int32), 2)
 
 
-class PolicySchedule:
-    """Actions drawn from a policy.
+def _interval(places, widths):
+    """One-hot: in which interval, of widths [E, actions], a place [E] is."""
+    ends = tf.cumsum(widths, axis=1)[:, :-1]
+    passed = tf.cast(places[:, None] >= ends, tf.int32)
+    return tf.one_hot(tf.reduce_sum(passed, axis=1), widths.shape[1])
 
-    Args:
-        policy: a `Policy`.
-        features: `metadata.Features`.
-    """
+
+class PolicySchedule:
+    """Actions drawn from a `Policy` that looks at `metadata.Features`."""
 
     def __init__(self, policy, features):
         self.policy = policy
@@ -121,8 +114,5 @@ class PolicySchedule:
         features = self.features(metadata)
         distribution = self.policy.distribution(features, self.epsilon)
         action = distribution.sample(seed=seed)
-        return Choice(
-            tf.one_hot(action, self.policy.num_actions),
-            features,
-            distribution.log_prob(action),
-        )
+        weights = tf.one_hot(action, self.policy.num_actions)
+        return Choice(weights, features, distribution.log_prob(action))

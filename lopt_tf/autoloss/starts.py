@@ -2,12 +2,10 @@
 
 import numpy as np
 
-_BEGINS = {"validation": 1_000_000, "test": 2_000_000}
-
 
 def starts(purpose, count):
     """Seeds for "validation" (tuning, choosing) or "test"."""
-    begin = _BEGINS[purpose]
+    begin = {"validation": 1_000_000, "test": 2_000_000}[purpose]
     return list(range(begin, begin + count))
 
 

@@ -58,11 +58,12 @@ def train(
         KeyboardInterrupt: when interrupted; the rounds before are saved.
     """
     trainer = Trainer(task, options, validation_task)
-    run = long_run.LongRun(
+    long_run.LongRun(
         trainer, _KIND, output_dir, report, checkpoint_every_s
-    )
-    run.run(resume)
-    return trainer.best_controller(), trainer.history
+    ).run(resume)
+    if trainer.best_weights is not None:
+        trainer.controller.set_weights(trainer.best_weights)
+    return trainer.controller, trainer.history
 
 
 class Trainer(long_run.Trainer):
@@ -208,13 +209,6 @@ class Trainer(long_run.Trainer):
         self.history[-1]["validation"] = mean
         return {"validation": mean}
 
-    def best_controller(self):
-        """The controller with the best validation, else the present one."""
-        best = self.controller.copy()
-        if self.best_weights is not None:
-            best.set_weights(self.best_weights)
-        return best
-
     def snapshot(self):
         arrays, learner = self.learner.state()
         arrays |= self.controller.weights()
@@ -258,19 +252,15 @@ class Trainer(long_run.Trainer):
 
     def products(self):
         save = functools.partial(self.controller.save, training=self.settings())
-        found = {"controller.npz": save}
-        if self.best_weights is not None:
-            found["best.npz"] = functools.partial(
-                save, weights=self.best_weights
-            )
+        found, best = {"controller.npz": save}, self.best_weights
+        if best is not None:
+            found["best.npz"] = functools.partial(save, weights=best)
         return found
 
     def describe(self):
         options = self.options
-        return [
-            f"{self.task.name}: {options.algorithm}, {options.rounds} rounds "
-            f"of {options.parallel} episodes"
-        ]
+        rounds = f"{options.rounds} rounds of {options.parallel} episodes"
+        return [f"{self.task.name}: {options.algorithm}, {rounds}"]
 
     def status(self, rows):
         row = rows[-1]
@@ -278,8 +268,8 @@ class Trainer(long_run.Trainer):
             f"episode {row['episodes']}/{self.options.episodes}",
             f"{self.task.result_name} {row['result']:.4f}",
         ]
-        for name in self.task.actions:
-            parts.append(f"{name} {row[f'share/{name}']:.2f}")
+        shares = {name: row[f"share/{name}"] for name in self.task.actions}
+        parts += [f"{name} {share:.2f}" for name, share in shares.items()]
         if np.isfinite(self.best_score):
             sign = -1 if self.task.higher_is_better else 1
             parts.append(f"best validation {sign * self.best_score:.4f}")
@@ -310,10 +300,7 @@ def _compared(options):
 
 def _defaults(task):
     """The default arguments of a task, of those that its settings hold."""
-    parameters = inspect.signature(type(task)).parameters
-    return {
-        name: parameters[name].default
-        for name in task.get_config()
-        if name in parameters
-        and parameters[name].default is not inspect.Parameter.empty
-    }
+    config = task.get_config()
+    found = inspect.signature(type(task)).parameters.values()
+    known = [p for p in found if p.name in config and p.default is not p.empty]
+    return {p.name: p.default for p in known}

@@ -10,11 +10,8 @@ from problems.alternating.supervised import SupervisedTask, check_positive
 
 _ROWS = (200, 1000, 200, 1000, 1000)
 _ACTIVATIONS = {
-    "relu": tf.nn.relu,
-    "tanh": tf.tanh,
-    "sigmoid": tf.sigmoid,
-    "leaky_relu": tf.nn.leaky_relu,
-    "elu": tf.nn.elu,
+    name: getattr(tf.nn, name)
+    for name in ("relu", "tanh", "sigmoid", "leaky_relu", "elu")
 }
 
 

@@ -32,7 +32,8 @@ class SupervisedTask(AlternatingTask):
 
     A subclass is a dataclass of its arguments, calls `take_data` in its
     `__post_init__`, and gives the functions `initial_params`, `measure` and
-    `products`. The second loss is the L1 norm of all parameters.
+    `products`: the matrix products of a forward pass, as (rows, inputs,
+    outputs). The second loss is the L1 norm of all parameters.
 
     Args:
         role: "controller" for the splits that schedules are trained on,
@@ -100,10 +101,6 @@ class SupervisedTask(AlternatingTask):
 
         "score", of which less is better, decides which model is kept.
         """
-        raise NotImplementedError
-
-    def products(self):
-        """The matrix products of a forward pass: (rows, inputs, outputs)."""
         raise NotImplementedError
 
     def reset(self, seeds):
