@@ -79,7 +79,7 @@ def progress_made(folder, label, rule, settings, measure=None):
         moments = {
             "before": rule.init_weights(settings.seed),
             "best": _best(output_dir, rule, settings),
-            "after": pretrained.load_rule(output_dir).weights,
+            "after": _weights(output_dir / "optimizer.npz"),
         }
         for moment, weights in moments.items() if measure else ():
             losses = measure(rule, weights).values()
@@ -96,5 +96,10 @@ def _best(folder, rule, settings):
     """
     for name in ("best.npz", "optimizer.npz"):
         if (folder / name).exists():
-            return pretrained.load_rule(folder / name).weights
+            return _weights(folder / name)
     return rule.init_weights(settings.seed)
+
+
+def _weights(file):
+    # Not `pretrained.load_rule`: it knows no rules of an experiment's own.
+    return checkpointing.load(file, pretrained.KIND)[0]

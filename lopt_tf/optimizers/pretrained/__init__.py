@@ -6,7 +6,7 @@ import typing
 from lopt_tf import checkpointing
 from lopt_tf.optimizers import registry
 
-_KIND = "lopt_tf.optimizer"
+KIND = "lopt_tf.optimizer"
 _FOLDER = pathlib.Path(__file__).parent
 # What a user gets who names none.
 _DEFAULT = "hierarchical_rnn_lasting"
@@ -21,7 +21,7 @@ def save(path, rule, weights):
         weights: {name: array}.
     """
     metadata = {"rule": rule.name, "config": rule.get_config()}
-    checkpointing.save(path, _KIND, weights, metadata)
+    checkpointing.save(path, KIND, weights, metadata)
 
 
 def names(rule_name=None):
@@ -99,7 +99,7 @@ def load_rule(path_or_name=None, rule_name=None):
             the name is unknown.
     """
     file, name = _find(path_or_name, rule_name)
-    weights, metadata = checkpointing.load(file, _KIND)
+    weights, metadata = checkpointing.load(file, KIND)
     kind = metadata["rule"]
     if rule_name not in (None, kind):
         raise checkpointing.CheckpointError(
