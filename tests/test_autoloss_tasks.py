@@ -504,41 +504,40 @@ def test_a_checkpoint_older_than_an_option_resumes(tmp_path):
         trainer.train(Toy(), other, output_dir=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("validation_task", [None, Toy()], ids=["no", "yes"])
-def test_a_checkpoint_older_than_an_argument_of_a_task_resumes(
-    tmp_path, validation_task
-):
-    trainer.train(
-        Toy(), QUICK, validation_task=validation_task, output_dir=tmp_path
-    )
+class Wide(Toy):
+    """A task with a newer argument."""
+
+    def __init__(self, height=1.0, width=1.0):
+        super().__init__(height)
+        self.width = width
+
+    def get_config(self):
+        return {"height": self.height, "width": self.width}
+
+
+@pytest.mark.parametrize("judge", [None, Wide()], ids=["alone", "judged"])
+def test_a_checkpoint_older_than_an_argument_of_a_task_resumes(tmp_path, judge):
+    more = dataclasses.replace(QUICK, episodes=12)
+    trainer.train(Wide(), QUICK, validation_task=judge, output_dir=tmp_path)
     (path,) = (tmp_path / "checkpoints").glob("*.npz")
     arrays, facts = checkpointing.load(path, "lopt_tf.autoloss")
     for part in ("task", "validation_task"):
-        facts["settings"][part].pop("height", None)
-    if validation_task:
-        # An empty part means that there was no validation task.
-        facts["settings"]["validation_task"]["older"] = 1
-        validation_task.get_config = lambda: {"older": 1, "height": 1.0}
+        facts["settings"][part].pop("width", None)
     checkpointing.save(path, "lopt_tf.autoloss", arrays, facts)
 
-    def resume(task, validation_task=validation_task):
-        more = dataclasses.replace(QUICK, episodes=12)
+    def resumed(task, judge):
         return trainer.train(
-            task,
-            more,
-            validation_task=validation_task,
-            output_dir=tmp_path,
-            resume=True,
+            task, more, validation_task=judge, output_dir=tmp_path, resume=True
         )
 
-    answer = "task.height: saved 1.0, given 2.0"
+    answer = "task.width: saved 1.0, given 2.0"
     with pytest.raises(checkpointing.CheckpointError, match=answer):
-        resume(Toy(2.0))
-    if not validation_task:
-        answer = "validation_task.height: saved None, given 1.0"
+        resumed(Wide(width=2.0), judge)
+    if judge is None:
+        answer = "validation_task.width: saved None, given 1.0"
         with pytest.raises(checkpointing.CheckpointError, match=answer):
-            resume(Toy(), Toy())
-    _, history = resume(Toy())
+            resumed(Wide(), Wide())
+    _, history = resumed(Wide(), judge)
     assert [row["round"] for row in history] == [1, 2, 3]
 
 
