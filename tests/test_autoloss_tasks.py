@@ -73,7 +73,11 @@ class Toy(alternating.AlternatingTask):
         return state[1]
 
 
-@pytest.mark.parametrize("algorithm", options.ALGORITHMS)
+# The tests of whole trainings with the second learner take longest.
+LEARNERS = ["reinforce", pytest.param("ppo", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("algorithm", LEARNERS)
 def test_a_task_is_one_class_and_one_entry(tmp_path, monkeypatch, algorithm):
     """Trained, compared with tuned baselines, tested, transferred."""
     entry = tasks.Entry(Toy, QUICK, transfer={"height": (2.0,)})
@@ -392,7 +396,7 @@ def one_by_one(monkeypatch):
     monkeypatch.setitem(compiled_episodes.KINDS, Counter, OneByOne)
 
 
-@pytest.mark.parametrize("algorithm", options.ALGORITHMS)
+@pytest.mark.parametrize("algorithm", LEARNERS)
 def test_another_kind_of_episodes_does_for_everything(one_by_one, algorithm):
     changed = dataclasses.replace(QUICK, algorithm=algorithm, validate_every=1)
     controller, history = trainer.train(
@@ -498,6 +502,43 @@ def test_a_checkpoint_older_than_an_option_resumes(tmp_path):
         newer.unlink()
     with pytest.raises(checkpointing.CheckpointError, match=answer):
         trainer.train(Toy(), other, output_dir=tmp_path, resume=True)
+
+
+class Wide(Toy):
+    """A task with a newer argument."""
+
+    def __init__(self, height=1.0, width=1.0):
+        super().__init__(height)
+        self.width = width
+
+    def get_config(self):
+        return {"height": self.height, "width": self.width}
+
+
+@pytest.mark.parametrize("judge", [None, Wide()], ids=["alone", "judged"])
+def test_a_checkpoint_older_than_an_argument_of_a_task_resumes(tmp_path, judge):
+    more = dataclasses.replace(QUICK, episodes=12)
+    trainer.train(Wide(), QUICK, validation_task=judge, output_dir=tmp_path)
+    (path,) = (tmp_path / "checkpoints").glob("*.npz")
+    arrays, facts = checkpointing.load(path, "lopt_tf.autoloss")
+    for part in ("task", "validation_task"):
+        facts["settings"][part].pop("width", None)
+    checkpointing.save(path, "lopt_tf.autoloss", arrays, facts)
+
+    def resumed(task, judge):
+        return trainer.train(
+            task, more, validation_task=judge, output_dir=tmp_path, resume=True
+        )
+
+    answer = "task.width: saved 1.0, given 2.0"
+    with pytest.raises(checkpointing.CheckpointError, match=answer):
+        resumed(Wide(width=2.0), judge)
+    if judge is None:
+        answer = "validation_task.width: saved None, given 1.0"
+        with pytest.raises(checkpointing.CheckpointError, match=answer):
+            resumed(Wide(), Wide())
+    _, history = resumed(Wide(), judge)
+    assert [row["round"] for row in history] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["regression_reinforce", "classification_ppo"])

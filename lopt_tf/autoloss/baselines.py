@@ -1,7 +1,7 @@
 """Schedules that nothing learns, and how their settings are tuned."""
 
-import dataclasses
 import itertools
+import typing
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from lopt_tf.autoloss.starts import starts
 _RATIOS = (2, 3, 5, 7, 9, 11)
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidate:
+class Candidate(typing.NamedTuple):
     """One fixed schedule.
 
     Attributes:

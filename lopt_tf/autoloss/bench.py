@@ -51,9 +51,10 @@ class Bench:
             task, controller, self.starts
         )
         results = self._compare("test", task, learned)
-        path, length = self.folder / "test.png", comparison.segment_length(task)
+        path = self.folder / "test.png"
         plots.plot_results(path, results, task.result_name)
         path = self.folder / "schedule.png"
+        length = comparison.segment_length(task)
         plots.plot_schedule(path, shares, task.actions, length)
         self.say(f"Plots: {self.folder}/schedule.png, test.png")
 
@@ -127,8 +128,7 @@ class Bench:
     def _compare(self, name, task, learned):
         """Adds fixed schedules to results, and writes files of that name."""
         chosen = self.chosen(task)
-        fixed = comparison.run_baselines(task, chosen, self.starts)
-        results = learned | fixed
+        results = learned | comparison.run_baselines(task, chosen, self.starts)
         single = [
             {"schedule": key, "setting": label, "start": seed, "test": float(x)}
             for key, (label, values) in results.items()

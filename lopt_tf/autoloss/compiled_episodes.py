@@ -68,13 +68,7 @@ class CompiledEpisodes(episodes.Episodes):
             after = after | metadata.course(
                 self.task, step + 1, alive.shape[0], choice.weights, before
             )
-            record = (
-                choice.features,
-                choice.weights,
-                choice.log_prob,
-                self._rewards(after, alive),
-                alive,
-            )
+            record = (*choice, self._rewards(after, alive), alive)
             arrays = [a.write(i, x) for a, x in zip(arrays, record)]
             return i + 1, state, after, arrays
 
@@ -103,8 +97,7 @@ class CompiledEpisodes(episodes.Episodes):
         what = "The schedule's weights of the actions"
         shape = [count, len(self.task.actions)]
         contract.check_shape(self.task, what, choice.weights, shape)
-        chosen = (choice.features, choice.weights, choice.log_prob)
-        shapes = [(x.dtype, x.shape) for x in chosen]
+        shapes = [(x.dtype, x.shape) for x in choice]
         return [*shapes, (tf.float32, [count]), (tf.bool, [count])]
 
     def _check(self, after, before):
@@ -124,11 +117,7 @@ KINDS = {alternating.AlternatingTask: CompiledEpisodes}
 
 
 def kind_of(task):
-    """The subclass of `Episodes` that runs a task.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """The subclass of `Episodes` that runs a task; ValueError if none does."""
     for kind, episodes_class in KINDS.items():
         if isinstance(task, kind):
             return episodes_class

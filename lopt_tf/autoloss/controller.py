@@ -27,9 +27,8 @@ class ScheduleController:
 
     def schedule(self):
         """The `PolicySchedule` that samples from the policy."""
-        return schedules.PolicySchedule(
-            self.policy, metadata.Features(self.features)
-        )
+        features = metadata.Features(self.features)
+        return schedules.PolicySchedule(self.policy, features)
 
     def check_fits(self, task):
         """Raises ValueError if a task has other actions."""

@@ -93,15 +93,12 @@ class Episodes:
         raise NotImplementedError
 
     def begin(self, seeds, draw=0):
-        """Begins episodes.
+        """The first `Position` of new episodes.
 
         Args:
             seeds: E integers: the episodes' initial models.
             draw: an integer: the actions' random numbers, which also depend
                 on an episode's place among the others.
-
-        Returns:
-            The first `Position`.
         """
         raise NotImplementedError
 

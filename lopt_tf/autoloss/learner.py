@@ -15,10 +15,12 @@ class Learner:
 
     Attributes:
         segment_length: the most steps of a segment; a class attribute.
-        remembered: names of attributes, numbers, that `state` keeps.
+        variables: a list: what `state` keeps besides the policy.
+        remembered: names of attributes, numbers, that it keeps, too.
     """
 
     segment_length = None
+    variables = ()
     remembered = ()
 
     def __init__(self, policy, options):
@@ -46,18 +48,14 @@ class Learner:
         """Drops the records of a round that was interrupted."""
         raise NotImplementedError
 
-    def variables(self):
-        """What `state` keeps besides the policy: a list of variables."""
-        raise NotImplementedError
-
     def state(self):
         """({name: array}, JSON-ready dictionary) between two rounds."""
-        arrays = named_arrays.read("learner", self.variables())
+        arrays = named_arrays.read("learner", self.variables)
         return arrays, {name: getattr(self, name) for name in self.remembered}
 
     def restore(self, arrays, metadata):
         """Resumes from what `state` returned."""
         self.forget()
-        named_arrays.assign("learner", self.variables(), arrays)
+        named_arrays.assign("learner", self.variables, arrays)
         for name in self.remembered:
             setattr(self, name, metadata[name])

@@ -1,7 +1,7 @@
 """What a policy looks at: features of metadata, and the episodes' own."""
 
+import typing
 from collections.abc import Callable
-from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -23,9 +23,8 @@ def course(task, step, count, action_weights=None, before=None):
 
     Returns:
         progress: the share of `max_steps` that was run [E].
-        last_action: the weights of the actions in the last step, zeros before
-            the first [E, actions].
-        run_length: how many of the last steps took the same weights [E]; a
+        last_action: `action_weights`, or zeros [E, actions].
+        run_length: how many of the last steps took the same weights [E], a
             float.
     """
     progress = tf.cast(step, tf.float32) / task.max_steps
@@ -42,7 +41,7 @@ def course(task, step, count, action_weights=None, before=None):
     }
 
 
-class Feature(NamedTuple):
+class Feature(typing.NamedTuple):
     """One number that a policy sees of each episode.
 
     Attributes:

@@ -15,13 +15,12 @@ class ControllerOptions:
         algorithm: "reinforce" or "ppo".
         features: names of `metadata.FEATURES`. Defaults to the one that
             every task has.
-        hidden: width of the policy's hidden layer; 0 for a linear policy.
-        activation: of the hidden layer.
-        logit_scale: logits are divided by this.
+        hidden, activation, logit_scale: see `Policy`.
         learning_rate: of Adam, for the policy (and the value network).
         episodes: how many to train on.
         parallel: episodes side by side; "reinforce" updates once after them.
-        final_scale: the final reward is this over the episode's result.
+        final_scale: the final reward is this over the episode's result;
+            positive if that is an error, negative if more is better.
         advantage_clip: bound of the final reward minus its baseline.
         baseline_decay: of the moving average of final rewards.
         step_scale: weight of the step rewards, from which alone "ppo" learns;

@@ -47,13 +47,7 @@ def plot_training(path, history, result_name):
 
 
 def plot_results(path, results, result_name):
-    """Test results of every start, one line for each schedule.
-
-    Args:
-        path: the PNG file to write.
-        results: {name: (label, array [starts])}, the controller first.
-        result_name: what they measure.
-    """
+    """Test results {schedule: (label, array [starts])}, a line for each."""
     # A schedule that is far off would flatten all others.
     medians = {name: np.median(v) for name, (_, v) in results.items()}
     middle = np.median(list(medians.values()))

@@ -65,13 +65,8 @@ class Policy(keras.Model):
         return tfp.distributions.Categorical(probs=mixed)
 
     def get_config(self):
-        return {
-            "num_actions": self.num_actions,
-            "hidden": self.hidden,
-            "activation": self.activation,
-            "logit_scale": self.logit_scale,
-            "seed": self.seed,
-        }
+        names = ("num_actions", "hidden", "activation", "logit_scale", "seed")
+        return {name: getattr(self, name) for name in names}
 
 
 def network(hidden, activation, outputs, seed):

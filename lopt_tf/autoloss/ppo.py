@@ -41,6 +41,7 @@ class PPO(learner.Learner):
         self._trained = [*policy.trainable_variables]
         self._trained += self.value.trainable_variables
         self.optimizer.build(self._trained)
+        self.variables = self.value.variables + self.optimizer.variables
         self.updates = 0
         self._epsilon = 0.0
         self.forget()
@@ -48,9 +49,6 @@ class PPO(learner.Learner):
 
     def forget(self):
         self._replay, self._metrics, self._explained = [], [], []
-
-    def variables(self):
-        return [*self.value.variables, *self.optimizer.variables]
 
     def epsilon(self, done):
         """The share of random actions falls from 0.5 to 0.1."""
@@ -127,7 +125,7 @@ class PPO(learner.Learner):
 
 
 def generalised_advantages(rewards, values, last, alive, discount, decay):
-    """Generalised advantage estimates.
+    """Generalised advantages [T, E]; 0 where an episode had finished.
 
     Args:
         rewards: [T, E].
@@ -136,9 +134,6 @@ def generalised_advantages(rewards, values, last, alive, discount, decay):
         alive: whether the episode had not finished before the step [T, E].
         discount: of future rewards.
         decay: lambda, between 0 (one step) and 1 (whole returns).
-
-    Returns:
-        [T, E]; 0 where an episode had finished.
     """
     advantages = np.zeros_like(values)
     following, gathered = last, np.zeros_like(last)

@@ -5,8 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from lopt_tf import compilation
-from lopt_tf.autoloss import episodes, learner
-from lopt_tf.autoloss import rewards as rewards_lib
+from lopt_tf.autoloss import episodes, learner, rewards
 
 
 class Reinforce(learner.Learner):
@@ -24,8 +23,9 @@ class Reinforce(learner.Learner):
         super().__init__(policy, options)
         self.optimizer = keras.optimizers.Adam(options.learning_rate)
         self.optimizer.build(policy.trainable_variables)
+        self.variables = self.optimizer.variables
         self.baseline = np.nan
-        self._records = []
+        self.forget()
 
         def gradient(*records):
             return policy_gradient(policy, *records, options.entropy_bonus)
@@ -38,13 +38,10 @@ class Reinforce(learner.Learner):
     def forget(self):
         self._records = []
 
-    def variables(self):
-        return self.optimizer.variables
-
     def after_round(self, final_rewards, period):
         # Whole rounds: a period may reach beyond a segment.
         whole = episodes.joined(self._records)
-        steps = relative(rewards_lib.spread(whole.reward, period), whole.alive)
+        steps = relative(rewards.spread(whole.reward, period), whole.alive)
         advantages = self._advantages(final_rewards) + steps
         advantages = np.float32(np.where(whole.alive, advantages, 0))
         ends = np.cumsum([len(r.alive) for r in self._records])[:-1]

@@ -1,4 +1,4 @@
-"""Rewards: how good an episode was, and how good its steps were."""
+"""Rewards of steps: how good they were, and whether a policy collapsed."""
 
 import numpy as np
 import tensorflow as tf
@@ -42,16 +42,6 @@ def spread(rewards, period):
     padded = np.pad(rewards, [(0, -steps % period), (0, 0)])
     sums = padded.reshape(-1, period, count).sum(1, dtype=rewards.dtype)
     return np.repeat(sums, period, axis=0)[:steps]
-
-
-def final_reward(result, scale):
-    """The reward of a whole episode: `scale` over its result.
-
-    Args:
-        result: of the episodes [E].
-        scale: positive if the result is an error, negative if more is better.
-    """
-    return scale / np.maximum(result, 1e-6)
 
 
 def longest_runs(actions, alive):

@@ -16,13 +16,13 @@ class Choice(typing.NamedTuple):
     """What a schedule decides for E episodes.
 
     Attributes:
-        weights: of the actions [E, actions].
         features: what a policy saw [E, features]; none with fixed schedules.
+        weights: of the actions [E, actions].
         log_prob: logarithm of the probability of what a policy chose [E].
     """
 
-    weights: tf.Tensor
     features: tf.Tensor
+    weights: tf.Tensor
     log_prob: tf.Tensor
 
 
@@ -45,7 +45,7 @@ class Schedule:
     def __call__(self, metadata, step, seed):
         weights = self.weights(metadata, step, seed)
         none = tf.zeros_like(weights[:, 0])
-        return Choice(weights, none[:, None][:, :0], none)
+        return Choice(none[:, None][:, :0], weights, none)
 
     def weights(self, metadata, step, seed):
         """Weights of the actions [E, actions]."""
@@ -115,4 +115,4 @@ class PolicySchedule:
         distribution = self.policy.distribution(features, self.epsilon)
         action = distribution.sample(seed=seed)
         weights = tf.one_hot(action, self.policy.num_actions)
-        return Choice(weights, features, distribution.log_prob(action))
+        return Choice(features, weights, distribution.log_prob(action))

@@ -110,7 +110,6 @@ TASKS = {
             advantage_clip=5.0,
             baseline_decay=0.9,
             step_scale=0.1,
-            collapse_after=500,
         ),
         transfer={
             "data_seed": (2, 3),
@@ -132,11 +131,7 @@ _PPO = {"hidden": 32, "activation": "tanh", "entropy_bonus": 0.01}
 
 
 def entry(name):
-    """The `Entry` of a task.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+    """The `Entry` of a task; ValueError for an unknown name."""
     if name not in TASKS:
         raise ValueError(f"Unknown task {name!r}. Known: {', '.join(TASKS)}.")
     return TASKS[name]

@@ -67,18 +67,14 @@ def train(
 
 
 class Trainer(long_run.Trainer):
-    """A controller, its learner, and what they have been through.
-
-    Args:
-        task, options, validation_task: see `train`.
+    """A controller, its learner and their past; arguments as for `train`.
 
     Attributes:
         round: rounds of `options.parallel` episodes that were run.
         restarts: controllers that were dropped because they collapsed.
         steps: task steps that were run, in all episodes.
         lowest_reward: the lowest final reward without a collapse.
-        best_score: the best validation; less is better.
-        best_weights: of the controller that reached it, or None.
+        best_score, best_weights: of the best validation; less is better.
         history: one dictionary for each round.
     """
 
@@ -88,11 +84,8 @@ class Trainer(long_run.Trainer):
         self.task = task
         self.options = options
         self.validation_task = validation_task
-        self.round = 0
-        self.restarts = 0
-        self.steps = 0
-        self.lowest_reward = np.inf
-        self.best_score = np.inf
+        self.round = self.restarts = self.steps = 0
+        self.lowest_reward = self.best_score = np.inf
         self.best_weights = None
         self.history = []
         self._new_controller()
@@ -181,7 +174,7 @@ class Trainer(long_run.Trainer):
 
     def _final_rewards(self, results, actions, alive):
         """Final rewards [E], and which episodes have collapsed [E]."""
-        final = rewards.final_reward(results, self.options.final_scale)
+        final = self.options.final_scale / np.maximum(results, 1e-6)
         runs = rewards.longest_runs(actions, alive)
         collapsed = (runs >= self.options.collapse_after) | ~np.isfinite(final)
         lowest = final[~collapsed].min(initial=self.lowest_reward)

@@ -34,14 +34,13 @@ class Classification(SupervisedTask):
     """
 
     features: int = 32
-    hidden: tuple = (32,)
+    hidden: tuple | list = (32,)
     activation: str = "relu"
     label_noise: float = 0.01
 
     name = "classification"
     actions = ("cross_entropy", "l1")
     result_name = "accuracy"
-    result_key = "accuracy"
     higher_is_better = True
 
     def __post_init__(self):
@@ -52,7 +51,8 @@ class Classification(SupervisedTask):
                 "`hidden` must be a list of widths, such as [64, 64]. "
                 f"Received: hidden={self.hidden!r}"
             )
-        self.hidden = tuple(self.hidden)
+        # JSON has lists only.
+        self.hidden = list(self.hidden)
         for width in self.hidden:
             check_positive(int, hidden=width)
         if self.features < 4 or not 0 <= self.label_noise <= 1:

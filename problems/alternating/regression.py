@@ -32,7 +32,6 @@ class Regression(SupervisedTask):
     name = "regression"
     actions = ("mse", "l1")
     result_name = "mean squared error"
-    result_key = "loss"
 
     def __post_init__(self):
         super().__post_init__()

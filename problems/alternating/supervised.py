@@ -26,9 +26,8 @@ class SupervisedTask(AlternatingTask):
     share) with the gradient of the chosen loss. Every `period` steps the
     model is validated. An episode ends after `max_steps` steps, or after
     `patience` validations in a row none of which was better than the one
-    before; its result is that of the best validation. (Counting from the best
-    validation instead ends schedules with noise in them, such as coins, long
-    before they have converged: the release's figures were not reached so.)
+    before; its result is that of the best validation. (Counted from the best
+    validation, patience ends noisy schedules long before they converge.)
 
     A subclass is a dataclass of its arguments, calls `take_data` in its
     `__post_init__`, and gives the functions `initial_params`, `measure` and
@@ -86,11 +85,7 @@ class SupervisedTask(AlternatingTask):
         }
 
     def get_config(self):
-        # JSON has lists only.
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
+        return dataclasses.asdict(self)
 
     def initial_params(self, seeds):
         """Initial parameters: a list of NumPy arrays [E, ...]."""
@@ -99,7 +94,7 @@ class SupervisedTask(AlternatingTask):
     def measure(self, params, split):
         """{"loss": [E], and others such as "accuracy"} on a split.
 
-        "score", of which less is better, decides which model is kept.
+        "score" is the result, negated if more is better: the least is kept.
         """
         raise NotImplementedError
 
@@ -139,7 +134,8 @@ class SupervisedTask(AlternatingTask):
         return state, self._metadata(state)
 
     def result(self, state, split):
-        return self.measure(state["best_params"], split)[self.result_key]
+        score = self.measure(state["best_params"], split)["score"]
+        return -score if self.higher_is_better else score
 
     def _adam(self, state, action_weights):
         alive = ~state["finished"]
@@ -189,6 +185,8 @@ class SupervisedTask(AlternatingTask):
         score = measures["valid"]["score"]
         best = alive & (score < state["best_score"])
         drop = state["valid"]["loss"] - measures["valid"]["loss"]
+        better = score < state["last_score"]
+        count = state["without_improvement"] + 1
         mean = state["mean_improvement"]
         decay = tf.where(state["time"] == self.period, 0.0, _DECAY)
         return {
@@ -198,11 +196,7 @@ class SupervisedTask(AlternatingTask):
             ],
             "best_score": tf.where(best, score, state["best_score"]),
             "last_score": score,
-            "without_improvement": tf.where(
-                score < state["last_score"],
-                0,
-                state["without_improvement"] + 1,
-            ),
+            "without_improvement": tf.where(better, 0, count),
             "improvement": drop,
             "mean_improvement": decay * mean + (1 - decay) * tf.abs(drop),
             **measures,

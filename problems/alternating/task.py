@@ -48,10 +48,10 @@ class Task:
 class AlternatingTask(Task):
     """A task of pure TensorFlow functions, for many episodes at once.
 
-    `step` and `result` compile under XLA. Every tensor of metadata and of
-    action weights begins with an axis of E episodes, and all episodes are at
-    the same step. An episode that has finished stays as it is. `step` returns
-    structures, shapes and types as it is given.
+    `step` and `result` compile under XLA, `reset` runs outside. Every tensor of
+    metadata and of action weights begins with an axis of E episodes, and all
+    episodes are at the same step. An episode that has finished stays as it is.
+    `step` returns structures, shapes and types as it is given.
 
     Metadata are what a schedule may look at, {name: tensor}. Required is
     "finished" [E], booleans. The others are a task's own choice, but features
@@ -70,28 +70,21 @@ class AlternatingTask(Task):
     """
 
     def reset(self, seeds):
-        """Begins episodes; runs outside of compiled functions.
+        """Begins episodes: (nested structure of tensors, metadata).
 
         Args:
             seeds: E integers; a seed stands for an initial model.
-
-        Returns:
-            state: a nested structure of tensors.
-            metadata: see the class.
         """
         raise NotImplementedError
 
     def step(self, state, action_weights):
-        """One update of the model of each episode.
+        """One update of the model of each episode: (next state, metadata).
 
         Args:
             state: as returned by `reset` or `step`.
             action_weights: [E, actions]. A row of zeros and a one takes that
                 action; if the task `combines_actions`, any row takes the
                 weighted sum.
-
-        Returns:
-            The next state, and metadata as `reset` returns them.
         """
         raise NotImplementedError
 
