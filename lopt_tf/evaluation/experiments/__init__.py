@@ -9,9 +9,16 @@ optimizer ("required", "optional" or "never"); PRESETS holds the settings of
 import dataclasses
 import importlib
 
-NAMES = tuple(
-    "training_set generalization learning_rates ablation wall_clock long_runs "
-    "failures problems digits".split()
+NAMES = (
+    "training_set",
+    "generalization",
+    "learning_rates",
+    "ablation",
+    "wall_clock",
+    "long_runs",
+    "failures",
+    "problems",
+    "digits",
 )
 
 
