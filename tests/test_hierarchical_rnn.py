@@ -3,12 +3,12 @@
 import numpy as np
 import numpy_hierarchical_rnn
 import pytest
+import rule_inputs
 import tensorflow as tf
 
 from lopt_tf.optimizers import hierarchical_rnn, update_rule
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
-SHAPES = [(4, 3), (5,), (), (2, 2, 3)]
 CONFIGS = {
     "default": {},
     "attention": {"use_attention": True},
@@ -51,22 +51,7 @@ def _setting(config, seed=0):
         name: (array + rng.normal(0, 0.2, array.shape)).astype("float32")
         for name, array in rule.init_weights(seed).items()
     }
-    params = [rng.normal(size=s).astype("float32") for s in SHAPES]
-    log_lrs = rule.draw_log_learning_rates(
-        [rng.random(s, "float32") for s in SHAPES],
-        [rng.random((1,) * len(s), "float32") for s in SHAPES],
-    )
-    grads = [
-        [
-            (rng.normal(size=s) * 10.0 ** (i - 3)).astype("float32")
-            for s in SHAPES
-        ]
-        for i in range(8)
-    ]
-    # A whole tensor without gradient at the very first step, and later.
-    for step in (0, 5):
-        grads[step][1] = np.zeros_like(grads[step][1])
-    return rule, weights, params, log_lrs, grads
+    return rule, weights, *rule_inputs.draw(rule, rng)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import rule_inputs
 import tensorflow as tf
 
 import lopt_tf
@@ -20,7 +21,6 @@ from lopt_tf.metatraining import estimators, objective, unroll
 from lopt_tf.optimizers import pretrained, registry, update_rule
 from problems.quadratic import Quadratic
 
-SHAPES = [(4, 3), (5,), (), (2, 2, 3)]
 SMALL = {"cell_sizes": (3, 4), "init_lr_range": (0.01, 0.1)}
 CONFIGS = {
     "lstm": ("coordinatewise_rnn", SMALL),
@@ -58,22 +58,7 @@ def _setting(name, seed=0):
     """(rule, weights, params, log learning rates, gradients of 8 steps)."""
     rule = _rule(name)
     rng = np.random.default_rng(seed)
-    params = [rng.normal(size=s).astype("float32") for s in SHAPES]
-    log_lrs = rule.draw_log_learning_rates(
-        [rng.random(s, "float32") for s in SHAPES],
-        [rng.random((1,) * len(s), "float32") for s in SHAPES],
-    )
-    grads = [
-        [
-            (rng.normal(size=s) * 10.0 ** (i - 3)).astype("float32")
-            for s in SHAPES
-        ]
-        for i in range(8)
-    ]
-    # A whole tensor without gradient at the very first step, and later.
-    for step in (0, 5):
-        grads[step][1] = np.zeros_like(grads[step][1])
-    return rule, _weights(rule, seed), params, log_lrs, grads
+    return rule, _weights(rule, seed), *rule_inputs.draw(rule, rng)
 
 
 def _run(rule, weights, params, log_lrs, grads):
