@@ -24,7 +24,7 @@ from lopt_tf.optimizers import update_rule
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
 from problems.classifiers import FullyConnected
-from problems.problem import stateless_seed, value_and_gradients
+from problems.problem import stateless_seed
 from problems.quadratic import Quadratic
 
 FOLDER = pathlib.Path(
@@ -327,7 +327,7 @@ def test_problem(path, entry):
             tf.constant(file[f"{entry}/{number}/param{i}"][None])
             for i in range(count)
         ]
-        loss, grads = value_and_gradients(problem, params, constants)
+        loss, grads = problem.value_and_gradients(params, constants)
         reference = file[f"{entry}/{number}/objective"]
         _assert_close("objective", loss[0], reference)
         for i, gradient in enumerate(grads):
