@@ -27,10 +27,29 @@ def affine(w, name, x):
     return x @ w[name].T + w[f"{name}_bias"].T
 
 
+def units(params, layers=None):
+    """The unit of the step of each tensor."""
+    own = {}
+    for i, p in enumerate(params):
+        if p.ndim > 1 and np.ptp(p) > 0:
+            inputs = np.prod(p.shape[:-1])
+            size = np.sqrt(np.mean(np.square(p, dtype="float64")))
+            own[i] = size / 0.2 * min(1, (64 / inputs) ** 0.5)
+
+    def mean(indices):
+        return np.exp(np.mean([np.log(own[i]) for i in indices]))
+
+    found = []
+    for i in range(len(params)):
+        same = [j for j in own if layers is not None and layers[i] == layers[j]]
+        found.append(own[i] if i in own else mean(same or own))
+    return found
+
+
 class Reference:
     """State and step of the optimizer for a list of tensors."""
 
-    def __init__(self, rule, weights, params, log_lrs):
+    def __init__(self, rule, weights, params, log_lrs, layers=None):
         self.rule = rule
         self.w = {n: np.asarray(a, "float64") for n, a in weights.items()}
         self.levels = len(rule.level_sizes)
@@ -41,6 +60,9 @@ class Reference:
                 return self.w[f"{name}/initial_state"].T
             return np.zeros((1, sizes[level]))
 
+        self.unit, self.square = [1.0] * len(params), 0.0
+        if rule.step_unit:
+            self.unit = units(params, layers)
         self.true = [np.array(p, "float64") for p in params]
         self.tensors, self.first = [], None
         for p, log_lr in zip(params, log_lrs):
@@ -52,9 +74,9 @@ class Reference:
                 "g": np.zeros((n, scales)),
                 "m": np.zeros((n, scales)),
                 "lr": np.array(log_lr, "float64").reshape(n, 1),
-                "scale": 1.0,
+                "scale": self.unit[len(self.tensors)],
             }
-            if rule.use_parameter_scale:
+            if rule.use_parameter_scale and not rule.step_unit:
                 root = np.sqrt(np.mean(np.square(p, dtype="float64")))
                 tensor["scale"] = max(1.0, root)
             if self.levels > 1:
@@ -65,6 +87,14 @@ class Reference:
 
     def step(self, grads):
         """(updates, attended steps or None) and the state moves on."""
+        self.epsilon = 1e-16
+        if self.rule.step_unit:
+            grads = [
+                u * np.asarray(g, "float64") for u, g in zip(self.unit, grads)
+            ]
+            now = np.mean(np.concatenate([g.ravel() for g in grads]) ** 2)
+            self.square = max(now, 0.9 * self.square)
+            self.epsilon = max(1e-16 * self.square, 1e-36)
         every = np.concatenate([t["lr"] for t in self.tensors])
         self.lowest = self._lowest()
         updates, attended = [], []
@@ -105,13 +135,13 @@ class Reference:
         b = s["b"] ** (powers if rule.use_multiple_scale_decays else 1.0)
         b = np.broadcast_to(b, s["m"].shape).copy()
         b[:, np.all(s["m"] == 0, 0)] = 0
-        s["m"] = (1 - b) * (s["g"] ** 2 + 1e-12) + b * s["m"]
-        scaled = np.arcsinh(s["g"] / np.sqrt(s["m"] + 1e-16))
+        s["m"] = (1 - b) * (s["g"] ** 2 + 1e4 * self.epsilon) + b * s["m"]
+        scaled = np.arcsinh(s["g"] / np.sqrt(s["m"] + self.epsilon))
         extra = []
         if rule.use_grad_products:
             extra.append(scaled[:, 1:] * scaled[:, :-1])
         if rule.use_log_means_squared:
-            logs = np.log(s["m"] + 1e-16)
+            logs = np.log(s["m"] + self.epsilon)
             extra.append(logs - logs.mean(1, keepdims=True))
         if rule.use_relative_lr:
             whole = rule.use_problem_lr_mean
@@ -136,12 +166,17 @@ class Reference:
             mean = seen.mean(0, keepdims=True)
             s["t"] = gru(w, "tensor_rnn", mean, s["t"], bias)
 
+        live = np.ones(len(h), bool)
+        if rule.rest_without_gradient:
+            live = np.any(s["g"] != 0, axis=1)
+
         def direction(readout, shortcut):
             value = h @ w[readout].T
             if rule.use_gradient_shortcut:
                 value = value + scaled @ w[shortcut].T
-            if rule.dynamic_output_scale:
-                value = value / np.sqrt(np.mean(value**2) + 1e-16)
+            value = np.where(live[:, None], value, 0.0)
+            if rule.dynamic_output_scale and live.any():
+                value = value / np.sqrt(np.mean(value[live] ** 2) + 1e-16)
             return value
 
         learns = rule.learnable_decay
@@ -156,7 +191,8 @@ class Reference:
             new = s["lr"] + affine(w, "learning_rate", h)
             new = np.clip(new, self.lowest, rule.max_log_lr)
             p = sigmoid(w["learning_rate_momentum"])
-            s["lr"] = p * s["lr"] + (1 - p) * new
+            mean = p * s["lr"] + (1 - p) * new
+            s["lr"] = np.where(live[:, None], mean, s["lr"])
             size = s["scale"] * np.exp(new + w["step_offset"])
             attended_size = s["scale"] * np.exp(new)
         update = size * direction("update", "gradient_shortcut")

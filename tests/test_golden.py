@@ -20,7 +20,7 @@ from lopt_tf.metatraining import (
     objective,
     unroll,
 )
-from lopt_tf.optimizers import update_rule
+from lopt_tf.optimizers import layouts
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
 from problems.classifiers import FullyConnected
@@ -119,7 +119,7 @@ def test_hierarchical_rnn_trajectory(path):
     state = golden_names.state(file, "init/", count)
     if not rule.use_attention:
         del state["true_parameters"]
-    layout = update_rule.choose_layout(params)
+    layout = layouts.choose_layout(params)
     for step in range(len(file["grads/0"])):
         grads = [file[f"grads/{i}"][step] for i in range(count)]
         steps, attended, _ = rule.updates(
@@ -198,7 +198,7 @@ def _golden_estimate(file, second_derivatives):
         del state["true_parameters"]
     true = [tf.constant(file[f"start/params/{i}"][None]) for i in range(count)]
     start = problem.loss(true, constants)[None]
-    layout = update_rule.choose_layout(true, 1)
+    layout = layouts.choose_layout(true, 1)
     log_lrs = state.get("log_learning_rate", layout.pack(true)[0])
     log_lrs = [tensor[None] for tensor in layout.unpack(tf.constant(log_lrs))]
     unroller = _GivenUnroller(
@@ -424,7 +424,7 @@ def test_other_optimizer(path):
     }
     assert sum(w.size for w in drawn.values()) == file["num_meta_parameters"]
     params = [file[f"init/params/{i}"] for i in range(count)]
-    layout = update_rule.choose_layout(params)
+    layout = layouts.choose_layout(params)
     state = golden_names.other_state(file, "init/", count)
     _assert_start(rule, weights, params, layout, state)
     # The release's Adam without a second moment; ours has one.

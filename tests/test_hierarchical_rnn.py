@@ -6,7 +6,7 @@ import pytest
 import rule_inputs
 import tensorflow as tf
 
-from lopt_tf.optimizers import hierarchical_rnn, update_rule
+from lopt_tf.optimizers import hierarchical_rnn, layouts
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
 CONFIGS = {
@@ -24,6 +24,17 @@ CONFIGS = {
         "init_lr_range": (1e-9, 1e2),
     },
     "parameter_scale": {"use_parameter_scale": True, "use_attention": True},
+    "step_unit": {"step_unit": "start", "use_attention": True},
+    "step_unit_and_bound": {
+        "step_unit": "start",
+        "rest_without_gradient": True,
+        "min_log_lr": -5.5,
+    },
+    "rest": {"rest_without_gradient": True, "use_attention": True},
+    "rest_of_one_scale": {
+        "rest_without_gradient": True,
+        "num_gradient_scales": 1,
+    },
     "lower_bound": {"min_log_lr": -5.5, "use_attention": True},
     "lower_bound_of_one_level": {"min_log_lr": -5.5, "level_sizes": (7,)},
     "fixed_starts": {"learnable_rnn_init": False},
@@ -63,9 +74,7 @@ def test_agrees_with_numpy(name, shrinking):
     grads = grads[::-1] if shrinking else grads
     reference = numpy_hierarchical_rnn.Reference(rule, weights, params, log_lrs)
     state = rule.init_state(weights, params, log_lrs)
-    layout = update_rule.choose_layout(params)
-    if rule.use_parameter_scale:
-        state = rule.with_parameter_scale(weights, state, params)
+    layout = layouts.choose_layout(params)
     for step, gradient in enumerate(grads):
         expected, expected_attended = reference.step(gradient)
         steps, attended, state = rule.updates(
@@ -110,9 +119,9 @@ def test_lower_bound_survives_overflow_and_missing_gradients(
 ):
     if blocks:
         monkeypatch.setattr(
-            update_rule,
+            layouts,
             "_layout_for_shapes",
-            lambda shapes: update_rule.BlockLayout(shapes, 4096),
+            lambda shapes, *_: layouts.BlockLayout(shapes, 4096),
         )
     rule = HierarchicalRNNRule(min_log_lr=-5.5)
     weights = rule.init_weights(0)
@@ -165,9 +174,9 @@ def test_blocks_agree_with_flat(block_size, monkeypatch):
 
     flat = run()
     monkeypatch.setattr(
-        update_rule,
+        layouts,
         "_layout_for_shapes",
-        lambda shapes: update_rule.BlockLayout(shapes, block_size),
+        lambda shapes, *_: layouts.BlockLayout(shapes, block_size),
     )
     for ours, expected in zip(run(), flat):
         for a, b in zip(ours, expected):
@@ -192,10 +201,10 @@ def test_lower_bounds_that_cannot_be(config):
 
 
 def test_layouts_are_chosen_by_size():
-    small = update_rule.choose_layout([np.zeros((64, 10)), np.zeros(10)])
-    large = update_rule.choose_layout([np.zeros((784, 1500)), np.zeros(1500)])
-    assert isinstance(small, update_rule.FlatLayout)
-    assert isinstance(large, update_rule.BlockLayout)
+    small = layouts.choose_layout([np.zeros((64, 10)), np.zeros(10)])
+    large = layouts.choose_layout([np.zeros((784, 1500)), np.zeros(1500)])
+    assert isinstance(small, layouts.FlatLayout)
+    assert isinstance(large, layouts.ShardedLayout)
     padded = large.num_blocks * large.block_size
     assert padded <= 1.25 * sum(large.sizes)
 
@@ -204,9 +213,9 @@ def test_layouts_are_chosen_by_size():
 def test_instances_do_not_mix(blocks, monkeypatch):
     if blocks:
         monkeypatch.setattr(
-            update_rule,
+            layouts,
             "_layout_for_shapes",
-            lambda shapes: update_rule.BlockLayout(shapes, 4),
+            lambda shapes, *_: layouts.BlockLayout(shapes, 4),
         )
     config = {
         "use_attention": True,
@@ -311,11 +320,6 @@ def test_small_parameters_have_no_unit_of_their_own():
     small = [0.3 * p / np.sqrt(np.mean(p**2)) for p in params]
     mixed = [small[0], *params[1:]]
     state = rule.init_state(weights, mixed, log_lrs)
-    state = rule.with_parameter_scale(weights, state, mixed)
-    again = rule.with_parameter_scale(weights, state, [9 * p for p in mixed])
-    np.testing.assert_array_equal(
-        again["parameter_scale"], state["parameter_scale"]
-    )
     roots = [np.sqrt(np.mean(p**2)) for p in params]
     expected = [1.0, *(max(1.0, root) for root in roots[1:])]
     np.testing.assert_allclose(state["parameter_scale"][0], expected, rtol=1e-6)
@@ -325,7 +329,6 @@ def test_a_huge_tensor_leaves_the_scale_of_the_others():
     rule, weights, params, log_lrs, _ = _setting({"use_parameter_scale": True})
     params = [np.full_like(p, v) for p, v in zip(params, (1e30, 3, np.nan, 2))]
     state = rule.init_state(weights, params, log_lrs)
-    state = rule.with_parameter_scale(weights, state, params)
     scale = np.array(state["parameter_scale"][0])
     np.testing.assert_allclose(scale, [1e15, 3, 1, 2], rtol=1e-5)
 

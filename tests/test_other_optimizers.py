@@ -18,7 +18,7 @@ import tensorflow as tf
 import lopt_tf
 from lopt_tf import checkpointing
 from lopt_tf.metatraining import estimators, objective, unroll
-from lopt_tf.optimizers import pretrained, registry, update_rule
+from lopt_tf.optimizers import layouts, pretrained, registry, update_rule
 from problems.quadratic import Quadratic
 
 SMALL = {"cell_sizes": (3, 4), "init_lr_range": (0.01, 0.1)}
@@ -73,9 +73,9 @@ def _run(rule, weights, params, log_lrs, grads):
 
 def _use_blocks(monkeypatch, size=4):
     monkeypatch.setattr(
-        update_rule,
+        layouts,
         "_layout_for_shapes",
-        lambda shapes: update_rule.BlockLayout(shapes, size),
+        lambda shapes, *_: layouts.BlockLayout(shapes, size),
     )
 
 
@@ -104,7 +104,7 @@ def _numpy_gru(weights, name, inputs, hidden):
 def test_gru_agrees_with_numpy():
     rule, weights, params, log_lrs, grads = _setting("gru")
     state = rule.init_state(weights, params, log_lrs)
-    layout = update_rule.choose_layout(params)
+    layout = layouts.choose_layout(params)
     weights64 = {name: w.astype("float64") for name, w in weights.items()}
     count = sum(p.size for p in params)
     start = np.repeat(weights64["initial_state"], count, axis=1)

@@ -12,7 +12,7 @@ import functools
 import numpy as np
 from keras import ops
 
-from lopt_tf.optimizers import update_rule
+from lopt_tf.optimizers import layouts, update_rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class _TunedRule(update_rule.UpdateRule):
 
     def init_state(self, weights, params, log_learning_rates):
         batch_dims = update_rule.batch_rank(weights)
-        layout = update_rule.choose_layout(params, batch_dims)
+        layout = layouts.choose_layout(params, batch_dims)
         batch = tuple(params[0].shape[:batch_dims])
         zeros = layout.fill(ops.zeros((*batch, 1, 1)))
         return dict.fromkeys(self.averages, zeros)

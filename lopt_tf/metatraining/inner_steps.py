@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lopt_tf.optimizers import update_rule
+from lopt_tf.optimizers import layouts, update_rule
 from problems.problem import Problem, fold
 
 
@@ -259,7 +259,7 @@ class InnerSteps:
         if not self.rule.attends:
             added = [b + g for b, g in zip(bars.params, slope)]
             return bars._replace(params=added)
-        layout = update_rule.choose_layout(slope, 1)
+        layout = layouts.choose_layout(slope, 1)
         true_bar = bars.state["true_parameters"] + layout.pack(slope)
         return bars._replace(state={**bars.state, "true_parameters": true_bar})
 

@@ -7,10 +7,11 @@ point, and the rule's state the true parameters.
 
 import warnings
 
+import keras
 import numpy as np
 from keras import ops
 
-from lopt_tf.optimizers import update_rule
+from lopt_tf.optimizers import layouts
 
 
 def packed_true_parameters(rule, state, params):
@@ -19,9 +20,13 @@ def packed_true_parameters(rule, state, params):
     Before the first step they are `params`: since the optimizer was built,
     weights may have been loaded.
     """
-    packed = update_rule.choose_layout(params).pack(params)
-    true = ops.convert_to_tensor(state["true_parameters"])
-    return ops.where(rule.has_started(state), true, packed)
+    layout = layouts.choose_layout(params)
+    started = rule.has_started(state)
+    return layout.each(
+        lambda true, own: ops.where(started, ops.convert_to_tensor(true), own),
+        state["true_parameters"],
+        layout.pack(params),
+    )
 
 
 class TwoPoints:
@@ -36,9 +41,11 @@ class TwoPoints:
 
     def _build_points(self):
         if self._rule.attends:
-            true = self._state_variables["true_parameters"]
-            self._attended_point = self._add(
-                "attended_parameters", np.zeros(true.shape, "float32")
+            self._attended_point = keras.tree.map_structure(
+                lambda true: self._add(
+                    "attended_parameters", np.zeros(true.shape, "float32")
+                ),
+                self._state_variables["true_parameters"],
             )
             zero = np.zeros((), "int32")
             self._holds_true = self._add("holds_true_parameters", zero)
@@ -57,22 +64,26 @@ class TwoPoints:
         packed = packed_true_parameters(
             self._rule, self._state_variables, values
         )
-        return update_rule.choose_layout(values).unpack(packed)
+        return layouts.choose_layout(values).unpack(packed)
 
     def hold_true_parameters(self):
         """Puts the true parameters into the variables, to evaluate or save."""
         if self._has_two_points() and not self._holds_true_parameters():
             values = [ops.cast(v, "float32") for v in self._trainable_variables]
-            layout = update_rule.choose_layout(values)
-            self._attended_point.assign(layout.pack(values))
+            layout = layouts.choose_layout(values)
+            layout.each(
+                lambda point, now: point.assign(now),
+                self._attended_point,
+                layout.pack(values),
+            )
             self._put(self.true_parameters())
             self._holds_true.assign(1)
 
     def hold_attended_parameters(self):
         """Puts the attended point back, to resume training."""
         if self._has_two_points() and self._holds_true_parameters():
-            layout = update_rule.choose_layout(self._trainable_variables)
-            point = ops.convert_to_tensor(self._attended_point)
+            layout = layouts.choose_layout(self._trainable_variables)
+            point = layout.each(ops.convert_to_tensor, self._attended_point)
             self._put(layout.unpack(point))
             self._holds_true.assign(0)
 

@@ -6,23 +6,135 @@ backends these functions change nothing, and TensorFlow is not imported.
 """
 
 import contextlib
+import functools
+import operator
+import warnings
 
 import keras
+from keras import ops
 
 _ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 if _ON_TENSORFLOW:
     import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
 
     from lopt_tf import compilation
 
 
-def compiled(function):
+def compiled(function, **fixed):
     """The function, compiled where the backend's `fit` would not do that.
 
     Keras compiles TensorFlow's train steps with XLA only on request; the
-    update is fast only if it is compiled.
+    update is fast only if it is compiled. Equal functions share one program,
+    whichever optimizer asks.
+
+    Args:
+        function: a pure function of structures of arrays.
+        **fixed: arguments that the program is made for: hashable.
     """
-    return compilation.compiled(function) if _ON_TENSORFLOW else function
+    if not _ON_TENSORFLOW:
+        return functools.partial(function, **fixed)
+    return _compiled(function, tuple(sorted(fixed.items())))
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(function, fixed):
+    return compilation.compiled(functools.partial(function, **dict(fixed)))
+
+
+def map_shards(step, function, shared, shards):
+    """Calls `step(function, shared, shard)` for each shard: a list of results.
+
+    On TensorFlow one compiled program does all; its calls do not depend on
+    each other, so that they run side by side. Inside a function that is being
+    compiled as a whole that would be as many copies of the program: there, and
+    on JAX, shards are a loop.
+
+    Args:
+        step: a pure function.
+        function: a method of an update rule.
+        shared: structure of arrays.
+        shards: list of structures of arrays, all alike.
+    """
+    if _ON_TENSORFLOW and not _is_being_compiled():
+        # Methods of equal rules are not equal.
+        program = compiled(
+            _method_step,
+            step=step,
+            function=function.__func__,
+            rule=function.__self__,
+        )
+        return [program(shared, shard) for shard in shards]
+    if keras.backend.backend() == "torch" or len(shards) == 1:
+        return [step(function, shared, shard) for shard in shards]
+    stacked = keras.tree.map_structure(lambda *s: ops.stack(s), *shards)
+    results = ops.map(lambda shard: step(function, shared, shard), stacked)
+    return [
+        keras.tree.map_structure(operator.itemgetter(i), results)
+        for i in range(len(shards))
+    ]
+
+
+def _method_step(shared, shard, step, function, rule):
+    return step(functools.partial(function, rule), shared, shard)
+
+
+def _is_being_compiled():
+    """Whether TensorFlow is tracing a function that XLA will compile."""
+    graph = tf.compat.v1.get_default_graph()
+    return control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+@functools.cache
+def has_accelerator():
+    """Whether there is a GPU or TPU to compute on."""
+    if _ON_TENSORFLOW:
+        devices = tf.config.list_logical_devices()
+        return any(device.device_type != "CPU" for device in devices)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    return keras.backend.backend() == "torch"
+
+
+# Elsewhere compiled steps cannot call Python.
+WARNS_DURING_FIT = _ON_TENSORFLOW
+
+
+def warn_if(condition, message):
+    """Warns, where a step can, if a boolean tensor is True."""
+    if not _ON_TENSORFLOW or _is_being_compiled():
+        return
+
+    def warn():
+        tf.py_function(lambda: warnings.warn(message, stacklevel=2), [], [])
+        return True
+
+    tf.cond(condition, warn, lambda: False)
+
+
+def if_finite(finite, update):
+    """Calls `update(chosen)` unless `finite` is False.
+
+    Args:
+        finite: boolean tensor.
+        update: writes variables. Where nothing but a choice of values can
+            depend on `finite`, it is called anyway, with a function of (new,
+            old values) that makes the choice; else with the first of them.
+    """
+
+    def new(new, old):
+        return new
+
+    if _ON_TENSORFLOW:
+        # In eager code and in graphs: the state is written or not even read.
+        tf.cond(finite, lambda: (update(new), True)[1], lambda: False)
+    elif keras.backend.backend() == "torch":
+        if finite:
+            update(new)
+    else:
+        update(lambda new, old: ops.where(finite, new, old))
 
 
 def outside_of_graphs():

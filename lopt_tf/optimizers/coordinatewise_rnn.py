@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
-from lopt_tf.optimizers import cells, scaling, update_rule
+from lopt_tf.optimizers import cells, layouts, scaling, update_rule
 
 _DECAY_BIAS = 2.2
 _FIXED_DECAY = float(1 / (1 + np.exp(-_DECAY_BIAS)))
@@ -85,10 +85,8 @@ class CoordinatewiseRNNRule(update_rule.UpdateRule):
         low, high = (float(bound) for bound in np.log(self.init_lr_range))
         return [low + (high - low) * u for u in uniforms]
 
-    def init_state(self, weights, params, log_learning_rates):
-        layout = update_rule.choose_layout(
-            params, update_rule.batch_rank(weights)
-        )
+    def init_state(self, weights, params, log_learning_rates, layers=None):
+        layout = layouts.choose_layout(params, update_rule.batch_rank(weights))
         start = ops.convert_to_tensor(weights["initial_state"])
         one = layout.fill(ops.ones_like(start[..., :1, :]))
         return {
@@ -100,15 +98,15 @@ class CoordinatewiseRNNRule(update_rule.UpdateRule):
         }
 
     def updates(self, weights, state, layout, gradients):
-        new = layout.map_elements(
-            lambda element: self._element_step(weights, element),
-            {**state, "gradient": gradients},
+        new, _ = layout.map(
+            self._element_step, weights, {**state, "gradient": gradients}, {}
         )
         steps = new.pop("step")
         return steps, None, new
 
-    def _element_step(self, weights, element):
-        """New state of some elements, and their "step"."""
+    def _element_step(self, weights, element, seen):
+        """(new state of some elements and their "step", nothing to average)."""
+        del seen
         gradient, decay = element["gradient"], element["decay"]
         mean_square = scaling.mean_squares(
             element["mean_square"], decay, gradient
@@ -128,13 +126,14 @@ class CoordinatewiseRNNRule(update_rule.UpdateRule):
             else ops.full_like(decay, _FIXED_DECAY)
         )
         direction = ops.matmul(weights["update"], output)
-        return {
+        new = {
             "hidden": hidden,
             "decay": decay,
             "mean_square": mean_square,
             "log_learning_rate": log_lr,
             "step": ops.exp(log_lr) * direction,
         }
+        return new, {}
 
     def _cells(self, weights, hidden, inputs):
         """All cells, one step: (new states, the top cell's output)."""

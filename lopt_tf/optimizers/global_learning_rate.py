@@ -23,8 +23,9 @@ class GlobalLearningRateRule(update_rule.UpdateRule):
         rate = np.full((1, 1), self.initial_learning_rate, "float32")
         return {"learning_rate": rate}
 
-    def init_state(self, weights, params, log_learning_rates):
+    def init_state(self, weights, params, log_learning_rates, layers=None):
         return {}
 
     def updates(self, weights, state, layout, gradients):
-        return weights["learning_rate"] * gradients, None, {}
+        rate = weights["learning_rate"]
+        return layout.each(lambda g: rate * g, gradients), None, {}

@@ -6,12 +6,17 @@ for every tensor, a third one for the whole problem; each level biases the one
 below.
 """
 
-import functools
-
 import numpy as np
 from keras import ops
 
-from lopt_tf.optimizers import cells, lower_bound, scaling, update_rule
+from lopt_tf.optimizers import (
+    cells,
+    layouts,
+    lower_bound,
+    scaling,
+    step_unit,
+    update_rule,
+)
 from lopt_tf.optimizers.hierarchical_rnn_settings import (
     HierarchicalRNNSettings,
 )
@@ -22,7 +27,8 @@ _FIXED_SCALE_DECAY = 0.93
 _FIXED_INPUT_DECAY = 0.89
 _EXTREME_LOG_LR = float(np.log(1e-6))
 _TYPICAL_LOG_LR = float(np.log(1e-3))
-_LARGEST_SCALE = 1e15
+# Of a tensor's elements: none has had a gradient if there are fewer.
+_SMALLEST_SHARE = 1e-12
 _ELEMENT_STATE = (
     "parameter_hidden",
     "input_decay",
@@ -36,7 +42,8 @@ _ELEMENT_STATE = (
 ROBUST = {
     "use_lr_shortcut": True,
     "max_log_lr": -2.3,
-    "use_parameter_scale": True,
+    "step_unit": "start",
+    "rest_without_gradient": True,
 }
 
 
@@ -76,7 +83,13 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
     """
 
     name = "hierarchical_rnn"
-    adjustable = ("min_log_lr", "max_log_lr", "use_parameter_scale")
+    adjustable = (
+        "min_log_lr",
+        "max_log_lr",
+        "use_parameter_scale",
+        "step_unit",
+        "rest_without_gradient",
+    )
 
     @property
     def attends(self):
@@ -90,9 +103,9 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
             for u, v in zip(uniforms, tensor_uniforms)
         ]
 
-    def init_state(self, weights, params, log_learning_rates):
+    def init_state(self, weights, params, log_learning_rates, layers=None):
         batch_dims = update_rule.batch_rank(weights)
-        layout = update_rule.choose_layout(params, batch_dims)
+        layout = layouts.choose_layout(params, batch_dims)
         batch = tuple(params[0].shape[:batch_dims])
         dtype = next(iter(weights.values())).dtype
 
@@ -124,77 +137,79 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
             state["true_parameters"] = layout.pack(params)
         if self.has_lower_bound:
             state["first_mean_square"] = ops.zeros((*batch, 1, 1), dtype)
+        if self.step_unit:
+            state["gradient_square"] = ops.zeros((*batch, 1, 1), dtype)
+        return {**state, **self.measured(params, batch_dims, layers)}
+
+    @property
+    def measures(self):
+        """What of the state the start's values decide."""
+        if self.step_unit:
+            return ("step_unit",)
+        return ("parameter_scale",) * self.use_parameter_scale
+
+    def measured(self, params, batch_dims=0, layers=None):
+        if self.step_unit:
+            unit = step_unit.measure(params, batch_dims, layers)
+            return {"step_unit": unit}
         if self.use_parameter_scale:
-            # Not known before the first step: see `step`.
-            state["parameter_scale"] = ops.zeros(
-                (*batch, 1, len(params)), dtype
-            )
-        return state
+            return {"parameter_scale": step_unit.sizes(params, batch_dims)}
+        return {}
 
     def has_started(self, state):
         # Any step makes every mean square positive.
-        mean_squares = ops.convert_to_tensor(state["mean_squares"])
+        mean_squares = state["mean_squares"]
+        while isinstance(mean_squares, (list, tuple)):
+            mean_squares = mean_squares[0]
+        mean_squares = ops.convert_to_tensor(mean_squares)
         return ops.reshape(mean_squares, (-1,))[0] != 0
-
-    def step(self, weights, state, params, grads, learning_rate=1.0):
-        """As `UpdateRule.step`; the first one fixes the parameters' scale."""
-        if self.use_parameter_scale:
-            state = self.with_parameter_scale(weights, state, params)
-        return super().step(weights, state, params, grads, learning_rate)
-
-    def with_parameter_scale(self, weights, state, params):
-        """The state with each tensor's scale, measured if it is not yet.
-
-        An optimizer is often built before its model has the values that
-        training starts from (loaded weights, a first call while tracing).
-        """
-        batch_dims = update_rule.batch_rank(weights)
-        layout = update_rule.choose_layout(params, batch_dims)
-        values = ops.abs(layout.pack(params))
-        # A tensor that overflows must not spoil the others' means.
-        finite = ops.isfinite(values)
-        values = ops.where(finite, values, ops.zeros_like(values))
-        squares = ops.square(ops.minimum(values, _LARGEST_SCALE))
-        scale = ops.sqrt(ops.maximum(layout.mean(squares), 1))
-        known = state["parameter_scale"]
-        scale = ops.where(known == 0, scale, known)
-        return {**state, "parameter_scale": scale}
 
     def updates(self, weights, state, layout, gradients):
         elements = {n: state[n] for n in _ELEMENT_STATE if n in state}
-        seen, bound_state = self._seen_of_tensor(weights, state, layout)
+        seen, problem_state = self._seen_of_tensor(
+            weights, state, layout, gradients
+        )
         new, means = layout.map(
-            functools.partial(self._element_step, weights),
+            self._element_step,
+            weights,
             {**elements, "gradient": gradients},
             seen,
         )
-
-        def step(name, offset):
-            """Direction and length put together."""
-            if not self.dynamic_output_scale:
-                return new[name]
-            length = ops.rsqrt(means[name] + scaling.SCALE_EPSILON)
-            length = state.get("parameter_scale", 1.0) * length
-            size = ops.exp(new["step_log_lr"] + offset)
-            return size * new[name] * layout.spread(length)
-
-        steps = step("direction", weights.get("step_offset", 0.0))
-        attended = step("attended_direction", 0.0) if self.attends else None
         new_state = {
             **state,
-            **bound_state,
+            **problem_state,
             **{name: new[name] for name in elements},
-            **self._upper_levels(weights, state, means),
+            **self._upper_levels(weights, state, means, layout),
         }
+        steps = self._steps("direction", state, layout, new, means)
+        attended = None
+        if self.attends:
+            attended = self._steps(
+                "attended_direction", state, layout, new, means
+            )
         return steps, attended, new_state
 
-    def _seen_of_tensor(self, weights, state, layout):
+    def _steps(self, name, state, layout, new, means):
+        """Learning rates times directions, in the tensors' own length."""
+        if not self.dynamic_output_scale:
+            return new[name]
+        square = means[name]
+        if self.rest_without_gradient:
+            square = square / ops.maximum(means["is_live"], _SMALLEST_SHARE)
+        length = ops.rsqrt(square + scaling.SCALE_EPSILON)
+        unit = state.get("step_unit", state.get("parameter_scale", 1.0))
+        return layout.each(
+            ops.multiply, new[name], layout.spread(unit * length)
+        )
+
+    def _seen_of_tensor(self, weights, state, layout, gradients):
         """What each element sees of its tensor: arrays [..., features, T].
 
-        Returns ({"bias", "lower_bound", "mean_log_lr"}, new state of the
-        lower bound), with those of them that the configuration has.
+        Returns ({"bias", "lower_bound", "mean_log_lr", "unit", "epsilon"},
+        new state of the problem), with those of them that the configuration
+        has.
         """
-        seen, bound_state = {}, {}
+        seen, problem_state = {}, {}
         if len(self.level_sizes) > 1:
             seen["bias"] = _affine(
                 weights, "tensor_to_parameter", state["tensor_hidden"]
@@ -203,32 +218,48 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
             seen["bias"] = seen["bias"] + _affine(
                 weights, "global_to_parameter", state["global_hidden"]
             )
+        epsilon = scaling.SCALE_EPSILON
+        if self.step_unit:
+            unit = state["step_unit"]
+            square = scaling.problem_square(
+                unit, state["gradient_square"], layout, gradients
+            )
+            epsilon = scaling.relative_epsilon(square)
+            problem_state["gradient_square"] = square
+            seen["unit"] = unit
+            seen["epsilon"] = ops.broadcast_to(epsilon, unit.shape)
         if self.has_lower_bound:
             first, bound = lower_bound.follow(
                 self.min_log_lr,
-                state["mean_squares"][..., :1, :],
+                state["mean_squares"],
                 state["first_mean_square"],
                 layout,
+                epsilon,
             )
             seen["lower_bound"] = bound
-            bound_state["first_mean_square"] = first
+            problem_state["first_mean_square"] = first
         if self.use_relative_lr:
             mean = layout.mean(state["log_learning_rate"])
             if self.use_problem_lr_mean:
-                whole = update_rule.problem_mean(mean, layout)
+                whole = layout.problem_mean(mean)
                 mean = ops.broadcast_to(whole, mean.shape)
             seen["mean_log_lr"] = mean
-        return seen, bound_state
+        return seen, problem_state
 
     def _element_step(self, weights, element, seen):
         """One element's part of the step, given what it sees of its tensor.
 
         Returns (new element arrays, element arrays to average over tensors).
         """
+        if self.step_unit:
+            gradient = element["gradient"] * seen["unit"]
+            element = {**element, "gradient": gradient}
+        epsilon = seen.get("epsilon", scaling.SCALE_EPSILON)
         averages = self._gradient_averages(element)
-        mean_squares = self._mean_squares(element, averages)
-        scaled = scaling.scaled(averages, mean_squares)
-        inputs = self._inputs(scaled, mean_squares, element, seen)
+        mean_squares = self._mean_squares(element, averages, epsilon)
+        scaled = scaling.scaled(averages, mean_squares, epsilon)
+        logs = ops.log(mean_squares + epsilon)
+        inputs = self._inputs(scaled, logs, element, seen)
         hidden = cells.gru(
             weights,
             "parameter_rnn",
@@ -242,17 +273,34 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
             "gradient_averages": averages,
             "mean_squares": mean_squares,
             **self._decays(weights, element, hidden),
-            **directions,
         }
         averaged = {}
         if len(self.level_sizes) > 1:
             averaged["hidden"] = hidden
             if self.num_extra_inputs:
                 averaged["inputs"] = inputs
-        if self.dynamic_output_scale:
-            new.update(self._learning_rates(weights, element, hidden, seen))
-            for name, direction in directions.items():
-                averaged[name] = ops.square(direction)
+        if self.rest_without_gradient:
+            is_live = ops.any(averages != 0, axis=-2, keepdims=True)
+            zeros = ops.zeros_like(directions["direction"])
+            directions = {
+                name: ops.where(is_live, value, zeros)
+                for name, value in directions.items()
+            }
+            averaged["is_live"] = ops.cast(is_live, zeros.dtype)
+        if not self.dynamic_output_scale:
+            return {**new, **directions}, averaged
+        for name, direction in directions.items():
+            averaged[name] = ops.square(direction)
+        step_log_lr, log_lr = self._log_learning_rates(
+            weights, element, hidden, seen
+        )
+        if self.rest_without_gradient:
+            log_lr = ops.where(is_live, log_lr, element["log_learning_rate"])
+        new["log_learning_rate"] = log_lr
+        offset = {"direction": weights.get("step_offset", 0.0)}
+        for name, direction in directions.items():
+            size = ops.exp(step_log_lr + offset.get(name, 0.0))
+            new[name] = size * direction
         return new, averaged
 
     def _gradient_averages(self, element):
@@ -263,21 +311,22 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
         decay = _roots(element["input_decay"], self.num_gradient_scales)
         return (1 - decay) * gradient + decay * element["gradient_averages"]
 
-    def _mean_squares(self, element, averages):
+    def _mean_squares(self, element, averages, epsilon):
         """Running mean squares of the averages, [..., S, n]."""
         decay = element["scale_decay"]
         if self.use_multiple_scale_decays:
             decay = _roots(decay, self.num_gradient_scales)
-        return scaling.mean_squares(element["mean_squares"], decay, averages)
+        return scaling.mean_squares(
+            element["mean_squares"], decay, averages, epsilon
+        )
 
-    def _inputs(self, scaled, mean_squares, element, seen):
+    def _inputs(self, scaled, logs, element, seen):
         """The parameter RNN's inputs, [..., features, n]."""
         inputs = [scaled]
         log_lr = element.get("log_learning_rate")
         if self.use_grad_products and self.num_gradient_scales > 1:
             inputs.append(scaled[..., 1:, :] * scaled[..., :-1, :])
         if self.use_log_means_squared:
-            logs = ops.log(mean_squares + scaling.SCALE_EPSILON)
             inputs.append(logs - ops.mean(logs, axis=-2, keepdims=True))
         if self.use_relative_lr:
             inputs.append(log_lr - seen["mean_log_lr"])
@@ -321,8 +370,8 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
             ),
         }
 
-    def _learning_rates(self, weights, element, hidden, seen):
-        """Log learning rates: that of this step, and their running mean."""
+    def _log_learning_rates(self, weights, element, hidden, seen):
+        """Log learning rates: (that of this step, their running mean)."""
         log_lr = element["log_learning_rate"]
         step_log_lr = _clip_straight_through(
             log_lr + _affine(weights, "learning_rate", hidden),
@@ -330,14 +379,9 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
             self.max_log_lr,
         )
         momentum = ops.sigmoid(weights["learning_rate_momentum"])
-        return {
-            "step_log_lr": step_log_lr,
-            "log_learning_rate": (
-                momentum * log_lr + (1 - momentum) * step_log_lr
-            ),
-        }
+        return step_log_lr, momentum * log_lr + (1 - momentum) * step_log_lr
 
-    def _upper_levels(self, weights, state, means):
+    def _upper_levels(self, weights, state, means, layout):
         """The tensor RNN and the global RNN, one step each."""
         new, bias = {}, None
         if len(self.level_sizes) > 2:
@@ -355,7 +399,7 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
             new["global_hidden"] = cells.gru(
                 weights,
                 "global_rnn",
-                ops.mean(new["tensor_hidden"], axis=-1, keepdims=True),
+                layout.tensor_mean(new["tensor_hidden"]),
                 state["global_hidden"],
             )
         return new

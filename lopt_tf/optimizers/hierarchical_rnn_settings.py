@@ -34,6 +34,8 @@ class HierarchicalRNNSettings(update_rule.UpdateRule):
     min_log_lr: float = lower_bound.SMALLEST_LOG_LR
     max_log_lr: float = 33.0
     use_parameter_scale: bool = False
+    step_unit: str | None = None
+    rest_without_gradient: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -56,6 +58,11 @@ class HierarchicalRNNSettings(update_rule.UpdateRule):
                 "Argument `num_gradient_scales` must be at least 1. "
                 f"Received: num_gradient_scales={self.num_gradient_scales}"
             )
+        if self.step_unit not in (None, "start"):
+            raise ValueError(
+                "Argument `step_unit` must be None or 'start'. "
+                f"Received: step_unit={self.step_unit!r}"
+            )
         if not self.dynamic_output_scale:
             self._check_needs_no_learning_rates()
 
@@ -65,6 +72,7 @@ class HierarchicalRNNSettings(update_rule.UpdateRule):
             "use_extreme_indicator=True": self.use_extreme_indicator,
             "use_lr_shortcut=True": self.use_lr_shortcut,
             "use_parameter_scale=True": self.use_parameter_scale,
+            "step_unit='start'": self.step_unit,
             f"min_log_lr={self.min_log_lr}": self.has_lower_bound,
         }
         for setting, is_set in needs_rates.items():

@@ -81,6 +81,17 @@ class HierarchicalRNN(LearnedOptimizer):
             square of each tensor's starting values, where that is above 1
             (not in the paper): with `max_log_lr`, large parameters can move
             as far as small ones. Defaults to `False`.
+        step_unit: "start" measures each tensor's unit where training starts,
+            for gradients, learning rates and epsilons (not in the paper): a
+            kernel's is its root mean square over 0.2, times sqrt(64 / inputs)
+            beyond 64 inputs; vectors, and kernels of zeros, have that of
+            their layer's kernels, or of all kernels. Networks of any width,
+            and weights stored in any unit, then train alike; gradients of
+            any magnitude count. It takes the place of
+            `use_parameter_scale`. None for none. Defaults to `None`.
+        rest_without_gradient: an element whose gradient has been exactly zero
+            so far stays where it is, and out of its tensor's step length
+            (not in the paper). Defaults to `False`.
         learning_rate: float or Keras schedule that multiplies the learned
             step; 1.0 is as learned. Defaults to `1.0`.
         seed: see `LearnedOptimizer`. Defaults to `None`.
@@ -119,6 +130,8 @@ class HierarchicalRNN(LearnedOptimizer):
         min_log_lr=-33.0,
         max_log_lr=33.0,
         use_parameter_scale=False,
+        step_unit=None,
+        rest_without_gradient=False,
         learning_rate=1.0,
         seed=None,
         pretrained_name=None,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
-from lopt_tf.optimizers import scaling, update_rule
+from lopt_tf.optimizers import layouts, scaling, update_rule
 
 # Keeps the slope of the square root finite where no gradient has been.
 _ROOT_EPSILON = 1e-10
@@ -50,30 +50,42 @@ class LearnedAdamRule(update_rule.UpdateRule):
         }
         return {n: np.full((1, 1), v, "float32") for n, v in values.items()}
 
-    def init_state(self, weights, params, log_learning_rates):
-        layout = update_rule.choose_layout(
-            params, update_rule.batch_rank(weights)
-        )
+    def init_state(self, weights, params, log_learning_rates, layers=None):
+        layout = layouts.choose_layout(params, update_rule.batch_rank(weights))
         step = ops.zeros_like(weights["log_epsilon"])
         zeros = layout.fill(step)
         return {"momentum": zeros, "velocity": zeros, "step": step}
 
     def updates(self, weights, state, layout, gradients):
         step = state["step"] + 1
+        averages = {name: state[name] for name in ("momentum", "velocity")}
+        new, _ = layout.map(
+            self._element_step,
+            (weights, step),
+            {**averages, "gradient": gradients},
+            {},
+        )
+        steps = new.pop("step")
+        return steps, None, {**new, "step": step}
+
+    def _element_step(self, shared, element, seen):
+        """(new averages and "step" of some elements, nothing to average)."""
+        del seen
+        weights, step = shared
+        gradient = element["gradient"]
         momentum, unbiased_momentum = _average(
-            weights["beta_1_logit"], step, state["momentum"], gradients
+            weights["beta_1_logit"], step, element["momentum"], gradient
         )
         # The release put the formula of the unbiased value here: its second
         # moment stayed 0.
-        squares = ops.minimum(ops.square(gradients), scaling.LARGEST_SQUARE)
+        squares = ops.minimum(ops.square(gradient), scaling.LARGEST_SQUARE)
         velocity, unbiased_velocity = _average(
-            weights["beta_2_logit"], step, state["velocity"], squares
+            weights["beta_2_logit"], step, element["velocity"], squares
         )
         scale = ops.sqrt(unbiased_velocity + _ROOT_EPSILON)
         steps = ops.exp(weights["log_learning_rate"]) * unbiased_momentum
         steps = steps / (scale + ops.exp(weights["log_epsilon"]))
-        state = {"momentum": momentum, "velocity": velocity, "step": step}
-        return steps, None, state
+        return {"momentum": momentum, "velocity": velocity, "step": steps}, {}
 
 
 def _average(logit, step, old, new):

@@ -17,6 +17,14 @@ from lopt_tf.optimizers import (
     registry,
 )
 
+# Steps skipped in a row.
+_TOO_MANY = 100
+_SKIPPING = (
+    f"The last {_TOO_MANY} steps were skipped: their gradients were not "
+    "finite. The model no longer trains; look for NaN in its data, loss or "
+    "weights."
+)
+
 
 class _Variables(typing.NamedTuple):
     """What a step reads or writes: the model's variables and named ones."""
@@ -180,22 +188,41 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
     def build(self, variables):
         if self.built:
             return
-        super().build(variables)
+        # Values of a large model must not become constants of a graph.
         with backends.outside_of_graphs():
-            weights = self._initial_weights()
-            state = self._initial_state(variables)
+            super().build(variables)
+            self._build_own(variables)
+
+    def _build_own(self, variables):
+        self._layers = _layers(variables)
+        weights = self._initial_weights()
         self._weight_variables = {
             name: self._add(name, weights[name]) for name in sorted(weights)
         }
-        self._state_variables = {
-            name: self._add(name, state[name]) for name in sorted(state)
-        }
+        state = self._initial_state(variables)
+        self._state_variables = {}
+        for name in sorted(state):
+            # Each value is freed when its variable is there.
+            self._state_variables[name] = self._add_packed(
+                name, state.pop(name)
+            )
         self._skipped_steps = self._add("skipped_steps", np.zeros((), "int32"))
         self._build_points()
-        self._compiled_step = backends.compiled(self._pure_step)
+        # The last one: files of older versions do not have it.
+        zero = np.zeros((), "int32")
+        self._skipped_in_a_row = self._add("skipped_in_a_row", zero)
+
+    def _add_packed(self, name, value):
+        """A variable, or of a large model a tuple of them."""
+        if not isinstance(value, tuple):
+            return self._add(name, value)
+        return tuple(
+            self._add(f"{name}_{number}", part)
+            for number, part in enumerate(value)
+        )
 
     def _add(self, name, value):
-        """A variable that begins with a value, even while fit is tracing."""
+        """A variable that begins with a value."""
         return self.add_variable(
             shape=value.shape,
             initializer=lambda shape, dtype: ops.convert_to_tensor(
@@ -212,17 +239,16 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
             shape = tuple(variable.shape)
             uniforms.append(rng.random(shape, "float32"))
             tensor_uniforms.append(rng.random((1,) * len(shape), "float32"))
-            params.append(
-                ops.convert_to_numpy(variable).astype("float32")
-                if self._rule.attends
-                else np.zeros(shape, "float32")
-            )
+            # What is measured, or attended to, is known at the first step.
+            params.append(np.broadcast_to(np.float32(0), shape))
         state = self._rule.init_state(
             self._initial_weights(),
             params,
             self._rule.draw_log_learning_rates(uniforms, tensor_uniforms),
+            self._layers,
         )
-        return {n: ops.convert_to_numpy(value) for n, value in state.items()}
+        unknown = {n: ops.zeros_like(state[n]) for n in self._rule.measures}
+        return {**state, **unknown}
 
     # The update.
 
@@ -253,11 +279,13 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
         pass
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        present = tuple(
-            self._get_variable_index(v) for v in trainable_variables
-        )
+        found = {
+            self._get_variable_index(v): gradient
+            for v, gradient in zip(trainable_variables, grads)
+        }
         counters = {
             "skipped_steps": self._skipped_steps,
+            "skipped_in_a_row": self._skipped_in_a_row,
             "iterations": self._iterations,
         }
         if self._rule.attends:
@@ -266,40 +294,70 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
         variables = _Variables(
             list(self._trainable_variables),
             dict(self._weight_variables),
-            dict(self._state_variables),
+            {n: _plain(v) for n, v in self._state_variables.items()},
             counters,
         )
         # Arithmetic makes a tensor of it; a conversion would leave a variable.
         learning_rate = ops.cast(learning_rate * 1.0, "float32")
-        update = functools.partial(self._update_variables, present)
+        update = functools.partial(self._update_variables, tuple(found))
+        grads = list(found.values())
         backends.update_devices(self, update, variables, grads, learning_rate)
 
     def _update_variables(self, present, variables, grads, learning_rate):
         """Gives (one device's) variables their values after the step.
 
-        Only this function writes variables; `_pure_step` computes.
+        Only this function writes variables; `guarded_step` computes.
         """
-        weights, state, params = keras.tree.map_structure(
-            backends.value,
-            (variables.weights, variables.state, variables.params),
-        )
+        grads = [ops.cast(gradient, "float32") for gradient in grads]
+        finite = guarded_step.are_finite(grads)
         found = dict(zip(present, grads))
-        grads = [
-            ops.cast(found[i], "float32")
-            if i in found
-            else ops.zeros(p.shape, "float32")
-            for i, p in enumerate(params)
+        grads = [found.get(i) for i in range(len(variables.params))]
+
+        def update(chosen):
+            weights, state, params = keras.tree.map_structure(
+                backends.value,
+                (variables.weights, variables.state, variables.params),
+            )
+            new = guarded_step.take(
+                self._rule,
+                weights,
+                state,
+                params,
+                grads,
+                learning_rate,
+                self._kept_shares(learning_rate),
+                layers=self._layers,
+            )
+            for i in present:
+                value = chosen(new.params[i], params[i])
+                variables.params[i].assign(value)
+            keras.tree.map_structure(
+                lambda variable, new, old: variable.assign(chosen(new, old)),
+                variables.state,
+                new.state,
+                state,
+            )
+
+        backends.if_finite(finite, update)
+        self._count(variables.counters, ops.cast(finite, "int32"))
+
+    def _kept_shares(self, learning_rate):
+        """What weight decay leaves of each parameter; None without it."""
+        if not self.weight_decay:
+            return None
+        decay = self.weight_decay * learning_rate
+        return [
+            1 - decay * float(self._use_weight_decay(v))
+            for v in self._trainable_variables
         ]
-        new = self._compiled_step(
-            weights, state, params, grads, learning_rate, present=present
-        )
-        for i in present:
-            variables.params[i].assign(new.params[i])
-        for name, variable in variables.state.items():
-            variable.assign(new.state[name])
-        counters = variables.counters
-        skipped = 1 - ops.cast(new.finite, "int32")
+
+    def _count(self, counters, finite):
+        """Counts a step that was taken (finite: 1) or skipped (0)."""
+        skipped = 1 - finite
         counters["skipped_steps"].assign(counters["skipped_steps"] + skipped)
+        in_a_row = (counters["skipped_in_a_row"] + 1) * skipped
+        counters["skipped_in_a_row"].assign(in_a_row)
+        backends.warn_if(in_a_row == _TOO_MANY, _SKIPPING)
         # `apply` counts the iteration; a skipped step takes it back.
         iterations = counters["iterations"]
         back = skipped * (self.gradient_accumulation_steps or 1)
@@ -307,34 +365,38 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
         if "holds_true" in counters:
             counters["holds_true"].assign(ops.zeros((), "int32"))
 
-    def _pure_step(self, weights, state, params, grads, learning_rate, present):
-        """The `guarded_step.Step` from given values; writes no variables."""
-        kept_shares = None
-        if self.weight_decay:
-            kept_shares = [
-                1
-                - self.weight_decay * learning_rate * self._use_weight_decay(v)
-                for v in self._trainable_variables
-            ]
-        return guarded_step.take(
-            self._rule,
-            weights,
-            state,
-            params,
-            grads,
-            learning_rate,
-            kept_shares,
-            present,
-        )
-
     # Serialisation.
 
     def load_own_variables(self, store):
+        if len(store.keys()) == len(self.variables) - 1:
+            zero = np.zeros((), "int32")
+            store = {**store, str(len(self.variables) - 1): zero}
         super().load_own_variables(store)
         self._weights_are_known = True
+
+    def finalize_variable_values(self, var_list):
+        """At the end of fit: says if it has not trained at all lately."""
+        in_a_row = int(ops.convert_to_numpy(self._skipped_in_a_row))
+        if in_a_row >= _TOO_MANY and not backends.WARNS_DURING_FIT:
+            warnings.warn(_SKIPPING, stacklevel=2)
+        super().finalize_variable_values(var_list)
 
     def get_config(self):
         config = super().get_config()
         config.update(self._rule.get_config())
         config.update(seed=self.seed, pretrained_name=self.pretrained_name)
         return config
+
+
+def _layers(variables):
+    """For each variable the number of its layer, which its path tells."""
+    parents = [variable.path.rpartition("/")[0] for variable in variables]
+    numbers = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
+    return tuple(numbers[parent] for parent in parents)
+
+
+def _plain(structure):
+    """A tuple without the wrapper of Keras' tracking, or a variable."""
+    if isinstance(structure, (list, tuple)):
+        return tuple(structure)
+    return structure

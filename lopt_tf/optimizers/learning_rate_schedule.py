@@ -34,7 +34,7 @@ class LearningRateScheduleRule(update_rule.UpdateRule):
         rates = np.full(shape, self.initial_learning_rate, "float32")
         return {"learning_rates": rates}
 
-    def init_state(self, weights, params, log_learning_rates):
+    def init_state(self, weights, params, log_learning_rates, layers=None):
         return {"step": ops.zeros_like(weights["learning_rates"][..., :1, :])}
 
     def updates(self, weights, state, layout, gradients):
@@ -47,4 +47,5 @@ class LearningRateScheduleRule(update_rule.UpdateRule):
         chosen = rows == ops.minimum(step, float(self.num_steps - 1))
         rate = ops.where(chosen, rates, ops.zeros_like(rates))
         rate = ops.sum(rate, axis=-2, keepdims=True)
-        return rate * gradients, None, {"step": step + 1}
+        steps = layout.each(lambda g: rate * g, gradients)
+        return steps, None, {"step": step + 1}

@@ -8,7 +8,7 @@ grow. Near a cusp, where gradients grow, long steps are out of place.
 
 from keras import ops
 
-from lopt_tf.optimizers import scaling, update_rule
+from lopt_tf.optimizers import scaling
 
 # The paper's bound; it is never reached.
 SMALLEST_LOG_LR = -33.0
@@ -20,24 +20,30 @@ _FALL_IF_LARGER = 1.5
 _LARGEST_MEAN_SQUARE = 1e30
 
 
-def follow(min_log_lr, mean_squares, first, layout):
+def follow(
+    min_log_lr, mean_squares, first, layout, epsilon=scaling.SCALE_EPSILON
+):
     """The bound for this step: (first mean square, bound [..., 1, T]).
 
     Args:
         min_log_lr: the bound while gradients are as large as at the start.
         mean_squares: the gradients' running mean squares before this step,
-            elements [..., 1, N]; zeros before the first step.
+            packed elements [..., S, n], of which the first row counts; zeros
+            before the first step.
         first: the problem's first mean square, [..., 1, 1]; 0 if unknown.
         layout: the layout of `mean_squares`.
+        epsilon: what is added to mean squares, a number or [..., 1, 1].
+            Defaults to the release's, `1e-16`.
     """
-    now = layout.mean(ops.minimum(mean_squares, _LARGEST_MEAN_SQUARE))
-    now = update_rule.problem_mean(now, layout)
+    fastest = layout.each(
+        lambda rows: ops.minimum(rows[..., :1, :], _LARGEST_MEAN_SQUARE),
+        mean_squares,
+    )
+    now = layout.problem_mean(layout.mean(fastest))
     # Gradients of zero count as 1e-12: sparse ones that begin there keep the
     # bound until there are others, and do better with it.
     first = ops.where(first == 0, now, first)
-    change = ops.log(
-        (now + scaling.SCALE_EPSILON) / (first + scaling.SCALE_EPSILON)
-    )
+    change = ops.log((now + epsilon) / (first + epsilon))
     fall = ops.maximum(-_FALL_IF_SMALLER * change, _FALL_IF_LARGER * change)
     # Nothing is known before the first step.
     bound = ops.where(now > 0, min_log_lr - fall, SMALLEST_LOG_LR)

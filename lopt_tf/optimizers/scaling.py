@@ -5,22 +5,49 @@ Section 3.2.3 of *Learned Optimizers that Scale and Generalize*.
 
 from keras import ops
 
-_MEAN_SQUARE_EPSILON = 1e-12
+# What counts as no gradient, as a square: the release's, and what goes with it
+# in mean squares.
 SCALE_EPSILON = 1e-16
+_IN_MEAN_SQUARES = 1e4
+# Elements with gradients so much smaller than the problem's root mean square
+# have none, where the epsilon is relative.
+_RELATIVE_EPSILON = 1e-16
+_SMALLEST_EPSILON = 1e-36
+_FORGETTING = 0.9
 # Squares beyond this would overflow and poison the running means for ever.
 LARGEST_SQUARE = 1e36
 
 
-def mean_squares(old, decay, values):
+def mean_squares(old, decay, values, epsilon=SCALE_EPSILON):
     """decay * old + (1 - decay) * values^2; the first one counts fully."""
     # The release tests whether the whole tensor is zero. After any step no
     # element is, before the first one all are: each can tell alone.
     decay = ops.where(old == 0, ops.zeros_like(old), decay)
-    squares = ops.square(values) + _MEAN_SQUARE_EPSILON
+    squares = ops.square(values) + _IN_MEAN_SQUARES * epsilon
     squares = ops.minimum(squares, LARGEST_SQUARE)
     return (1 - decay) * squares + decay * old
 
 
-def scaled(values, mean_squares):
+def scaled(values, mean_squares, epsilon=SCALE_EPSILON):
     """asinh(values / sqrt(mean squares)): linear, then logarithmic."""
-    return ops.arcsinh(values / ops.sqrt(mean_squares + SCALE_EPSILON))
+    return ops.arcsinh(values / ops.sqrt(mean_squares + epsilon))
+
+
+def problem_square(unit, old, layout, gradients):
+    """The problem's mean square gradient: now, or of some steps ago if larger.
+
+    Args:
+        unit: the gradients' unit, [..., 1, T].
+        old: that of the last step, [..., 1, 1].
+        layout: the layout of `gradients`.
+        gradients: packed elements.
+    """
+    squares = layout.mean(layout.each(ops.square, gradients))
+    squares = ops.minimum(squares * ops.square(unit), LARGEST_SQUARE)
+    now = ops.stop_gradient(layout.problem_mean(squares))
+    return ops.maximum(now, _FORGETTING * old)
+
+
+def relative_epsilon(problem_square):
+    """What counts as no gradient beside that mean square, as a square."""
+    return ops.maximum(_RELATIVE_EPSILON * problem_square, _SMALLEST_EPSILON)

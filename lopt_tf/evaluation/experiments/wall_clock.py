@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from lopt_tf.evaluation import curves, plots, results, step_time
-from lopt_tf.optimizers import registry, update_rule
+from lopt_tf.optimizers import layouts, registry
 from lopt_tf.reporting import report
 
 TITLE = "Time and memory of a step"
@@ -191,7 +191,7 @@ def _memory_rows(rule, hidden):
 
 def _padding(shapes):
     """Share of elements that only fill up blocks."""
-    layout = update_rule.choose_layout([np.zeros(s) for s in shapes])
+    layout = layouts.choose_layout([np.zeros(s) for s in shapes])
     if not hasattr(layout, "num_blocks"):
         return 0.0
     held = layout.num_blocks * layout.block_size
