@@ -21,7 +21,7 @@ if _ON_TENSORFLOW:
     from lopt_tf import compilation
 
 
-def compiled(function, **fixed):
+def compiled(function, /, **fixed):
     """The function, compiled where the backend's `fit` would not do that.
 
     Keras compiles TensorFlow's train steps with XLA only on request; the

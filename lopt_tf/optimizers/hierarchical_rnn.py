@@ -219,32 +219,59 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
                 weights, "global_to_parameter", state["global_hidden"]
             )
         epsilon = scaling.SCALE_EPSILON
+        means = self._means(state, layout, gradients)
         if self.step_unit:
             unit = state["step_unit"]
             square = scaling.problem_square(
-                unit, state["gradient_square"], layout, gradients
+                unit, state["gradient_square"], layout, means["square"]
             )
             epsilon = scaling.relative_epsilon(square)
             problem_state["gradient_square"] = square
             seen["unit"] = unit
-            seen["epsilon"] = ops.broadcast_to(epsilon, unit.shape)
+            seen["epsilon"] = _for_tensors(epsilon, layout)
         if self.has_lower_bound:
             first, bound = lower_bound.follow(
                 self.min_log_lr,
-                state["mean_squares"],
+                layout.problem_mean(means["mean_square"]),
                 state["first_mean_square"],
-                layout,
                 epsilon,
             )
-            seen["lower_bound"] = bound
+            seen["lower_bound"] = _for_tensors(bound, layout)
             problem_state["first_mean_square"] = first
         if self.use_relative_lr:
-            mean = layout.mean(state["log_learning_rate"])
+            mean = means["log_learning_rate"]
             if self.use_problem_lr_mean:
-                whole = layout.problem_mean(mean)
-                mean = ops.broadcast_to(whole, mean.shape)
+                mean = _for_tensors(layout.problem_mean(mean), layout)
             seen["mean_log_lr"] = mean
         return seen, problem_state
+
+    def _means(self, state, layout, gradients):
+        """Means over tensors before the step, [..., 1, T], in one pass."""
+        needed = {}
+        if self.step_unit:
+            needed["gradient"] = gradients
+        if self.has_lower_bound:
+            needed["mean_squares"] = state["mean_squares"]
+        if self.use_relative_lr:
+            needed["log_learning_rate"] = state["log_learning_rate"]
+        if not needed:
+            return {}
+        return layout.map(self._averaged_before, {}, needed, {})[1]
+
+    def _averaged_before(self, shared, element, seen):
+        """(nothing new, element arrays to average before the step)."""
+        del shared, seen
+        averaged = {}
+        if "gradient" in element:
+            square = ops.square(element["gradient"])
+            averaged["square"] = ops.minimum(square, scaling.LARGEST_SQUARE)
+        if "mean_squares" in element:
+            averaged["mean_square"] = ops.minimum(
+                element["mean_squares"][..., :1, :], lower_bound.LARGEST
+            )
+        if "log_learning_rate" in element:
+            averaged["log_learning_rate"] = element["log_learning_rate"]
+        return {}, averaged
 
     def _element_step(self, weights, element, seen):
         """One element's part of the step, given what it sees of its tensor.
@@ -403,6 +430,11 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
                 state["global_hidden"],
             )
         return new
+
+
+def _for_tensors(value, layout):
+    """A value of the problem, [..., 1], for each tensor: [..., T]."""
+    return ops.broadcast_to(value, (*value.shape[:-1], len(layout.sizes)))
 
 
 def _affine(weights, name, values):

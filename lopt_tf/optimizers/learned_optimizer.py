@@ -241,12 +241,10 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
             tensor_uniforms.append(rng.random((1,) * len(shape), "float32"))
             # What is measured, or attended to, is known at the first step.
             params.append(np.broadcast_to(np.float32(0), shape))
-        state = self._rule.init_state(
-            self._initial_weights(),
-            params,
-            self._rule.draw_log_learning_rates(uniforms, tensor_uniforms),
-            self._layers,
-        )
+        rates = self._rule.draw_log_learning_rates(uniforms, tensor_uniforms)
+        del uniforms
+        weights = self._initial_weights()
+        state = self._rule.init_state(weights, params, rates, self._layers)
         unknown = {n: ops.zeros_like(state[n]) for n in self._rule.measures}
         return {**state, **unknown}
 

@@ -33,16 +33,15 @@ def scaled(values, mean_squares, epsilon=SCALE_EPSILON):
     return ops.arcsinh(values / ops.sqrt(mean_squares + epsilon))
 
 
-def problem_square(unit, old, layout, gradients):
+def problem_square(unit, old, layout, squares):
     """The problem's mean square gradient: now, or of some steps ago if larger.
 
     Args:
         unit: the gradients' unit, [..., 1, T].
         old: that of the last step, [..., 1, 1].
-        layout: the layout of `gradients`.
-        gradients: packed elements.
+        layout: the tensors' layout.
+        squares: mean square gradients without the unit, [..., 1, T].
     """
-    squares = layout.mean(layout.each(ops.square, gradients))
     squares = ops.minimum(squares * ops.square(unit), LARGEST_SQUARE)
     now = ops.stop_gradient(layout.problem_mean(squares))
     return ops.maximum(now, _FORGETTING * old)
