@@ -30,6 +30,18 @@ def step_times(optimizers, hidden, batch, repetitions, steps, seed=0):
     images = rng.random((batch, INPUTS), "float32")
     labels = rng.integers(CLASSES, size=batch)
     models = {name: _model(hidden, o) for name, o in optimizers.items()}
+    return alternating(models, images, labels, repetitions, steps)
+
+
+def alternating(models, images, labels, repetitions, steps):
+    """Seconds of a train step of compiled models in turn: {name: array}.
+
+    Args:
+        models: {name: compiled Keras model}.
+        images, labels: one minibatch.
+        repetitions: timings of each model.
+        steps: in one timing.
+    """
     seconds = {name: [] for name in models}
     for _ in range(repetitions + 1):
         for name, model in models.items():

@@ -89,6 +89,7 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
         "use_parameter_scale",
         "step_unit",
         "rest_without_gradient",
+        "bound_reference",
     )
 
     @property
@@ -137,6 +138,8 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
             state["true_parameters"] = layout.pack(params)
         if self.has_lower_bound:
             state["first_mean_square"] = ops.zeros((*batch, 1, 1), dtype)
+            if self.bound_reference == "least":
+                state["least_mean_square"] = ops.zeros((*batch, 1, 1), dtype)
         if self.step_unit:
             state["gradient_square"] = ops.zeros((*batch, 1, 1), dtype)
         return {**state, **self.measured(params, batch_dims, layers)}
@@ -230,20 +233,30 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
             seen["unit"] = unit
             seen["epsilon"] = _for_tensors(epsilon, layout)
         if self.has_lower_bound:
-            first, bound = lower_bound.follow(
-                self.min_log_lr,
-                layout.problem_mean(means["mean_square"]),
-                state["first_mean_square"],
-                epsilon,
-            )
+            now = layout.problem_mean(means["mean_square"])
+            bound_state, bound = self._lower_bound(state, now, epsilon)
             seen["lower_bound"] = _for_tensors(bound, layout)
-            problem_state["first_mean_square"] = first
+            problem_state.update(bound_state)
         if self.use_relative_lr:
             mean = means["log_learning_rate"]
             if self.use_problem_lr_mean:
                 mean = _for_tensors(layout.problem_mean(mean), layout)
             seen["mean_log_lr"] = mean
         return seen, problem_state
+
+    def _lower_bound(self, state, now, epsilon):
+        """(new state of the bound, bound [..., 1, 1])."""
+        first = state["first_mean_square"]
+        if self.bound_reference == "first":
+            first, bound = lower_bound.follow(
+                self.min_log_lr, now, first, epsilon
+            )
+            return {"first_mean_square": first}, bound
+        first, least, bound = lower_bound.follow_least(
+            self.min_log_lr, now, first, state["least_mean_square"], epsilon
+        )
+        new = {"first_mean_square": first, "least_mean_square": least}
+        return new, bound
 
     def _means(self, state, layout, gradients):
         """Means over tensors before the step, [..., 1, T], in one pass."""

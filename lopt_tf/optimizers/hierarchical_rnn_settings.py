@@ -36,6 +36,7 @@ class HierarchicalRNNSettings(update_rule.UpdateRule):
     use_parameter_scale: bool = False
     step_unit: str | None = None
     rest_without_gradient: bool = False
+    bound_reference: str = "first"
 
     def __post_init__(self):
         super().__post_init__()
@@ -62,6 +63,11 @@ class HierarchicalRNNSettings(update_rule.UpdateRule):
             raise ValueError(
                 "Argument `step_unit` must be None or 'start'. "
                 f"Received: step_unit={self.step_unit!r}"
+            )
+        if self.bound_reference not in ("first", "least"):
+            raise ValueError(
+                "Argument `bound_reference` must be 'first' or 'least'. "
+                f"Received: bound_reference={self.bound_reference!r}"
             )
         if not self.dynamic_output_scale:
             self._check_needs_no_learning_rates()

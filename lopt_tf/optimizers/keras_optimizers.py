@@ -92,6 +92,11 @@ class HierarchicalRNN(LearnedOptimizer):
         rest_without_gradient: an element whose gradient has been exactly zero
             so far stays where it is, and out of its tensor's step length
             (not in the paper). Defaults to `False`.
+        bound_reference: what `min_log_lr` is relative to: "first", the
+            gradients of the first step, as above; or "least", with which the
+            bound stays as low as the smallest gradients so far made it, and
+            falls further after a spike (not in the paper). Defaults to
+            `"first"`.
         learning_rate: float or Keras schedule that multiplies the learned
             step; 1.0 is as learned. Defaults to `1.0`.
         seed: see `LearnedOptimizer`. Defaults to `None`.
@@ -132,6 +137,7 @@ class HierarchicalRNN(LearnedOptimizer):
         use_parameter_scale=False,
         step_unit=None,
         rest_without_gradient=False,
+        bound_reference="first",
         learning_rate=1.0,
         seed=None,
         pretrained_name=None,

@@ -16,6 +16,10 @@ SMALLEST_LOG_LR = -33.0
 # below, or above, its first value.
 _FALL_IF_SMALLER = 0.25
 _FALL_IF_LARGER = 1.5
+# The least mean square grows by so much a step; a logarithm that mean squares
+# of minibatches may differ by.
+_FORGETTING = 1.002
+_NOISE = 1.5
 # Mean squares beyond could overflow in a sum.
 LARGEST = 1e30
 
@@ -36,6 +40,32 @@ def follow(min_log_lr, now, first, epsilon=scaling.SCALE_EPSILON):
     first = ops.where(first == 0, now, first)
     change = ops.log((now + epsilon) / (first + epsilon))
     fall = ops.maximum(-_FALL_IF_SMALLER * change, _FALL_IF_LARGER * change)
+    return first, _bound(min_log_lr - fall, now)
+
+
+def follow_least(min_log_lr, now, first, least, epsilon):
+    """As `follow`, with spikes: (first, least mean square, bound).
+
+    The gradients count as small as they have been, and where they are larger
+    again, beyond what noise does, the bound falls: it does not hold up the
+    learning rates that a spike comes from.
+
+    Args:
+        min_log_lr, now, first, epsilon: as for `follow`.
+        least: the least mean square so far, slowly forgotten, [..., 1, 1]; 0
+            if unknown.
+    """
+    first = ops.where(first == 0, now, first)
+    least = ops.where(least == 0, now, least * _FORGETTING)
+    least = ops.minimum(least, now)
+    shrunk = ops.log((first + epsilon) / (least + epsilon))
+    grown = ops.log((now + epsilon) / (least + epsilon))
+    fall = _FALL_IF_SMALLER * ops.maximum(shrunk, 0.0)
+    fall = fall + _FALL_IF_LARGER * ops.maximum(grown - _NOISE, 0.0)
+    return first, least, _bound(min_log_lr - fall, now)
+
+
+def _bound(bound, now):
     # Nothing is known before the first step.
-    bound = ops.where(now > 0, min_log_lr - fall, SMALLEST_LOG_LR)
-    return first, ops.maximum(bound, SMALLEST_LOG_LR)
+    bound = ops.where(now > 0, bound, SMALLEST_LOG_LR)
+    return ops.maximum(bound, SMALLEST_LOG_LR)

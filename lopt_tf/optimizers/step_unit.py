@@ -3,7 +3,8 @@
 Not in the paper. A rule that sees gradients in units of their own size steps
 by learning rates that suit the networks of its meta-training. The unit makes
 it step in proportion to what a tensor's elements began as, and less in wide
-layers, where many elements add up (as in *Tensor Programs V*, arXiv 2203.03466).
+layers, where many elements add up (as in *Tensor Programs V*, arXiv
+2203.03466).
 """
 
 import math

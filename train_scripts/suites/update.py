@@ -1,33 +1,99 @@
-"""A train step with the learned optimizer over one with Adam."""
+"""Train steps with the learned optimizer over those with Adam.
+
+And the update by itself, over a program that does just its arithmetic.
+"""
 
 import statistics
-import warnings
 
-import keras
-
-import lopt_tf
-from lopt_tf.evaluation.step_time import step_times
+from lopt_tf.evaluation.step_time import alternating
+from train_scripts.suites import fresh, networks
 from train_scripts.suites.rows import row
 
-BATCH_SIZES = (8, 32, 128, 512)
+# The networks without their batch sizes, once each.
+LARGE = ("mlp_235146/batch=32", "mobilenet_v2", "resnet50_v2")
+THREADS = (1, 2)
+_STEPS = {"resnet50_v2": 1, "mobilenet_v2": 3}
 
 
 def measure(repetitions):
-    """Train steps of a 784-256-128-10 MLP, learned over Adam, alternating."""
-    warnings.filterwarnings("ignore", ".*has no trained weights.*")
-    for batch in BATCH_SIZES:
-        optimizers = {
-            "hierarchical_rnn": lopt_tf.HierarchicalRNN(),
-            "adam": keras.optimizers.Adam(),
-        }
-        seconds = step_times(
-            optimizers, (256, 128), batch, repetitions, steps=10
-        )
-        medians = {n: statistics.median(s.tolist()) for n, s in seconds.items()}
-        yield row(
-            f"update/mlp_235146/batch={batch}/hierarchical_rnn_over_adam",
-            medians["hierarchical_rnn"] / medians["adam"],
-            "ratio",
-            False,
-            milliseconds={n: 1e3 * m for n, m in medians.items()},
-        )
+    """All rows: steps, first steps and memory, updates alone."""
+    for name, network in networks.NETWORKS.items():
+        yield _steps(name, network, repetitions)
+    for name in LARGE:
+        yield from _first_steps(name, min(repetitions, 3))
+    for name in LARGE:
+        for threads in THREADS:
+            yield _alone(name, threads, min(repetitions, 3))
+
+
+def _steps(name, network, repetitions):
+    """A step over Adam's, in turns."""
+    models = {
+        optimizer: network.compiled(make())
+        for optimizer, make in networks.OPTIMIZERS.items()
+    }
+    steps = _STEPS.get(name, 10)
+    times = alternating(models, *network.data(), repetitions, steps)
+    medians = {n: statistics.median(s.tolist()) for n, s in times.items()}
+    mlp = name.startswith("mlp")
+    return row(
+        f"update/{name}/"
+        + ("hierarchical_rnn" if mlp else "step")
+        + "_over_adam",
+        medians["hierarchical_rnn"] / medians["adam"],
+        "ratio",
+        False,
+        milliseconds={n: 1e3 * m for n, m in medians.items()},
+    )
+
+
+def _first_steps(name, repetitions):
+    """From compile to the first step done, and peaks, in fresh processes."""
+    found = {n: [] for n in networks.OPTIMIZERS}
+    for _ in range(repetitions):
+        for optimizer, results in found.items():
+            results.append(fresh.measured("step", name, optimizer))
+    seconds = {
+        n: statistics.median(r["first_step"] for r in results)
+        for n, results in found.items()
+    }
+    adam, ours = found["adam"][0], found["hierarchical_rnn"][0]
+    yield row(
+        f"update/{name}/first_step_over_adam",
+        seconds["hierarchical_rnn"] / seconds["adam"],
+        "ratio",
+        False,
+        seconds=seconds,
+    )
+    # What Adam's process needs without its state is the model and its step.
+    rest = adam["peak_bytes"] - adam["state_bytes"]
+    beyond = ours["peak_bytes"] - rest - ours["state_bytes"]
+    yield row(
+        f"update/{name}/peak_bytes",
+        ours["peak_bytes"],
+        "bytes",
+        False,
+        adam=adam["peak_bytes"],
+        state_bytes=ours["state_bytes"],
+        beyond_over_state=beyond / ours["state_bytes"],
+        parameters=ours["parameters"],
+    )
+
+
+def _alone(name, threads, repetitions):
+    """Microseconds of the update a parameter, and of the floor beside it."""
+    count = networks.NETWORKS[name].build().count_params()
+    found = {"alone": [], "floor": []}
+    for _ in range(repetitions):
+        for kind, what in (("alone", name), ("floor", count)):
+            result = fresh.measured(kind, what, threads)
+            found[kind].append(result["microseconds"])
+    alone, floor = (statistics.median(found[k]) for k in ("alone", "floor"))
+    return row(
+        f"update/alone/{name.partition('/')[0]}/threads={threads}",
+        alone,
+        "microseconds a parameter",
+        False,
+        floor=floor,
+        over_floor=alone / floor,
+    )
