@@ -736,7 +736,16 @@ def test_quick_presets_take_one_problem_of_each_set():
 # Networks.
 
 
-@pytest.mark.parametrize("name", ["residual.0", "recurrent.0", "transformer.0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "residual.0",
+        "recurrent.0",
+        "transformer.0",
+        "wide.0",
+        "regression_stored_smaller.1",
+    ],
+)
 def test_networks_learn(name):
     """Together and alone, runs are the same; and they learn."""
     ((_, problem),) = corpus.select([name]).items()
