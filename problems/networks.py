@@ -3,12 +3,14 @@
 The paper's test problems, on MNIST where it is prepared and on scikit-learn's
 digits always; the same wider and deeper, with other batch sizes, with batch
 normalisation; a residual net; a recurrent net and a transformer that predict
-the next character of Python source.
+the next character of Python source, the latter also from a small start; wide
+nets from Keras' own start; a regression, also with its weights stored smaller.
 """
 
 import functools
 
 import keras
+import numpy as np
 import sklearn.datasets
 from keras import layers
 
@@ -17,6 +19,7 @@ from problems.classifiers import FullyConnected
 from problems.convnet import ConvNet
 from problems.keras_model import KerasNetwork
 from problems.residual import ResidualNet
+from problems.wrappers import Rescale
 
 _BATCH = 64
 _LENGTH = 32
@@ -66,6 +69,13 @@ def _keras_text(build):
     return KerasNetwork(build, *data, num_scored=_SCORED_TEXTS)
 
 
+def _wide_net(width):
+    """Two hidden layers of relu; weights as Glorot and Bengio draw them."""
+    stack = [layers.Input((8, 8, 1)), layers.Flatten()]
+    stack += [layers.Dense(width, activation="relu") for _ in range(2)]
+    return keras.Sequential([*stack, layers.Dense(10)], name="wide_net")
+
+
 def _normed_relu():
     return [layers.BatchNormalization(), layers.Activation("relu")]
 
@@ -101,31 +111,82 @@ def _recurrent_net():
 class _Positions(layers.Layer):
     """Adds a learned vector for each place of the sequence."""
 
+    # Not an argument: Keras would list it among the model's settings, and
+    # these tell problems apart.
+    initializer = "normal"
+
     def build(self, shape):
         self.vectors = self.add_weight(
-            shape=shape[1:], initializer="normal", name="positions"
+            shape=shape[1:], initializer=self.initializer, name="positions"
         )
 
     def call(self, inputs):
         return inputs + self.vectors
 
 
-def _transformer():
-    """One causal attention block with 2 heads and 32 features."""
+def _transformer(start=lambda usual: usual):
+    """One causal attention block with 2 heads and 32 features.
+
+    Args:
+        start: function of the usual initializer of a kernel or embedding that
+            returns the one to take. Defaults to the usual one.
+    """
+
+    def kernel():
+        return {"kernel_initializer": start("glorot_uniform")}
+
     size = len(text.VOCABULARY)
     inputs = layers.Input((_LENGTH,))
-    values = layers.Embedding(size, 32)(inputs)
-    values = _Positions()(values)
+    values = layers.Embedding(size, 32, start("uniform"))(inputs)
+    positions = _Positions()
+    positions.initializer = start(positions.initializer)
+    values = positions(values)
     normed = layers.LayerNormalization()(values)
-    attended = layers.MultiHeadAttention(2, 16)(
+    attended = layers.MultiHeadAttention(2, 16, **kernel())(
         normed, normed, use_causal_mask=True
     )
     values = layers.Add()([values, attended])
     normed = layers.LayerNormalization()(values)
-    hidden = layers.Dense(64, activation="relu")(normed)
-    values = layers.Add()([values, layers.Dense(32)(hidden)])
-    outputs = layers.Dense(size)(layers.LayerNormalization()(values))
+    hidden = layers.Dense(64, activation="relu", **kernel())(normed)
+    values = layers.Add()([values, layers.Dense(32, **kernel())(hidden)])
+    normed = layers.LayerNormalization()(values)
+    outputs = layers.Dense(size, **kernel())(normed)
     return keras.Model(inputs, outputs, name="transformer")
+
+
+def _transformer_small_init():
+    """The transformer, kernels and embeddings with a deviation of 0.02."""
+    # A new initializer for each: one draws the same numbers every time.
+    return _transformer(lambda _: keras.initializers.RandomNormal(0.0, 0.02))
+
+
+@functools.cache
+def _taught():
+    """2,000 normal inputs of 10 features, and what a noisy teacher answers.
+
+    The teacher has the student's shape, biases of 0 and normal weights with
+    standard deviations of sqrt(2 / fan in). Its answers are standardised; the
+    noise has a standard deviation of 0.1.
+    """
+    rng = np.random.default_rng(0)
+    inputs = values = rng.standard_normal((2000, 10))
+    for size in (32, 32, 1):
+        spread = (2 / values.shape[1]) ** 0.5
+        values = values @ rng.normal(0, spread, (values.shape[1], size))
+        values = np.tanh(values) if size > 1 else values
+    values = (values - values.mean()) / values.std()
+    answers = values + rng.normal(0, 0.1, values.shape)
+    return inputs.astype("float32"), answers.astype("float32")
+
+
+def _regression_net():
+    """Two hidden layers of 32, tanh."""
+    stack = [layers.Dense(32, activation="tanh") for _ in range(2)]
+    return keras.Sequential([layers.Input((10,)), *stack, layers.Dense(1)])
+
+
+def _regression():
+    return KerasNetwork(_regression_net, *_taught(), "mse", _BATCH)
 
 
 # {set name: function that makes its problems, the quick presets' one first}.
@@ -143,4 +204,14 @@ SETS = {
     "residual": lambda: [ResidualNet((8, 8, 1), 10, _digits_dataset(), _BATCH)],
     "recurrent": lambda: [_keras_text(_recurrent_net)],
     "transformer": lambda: [_keras_text(_transformer)],
+    "transformer_small_init": lambda: [_keras_text(_transformer_small_init)],
+    "wide": lambda: [
+        _keras_digits(functools.partial(_wide_net, width))
+        for width in (128, 512, 1024)
+    ],
+    # The same function of weights that are stored 10 times smaller.
+    "regression_stored_smaller": lambda: [
+        _regression(),
+        Rescale(_regression(), 0.1),
+    ],
 }

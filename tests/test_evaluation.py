@@ -33,10 +33,22 @@ from problems.quadratic import Quadratic
     "rule, optimizer",
     [
         (baselines.AdamRule(), keras.optimizers.Adam(0.05)),
+        (
+            baselines.AdamCosineRule(20),
+            keras.optimizers.Adam(
+                keras.optimizers.schedules.CosineDecay(0.05, decay_steps=20)
+            ),
+        ),
+        (
+            baselines.AdamCosineRule(12),
+            keras.optimizers.Adam(
+                keras.optimizers.schedules.CosineDecay(0.05, decay_steps=12)
+            ),
+        ),
         (baselines.RMSPropRule(), keras.optimizers.RMSprop(0.05)),
         (baselines.MomentumRule(), keras.optimizers.SGD(0.05, momentum=0.9)),
     ],
-    ids=["adam", "rmsprop", "momentum"],
+    ids=["adam", "adam_cosine", "adam_cosine_ended", "rmsprop", "momentum"],
 )
 def test_baselines_are_keras_optimizers(rule, optimizer):
     rng = np.random.default_rng(0)
@@ -128,20 +140,22 @@ def test_diverged_is_a_share_in_all_tables():
 
 
 def test_baselines_side_by_side_are_the_same():
-    together = baselines.SideBySide()
-    shape = (4, 5)
+    # Two steps fewer than are taken.
+    together = baselines.SideBySide(6)
+    shape = (5, 5)
     rng = np.random.default_rng(0)
     grads = [rng.normal(size=shape).astype("float32") for _ in range(8)]
     # A run that blows up leaves the others alone.
-    grads = [np.where(np.arange(4)[:, None] == 3, np.inf, g) for g in grads]
+    grads = [np.where(np.arange(5)[:, None] == 4, np.inf, g) for g in grads]
     choices = [("momentum", 0.1), ("adam", 0.2), ("rmsprop", 0.3)]
+    choices.append(("adam_cosine", 0.4))
     weights = together.weights([*choices, ("adam", 0.1)])
     params = [np.ones(shape, "float32")]
     state = together.init_state(weights, params, None)
     for gradient in grads:
         params, state = together.step(weights, state, params, [gradient])
     for row, (name, rate) in enumerate(choices):
-        rule = baselines.BASELINES[name]()
+        rule = baselines.BASELINES[name].for_run(6)
         own = {"learning_rate": np.full((1, 1), rate, "float32")}
         alone = [np.ones(shape[1:], "float32")]
         state = rule.init_state(own, alone, None)
@@ -301,13 +315,14 @@ def test_comparison(tmp_path):
         comparison.Settings(None, steps=60, seeds=3, tuning_seeds=2),
     )
     work.close()
-    assert len(found) == 12
+    assert len(found) == 15
     assert all(len(c.losses) == 60 for c in found)
     assert {len(c.all_losses) for c in found if c.optimizer == "adam"} == {240}
     finals = {
         name: np.mean([c.final_loss for c in found if c.optimizer == name])
-        for name in ("learned", "adam", "rmsprop", "momentum")
+        for name in ("learned", *baselines.BASELINES)
     }
+    assert list(finals)[1:] == ["adam", "adam_cosine", "rmsprop", "momentum"]
     for name in baselines.BASELINES:
         assert finals[name] < 0.5 * finals["learned"]
     # All begin at the same points, which differ from seed to seed.
@@ -325,6 +340,35 @@ def test_comparison(tmp_path):
     assert re.match(r".*: \d+/\d+ runs done, .* steps/s, .* min left", said[0])
     done, planned = re.search(r"(\d+)/(\d+) runs", said[-1]).groups()
     assert done == planned
+
+
+def test_cosine_falls_over_the_steps_of_every_run(tmp_path):
+    """In tuning and comparison, also where Adam runs for longer."""
+    problem, steps = Quadratic(4), 60
+    work = ExperimentFolder(tmp_path, {})
+    found, tuned = comparison.compare(
+        work,
+        {"quadratic": problem},
+        {},
+        comparison.Settings(
+            None, steps, seeds=2, tuning_seeds=2, baselines=("adam_cosine",)
+        ),
+    )
+    work.close()
+    rule = baselines.AdamCosineRule(steps)
+    alone = runs.ParallelRuns(problem, rule, 2)
+
+    def losses(rate, seed):
+        weights = runs.repeated({"learning_rate": [[rate]]}, 2)
+        return alone.run(weights, [0, 1], (seed,), steps)
+
+    expected = losses(found[0].learning_rate, comparison._COMPARISON_SEED)
+    for curve, column in zip(found, expected.T):
+        np.testing.assert_allclose(curve.all_losses, column, rtol=1e-4)
+    (chosen,) = [row for row in tuned if row["chosen"]]
+    expected = losses(chosen["learning_rate"], comparison._TUNING_SEED)
+    mean = np.mean(expected[-20:])
+    assert chosen["mean_final_loss"] == pytest.approx(mean, rel=1e-4)
 
 
 def test_tuning_sees_other_runs_than_the_comparison(tmp_path, monkeypatch):

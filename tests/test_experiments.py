@@ -13,6 +13,7 @@ import pytest
 import lopt_tf
 from lopt_tf import compilation, metatraining
 from lopt_tf.evaluation import (
+    baselines,
     curves,
     experiment,
     experiments,
@@ -131,6 +132,7 @@ def test_training_set_twice(tmp_path, trained, capsys):
     assert [row["optimizer"] for row in overall] == [
         "learned",
         "adam",
+        "adam_cosine",
         "rmsprop",
         "momentum",
     ]
@@ -138,12 +140,12 @@ def test_training_set_twice(tmp_path, trained, capsys):
         assert row["problems"] == "2" and row["runs"] == "4"
         assert 0 < float(row["speedup_low"]) <= float(row["speedup"]) <= 4
         assert 0 <= float(row["diverged"]) <= 1
-    assert len(_rows(one / "summary.csv")) == 8
+    assert len(_rows(one / "summary.csv")) == 10
     # Adam runs four times as long.
-    assert len(_rows(one / "curves.csv")) == 2 * 2 * 40 * (1 + 4 + 1 + 1)
+    assert len(_rows(one / "curves.csv")) == 2 * 2 * 40 * (1 + 4 + 1 + 1 + 1)
     tuning = _rows(one / "tuning.csv")
     chosen = [row for row in tuning if row["chosen"] == "True"]
-    assert len(chosen) == 6
+    assert len(chosen) == 8
     for row in chosen:
         rates = [
             float(r["learning_rate"])
@@ -240,14 +242,14 @@ def test_learning_rates(tmp_path, trained):
     arguments = ("--steps=40", "--seeds=2", "--problems=bowl_problems.1")
     assert _evaluate("learning_rates", tmp_path, trained, *arguments) == 0
     rows = _rows(tmp_path / "summary.csv")
-    for optimizer in ("learned", "adam", "rmsprop"):
+    for optimizer in ("learned", "adam", "adam_cosine", "rmsprop"):
         own = [row for row in rows if row["optimizer"] == optimizer]
         rates = [float(row["learning_rate"]) for row in own]
         assert rates[0] == 1e-6 and rates[-1] == 1.0 and len(rates) == 13
         # The rate makes a difference, also where the learned one begins.
         assert len({row["final_loss"] for row in own}) > 6
     table = _rows(tmp_path / "robustness.csv")
-    assert len(table) == 3
+    assert len(table) == 4
     assert all(0 <= float(row["good_decades"]) <= 6.5 for row in table)
     _check_report(tmp_path, plots=1)
 
@@ -456,7 +458,8 @@ def test_long_runs(tmp_path, trained):
     first, last = _losses(tmp_path, "adam")[[0, -1]]
     assert last < 0.1 * first
     assert float(adam["loss_at_1100"]) < 0.1 * first
-    assert len(_rows(tmp_path / "curves.csv")) == 4 * 1100
+    assert [row["optimizer"] for row in rows[1:3]] == ["adam", "adam_cosine"]
+    assert len(_rows(tmp_path / "curves.csv")) == 5 * 1100
     _check_report(tmp_path, plots=1)
 
 
@@ -539,7 +542,7 @@ def test_failures(tmp_path, trained, monkeypatch):
     names = [row["optimizer"] for row in _rows(tmp_path / "overall.csv")]
     assert names[:4] == [*failures._RULES, "learned"]
     rows = _rows(tmp_path / "beyond_horizon.csv")
-    assert len(rows) == 7
+    assert len(rows) == 8
     rows = _rows(tmp_path / "meta_training.csv")
     assert [row["optimizer"] for row in rows] == names[:3]
     for row in rows:
@@ -617,6 +620,14 @@ def test_folder_of_other_settings(tmp_path, trained, capsys):
     lopt_tf.HierarchicalRNN(level_sizes=(3,), seed=2).save_pretrained(other)
     assert _evaluate("training_set", tmp_path, other, *arguments) == 2
     assert "optimizer: saved" in capsys.readouterr().err
+    # Written when there were other baselines, or none in the settings.
+    path = tmp_path / "settings.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("baselines") == list(baselines.BASELINES)
+    path.write_text(json.dumps(settings))
+    assert _evaluate("training_set", tmp_path, trained, *arguments) == 2
+    error = capsys.readouterr().err
+    assert "baselines: saved None" in error and "Name another" in error
 
 
 @pytest.mark.parametrize(
@@ -725,12 +736,19 @@ def test_quick_presets_take_one_problem_of_each_set():
 # Networks.
 
 
-@pytest.mark.parametrize("name", ["residual.0", "recurrent.0", "transformer.0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "residual.0",
+        "recurrent.0",
+        "transformer.0",
+        "wide.0",
+        "regression_stored_smaller.1",
+    ],
+)
 def test_networks_learn(name):
     """Together and alone, runs are the same; and they learn."""
     ((_, problem),) = corpus.select([name]).items()
-    from lopt_tf.evaluation import baselines
-
     rule = baselines.AdamRule()
     parallel = runs.ParallelRuns(problem, rule, 2)
     weights = runs.repeated({"learning_rate": [[0.003]]}, 2)
@@ -853,6 +871,16 @@ def test_shares_of_problems_at_or_below_a_baseline():
     assert results.overall(diverged)[0]["at_or_below_adam"] == 0
     alone = [c for c in found if c.optimizer != "rmsprop"]
     assert "at_or_below_rmsprop" not in results.overall(alone)[0]
+    for curve in found:
+        if curve.optimizer == "rmsprop":
+            curve.optimizer = "adam_cosine"
+    cosine = results.overall(found)[0]
+    assert cosine["at_or_below_adam_cosine"] == 1 / 4
+    assert cosine["at_or_below_adam_cosine_exactly"] == 1 / 4
+    assert cosine["at_or_below_adam"] == 2 / 4
+    # Each column of a share is explained.
+    shares = {name for name in cosine if name.startswith("at_or_below")}
+    assert len(shares) == 4 and shares <= set(results.SUMMARY_COLUMNS)
 
 
 def test_one_run_that_blows_up_leaves_the_median(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 import problems
 from lopt_tf.metatraining import unroll
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
-from problems import corpus, datasets
+from problems import corpus, datasets, networks
 from problems.classifiers import FullyConnected
 from problems.convnet import ConvNet
 from problems.keras_model import KerasModelProblem, KerasNetwork
@@ -825,8 +826,66 @@ def test_networks_are_chosen_like_all_problems(tmp_path):
     assert chosen["wider.1"].hidden_sizes == (512,)
     there = corpus.network_sets(tmp_path)
     assert "mnist_convnet" not in there and "transformer" in there
+    assert {*networks.SETS} < {*there}
     with pytest.raises(ValueError, match="No problem was named"):
         corpus.select([])
+
+
+def test_wide_nets_start_as_keras_does():
+    for problem, width in zip(
+        corpus.select(["wide"]).values(), (128, 512, 1024)
+    ):
+        sizes = (64, width, width, 10)
+        pairs = list(itertools.pairwise(sizes))
+        assert problem.shapes == [s for a, b in pairs for s in ((a, b), (b,))]
+        assert problem.batch_size == 64
+        start = problem.init(stateless_seed(1), 2)
+        for (fan_in, fan_out), kernel in zip(pairs, start[::2]):
+            bound = (6 / (fan_in + fan_out)) ** 0.5
+            assert 0.98 * bound < np.max(np.abs(kernel)) <= bound
+        assert all(not np.any(bias) for bias in start[1::2])
+
+
+def test_transformer_from_a_small_start():
+    (usual,), (small,) = (
+        corpus.select([name]).values()
+        for name in ("transformer", "transformer_small_init")
+    )
+    assert usual != small and usual.shapes == small.shapes
+    names = [v.name for v in small.model.trainable_variables]
+    drawn = {}
+    for name, tensor in zip(names, small.init(stateless_seed(1), 1)):
+        if name in ("kernel", "embeddings", "positions"):
+            assert np.std(tensor) == pytest.approx(0.02, rel=0.1)
+            # None is a copy of another.
+            drawn[float(np.ravel(tensor)[0])] = name
+        else:
+            assert np.all(tensor == (1.0 if name == "gamma" else 0.0))
+    assert len(drawn) == 9
+    # The usual one's kernels are larger.
+    assert np.std(usual.init(stateless_seed(1), 1)[-2]) > 0.1
+
+
+def test_regression_stored_smaller():
+    """Ten times smaller weights, the same function of them."""
+    chosen = corpus.select(["regression_stored_smaller"]).values()
+    plain, smaller = chosen
+    assert plain.num_examples == smaller.num_examples == 2000
+    assert smaller.batch_size == 64 and smaller.nonnegative
+    starts, losses, gradients = [], [], []
+    batch = np.arange(64)[None]
+    for problem in chosen:
+        start = problem.init(stateless_seed(1), 1)
+        constants = problem.constants(stateless_seed(2), 1)
+        found = problem.value_and_gradients(start, constants, batch)
+        starts.append(start)
+        losses.append(found[0])
+        gradients.append(found[1])
+    for large, small in zip(*starts):
+        np.testing.assert_allclose(large, 10 * small, rtol=1e-5)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for of_large, of_small in zip(*gradients):
+        np.testing.assert_allclose(10 * of_large, of_small, 1e-3, 1e-5)
 
 
 def test_selection():

@@ -436,6 +436,7 @@ def test_presets_train_on_no_held_out_problem(name):
     names, options, _ = presets.PRESETS[name]
     chosen = {problem.partition(".")[0] for problem in corpus.select(names)}
     held_out = {"wide_classifier_validation_problems", *corpus.test_sets()}
+    held_out |= {*corpus.network_sets()}
     assert chosen and not chosen & held_out
     plan = options.plan(np.random.default_rng(0))
     assert plan and min(plan) > 0

@@ -3,8 +3,9 @@
     python -m train_scripts.evaluate --experiment=generalization \
         --preset=quick --optimizer=DIR/optimizer.npz --output_dir=RESULTS
 
-Baselines (Adam, RMSProp, momentum) get the best learning rate of a grid that
-grows until its best is inside, chosen on runs of their own. RESULTS gets
+Baselines (Adam; adam_cosine, whose learning rate falls to 0 by half a cosine
+over the run; RMSProp; momentum) get the best learning rate of a grid that grows
+until its best is inside, chosen on runs of their own. RESULTS gets
 curves.csv (every step of every run), runs.csv, summary.csv and further tables,
 plots, and report.html, one page with everything. Stop it at any moment: the
 same command resumes it, and does no run twice. All CSV files but timings.csv

@@ -1,13 +1,15 @@
 """Adam, RMSProp and momentum as update rules, to run beside learned ones.
 
 They follow `keras.optimizers.Adam`, `RMSprop` and `SGD(momentum=0.9)` with
-their default arguments. The learning rate is the rule's one weight, so that a
-whole grid of learning rates runs at once: Keras' classes hold one rate each,
-and `LearnedAdam` has a smooth root, bounded squares and more weights.
+their default arguments, and Adam with Keras' schedule `CosineDecay`. The
+learning rate is the rule's one weight, so that a whole grid of learning rates
+runs at once: Keras' classes hold one rate each, and `LearnedAdam` has a smooth
+root, bounded squares and more weights.
 """
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 from keras import ops
@@ -18,6 +20,12 @@ from lopt_tf.optimizers import layouts, update_rule
 @dataclasses.dataclass(frozen=True)
 class _TunedRule(update_rule.UpdateRule):
     averages = ("velocity",)
+
+    @classmethod
+    def for_run(cls, num_steps):
+        """The rule for runs of so many steps."""
+        del num_steps
+        return cls()
 
     def init_weights(self, seed):
         return {"learning_rate": np.full((1, 1), 1e-3, "float32")}
@@ -42,13 +50,46 @@ class AdamRule(_TunedRule):
 
     def updates(self, weights, state, layout, gradients):
         step = state["step"] + 1
-        rate = weights["learning_rate"] * ops.sqrt(1 - 0.999**step)
-        rate = rate / (1 - 0.9**step)
+        rate = self.learning_rate(weights, state["step"])
+        rate = rate * ops.sqrt(1 - 0.999**step) / (1 - 0.9**step)
         momentum = 0.9 * state["momentum"] + 0.1 * gradients
         velocity = 0.999 * state["velocity"] + 0.001 * ops.square(gradients)
         steps = rate * momentum / (ops.sqrt(velocity) + 1e-7)
         state = {"momentum": momentum, "velocity": velocity, "step": step}
         return steps, None, state
+
+    def learning_rate(self, weights, step):
+        """The learning rate after `step` steps; here always the same."""
+        del step
+        return weights["learning_rate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamCosineRule(AdamRule):
+    """Adam whose learning rate falls to 0 by half a cosine.
+
+    After t of T steps it is
+
+        rate * (1 + cos(pi t / T)) / 2
+
+    and after all T steps 0 (Loshchilov and Hutter 2017, equation 5, without
+    restarts).
+
+    Args:
+        num_steps: T, the steps of the whole run.
+    """
+
+    name = "adam_cosine"
+
+    num_steps: int
+
+    @classmethod
+    def for_run(cls, num_steps):
+        return cls(num_steps)
+
+    def learning_rate(self, weights, step):
+        share = ops.minimum(step / self.num_steps, 1.0)
+        return weights["learning_rate"] * (1 + ops.cos(math.pi * share)) / 2
 
 
 class RMSPropRule(_TunedRule):
@@ -73,7 +114,10 @@ class MomentumRule(_TunedRule):
         return velocity, None, {"velocity": velocity}
 
 
-BASELINES = {rule.name: rule for rule in (AdamRule, RMSPropRule, MomentumRule)}
+BASELINES = {
+    rule.name: rule
+    for rule in (AdamRule, AdamCosineRule, RMSPropRule, MomentumRule)
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,17 +127,20 @@ class SideBySide(_TunedRule):
     Runs of different baselines thus share one compiled program.
 
     Args:
-        names: keys of `BASELINES`.
+        num_steps: of the runs, for the learning rates that fall. Runs may be
+            longer: these rates then stay at 0.
+        names: keys of `BASELINES`. Defaults to all.
     """
 
     name = "baselines"
 
+    num_steps: int
     names: tuple[str, ...] = tuple(BASELINES)
 
     @functools.cached_property
     def rules(self):
         """{name: rule}, in the order of the weight "which"."""
-        return {name: BASELINES[name]() for name in self.names}
+        return {n: BASELINES[n].for_run(self.num_steps) for n in self.names}
 
     def init_weights(self, seed):
         rate = super().init_weights(seed)

@@ -25,22 +25,18 @@ class Settings:
         steps: T, of each optimizer; Adam runs four times as long.
         seeds: runs of each optimizer in the comparison.
         tuning_seeds: runs of each learning rate in the tuning.
+        baselines: keys of `baselines.BASELINES`. Defaults to all.
     """
 
     problems: tuple | None
     steps: int
     seeds: int
     tuning_seeds: int
+    _: dataclasses.KW_ONLY
+    baselines: tuple = tuple(baselines.BASELINES)
 
 
-def compare(
-    folder,
-    problems,
-    learned,
-    settings,
-    names=tuple(baselines.BASELINES),
-    adam_factor=speedup.LIMIT,
-):
+def compare(folder, problems, learned, settings, adam_factor=speedup.LIMIT):
     """Runs learned optimizers and tuned baselines on problems.
 
     Args:
@@ -48,15 +44,15 @@ def compare(
         problems: {name: Problem}.
         learned: {label: TrainedRule}.
         settings: `Settings`; its `problems` are not looked at.
-        names: the baselines. Defaults to all.
         adam_factor: Adam runs so many times `settings.steps`, for the
             speed-up. Defaults to 4.
 
     Returns:
         (curves of the comparison, rows about every learning rate tried).
     """
-    grid = len(names) * len(tuning.START) * settings.tuning_seeds
-    runs_of_each = grid + settings.seeds * (len(learned) + len(names))
+    count = len(settings.baselines)
+    grid = count * len(tuning.START) * settings.tuning_seeds
+    runs_of_each = grid + settings.seeds * (len(learned) + count)
     folder.progress.plan(len(problems) * runs_of_each)
     folder.facts.update(
         problems=list(problems),
@@ -67,7 +63,7 @@ def compare(
     results, tuned = [], []
     for name, problem in problems.items():
         comparison = _ProblemComparison(
-            folder, name, problem, settings, names, adam_factor
+            folder, name, problem, settings, adam_factor
         )
         choices = comparison.tune()
         tuned += tuning.rows(name, choices)
@@ -85,13 +81,14 @@ def seeds_text(seed, count):
 class _ProblemComparison:
     """One problem with all its optimizers."""
 
-    def __init__(self, folder, name, problem, settings, names, adam_factor):
+    def __init__(self, folder, name, problem, settings, adam_factor):
         self._folder = folder
         self._name = name
         self._problem = problem
         self._settings = settings
         self._adam_factor = adam_factor
-        self._rule = baselines.SideBySide(names)
+        # Tuning and comparison are equally long: one rule serves both.
+        self._rule = baselines.SideBySide(settings.steps, settings.baselines)
         self._runs = None
         # Learning rates of each baseline that tuning runs side by side.
         self._rates_at_once = max(1, settings.seeds // settings.tuning_seeds)

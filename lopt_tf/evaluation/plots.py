@@ -6,7 +6,7 @@ import operator
 
 import numpy as np
 
-from lopt_tf.evaluation import speedup
+from lopt_tf.evaluation import baselines, speedup
 from lopt_tf.evaluation.curves import grouped
 from lopt_tf.reporting import figures
 
@@ -15,6 +15,7 @@ _COLORS = {
     "hierarchical_rnn": "#641e16",
     "complete": "#c0392b",
     "adam": "#2471a3",
+    "adam_cosine": "#5dade2",
     "rmsprop": "#229954",
     "momentum": "#d68910",
     "untrained": "#95a5a6",
@@ -24,7 +25,6 @@ _COLORS = {
 _OTHERS = (
     "#17becf #e377c2 #8c564b #1b2631 #bcbd22 #9b59b6 #7fb3d5 #52be80 #f5b041"
 ).split()
-_TUNED = ("adam", "rmsprop", "momentum")
 
 
 def _colors(names):
@@ -92,7 +92,7 @@ def _curve_panel(axis, curves, log_steps, window):
     for optimizer, members in by_optimizer.items():
         losses = np.stack([_smooth(c.losses, window) for c in members])
         label = optimizer
-        if optimizer in _TUNED:
+        if optimizer in baselines.BASELINES:
             label = f"{optimizer}, rate {members[0].learning_rate:g}"
         # The median of infinite and finite runs: one run of many that
         # diverges does not take the line with it.

@@ -28,9 +28,9 @@ class Outcome:
 
 
 SUMMARY_COLUMNS = {
-    "speedup": "The steps that Adam at its tuned learning rate needs for the "
-    "loss which the optimizer has reached at its last step, over that step. "
-    "Losses are running minima of 20-step means. Adam runs four times as "
+    "speedup": "The steps that Adam at its tuned, constant learning rate needs "
+    "for the loss which the optimizer has reached at its last step, over that "
+    "step. Losses are running minima of 20-step means. Adam runs four times as "
     "long: a loss that it never reaches counts as 4. Adam itself gets less "
     "than 1 where it has stopped improving before the last step.",
     "speedup_low": "The lower end of the 95 % bootstrap interval over seeds.",
@@ -42,6 +42,10 @@ SUMMARY_COLUMNS = {
     "loss count as none.",
     "at_or_below_adam_exactly": "As at_or_below_adam, but every difference "
     "counts.",
+    "at_or_below_adam_cosine": "As at_or_below_adam, but of Adam whose tuned "
+    "learning rate falls to 0 by half a cosine over the run.",
+    "at_or_below_adam_cosine_exactly": "As at_or_below_adam_exactly, but of "
+    "that Adam.",
     "at_or_below_rmsprop": "As at_or_below_adam, but of RMSProp.",
     "at_or_below_rmsprop_exactly": "As at_or_below_adam_exactly, but of "
     "RMSProp.",
@@ -105,7 +109,7 @@ def _shares(groups, results):
     """Shares of problems on which an optimizer is at or below a baseline."""
     found = curves.grouped(results)
     shares = {}
-    for baseline in ("adam", "rmsprop"):
+    for baseline in ("adam", "adam_cosine", "rmsprop"):
         rivals = [found.get((group[0].problem, baseline)) for group in groups]
         if None in rivals:
             continue

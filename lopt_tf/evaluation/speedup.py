@@ -1,8 +1,8 @@
 """Speed-up over tuned Adam: one number across problems (as for VeLO).
 
-The steps that Adam with its tuned learning rate needs for the loss which an
-optimizer has reached at step T, divided by T. Losses are running minima of
-20-step means, so that a lucky minibatch is no progress.
+The steps that Adam with its tuned, constant learning rate needs for the loss
+which an optimizer has reached at step T, divided by T. Losses are running
+minima of 20-step means, so that a lucky minibatch is no progress.
 """
 
 from typing import NamedTuple

@@ -99,6 +99,7 @@ PRESETS = {
         steps=300,
         seeds=4,
         tuning_seeds=2,
+        baselines=("adam",),
     ),
     "full": Settings(
         variants=tuple(VARIANTS),
@@ -108,6 +109,7 @@ PRESETS = {
         steps=1000,
         seeds=10,
         tuning_seeds=5,
+        baselines=("adam",),
     ),
 }
 
@@ -135,9 +137,7 @@ def run(folder, settings):
             folder, name, rule, options, settings.train_problems
         )
         trainings.append(training.progress_made(folder, name, rule, options))
-    found, tuned = comparison.compare(
-        folder, problems, trained, settings, names=("adam",)
-    )
+    found, tuned = comparison.compare(folder, problems, trained, settings)
     outcome = results.comparison_outcome(found, tuned, "Ablations")
     # A line for each variant, not for each problem.
     turned = [

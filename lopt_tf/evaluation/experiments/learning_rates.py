@@ -20,7 +20,6 @@ QUESTION = (
 )
 LEARNED = "required"
 _SEED = 3
-_BASELINES = ("adam", "rmsprop")
 # A rate counts as good if it gets this share of the way to the best loss.
 _GOOD = 0.9
 
@@ -34,12 +33,15 @@ class Settings:
         rates: initial learning rates, ascending.
         steps: of each run.
         seeds: runs of each learning rate.
+        baselines: keys of `baselines.BASELINES`. Defaults to Adam, at a
+            constant rate and with cosine decay, and RMSProp.
     """
 
     problems: tuple
     rates: tuple
     steps: int
     seeds: int
+    baselines: tuple = ("adam", "adam_cosine", "rmsprop")
 
 
 def _rates(per_decade):
@@ -80,7 +82,8 @@ def run(folder, settings):
             "of its own: there is nothing to vary."
         )
     problems = corpus.select(settings.problems, folder.data_dir)
-    count = len(settings.rates) * settings.seeds * (1 + len(_BASELINES))
+    optimizers = 1 + len(settings.baselines)
+    count = len(settings.rates) * settings.seeds * optimizers
     folder.progress.plan(len(problems) * count)
     folder.facts.update(
         problems=list(problems),
@@ -154,10 +157,10 @@ def _contenders(learned, settings):
         )
         for rate in settings.rates
     }
-    baseline = baselines.SideBySide(_BASELINES)
+    baseline = baselines.SideBySide(settings.steps, settings.baselines)
     choices = {
         choice: (baseline.weights([choice] * settings.seeds), None)
-        for choice in itertools.product(_BASELINES, settings.rates)
+        for choice in itertools.product(settings.baselines, settings.rates)
     }
     return (learned.rule, cases), (baseline, choices)
 
