@@ -244,7 +244,7 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
         rates = self._rule.draw_log_learning_rates(uniforms, tensor_uniforms)
         del uniforms
         weights = self._initial_weights()
-        state = self._rule.init_state(weights, params, rates, self._layers)
+        state = self._rule.init_state(weights, params, rates)
         unknown = {n: ops.zeros_like(state[n]) for n in self._rule.measures}
         return {**state, **unknown}
 
