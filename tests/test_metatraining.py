@@ -457,6 +457,32 @@ def test_plans_can_be_bounded_and_cut():
     assert curriculum.cut([5, 2], 2) == [2, 2, 1, 2]
 
 
+def test_runs_can_be_log_uniform():
+    bounds = {"min_steps": 100, "max_steps": 2000}
+    log_uniform = curriculum.Curriculum(min_length=40, mean_length=60, **bounds)
+    rng = np.random.default_rng(0)
+    plans = [log_uniform.plan(rng, 20) for _ in range(4000)]
+    steps = np.array([20 * sum(plan) for plan in plans])
+    assert steps.min() == 100 and steps.max() == 2000
+    # A third of the runs between the bounds' cube roots each.
+    thirds = np.quantile(np.log(steps / 100) / np.log(20), [1 / 3, 2 / 3])
+    np.testing.assert_allclose(thirds, [1 / 3, 2 / 3], atol=0.03)
+    # All partial unrolls but the last are as long as ever.
+    assert min(min(plan) for plan in plans) == 1
+    lengths = [20 * n for plan in plans for n in plan[:-1]]
+    assert min(lengths) == 40
+    assert np.mean(lengths) == pytest.approx(100, rel=0.1)
+    one = curriculum.Curriculum(min_steps=60, max_steps=60)
+    assert sum(one.plan(rng, 20)) == 3
+
+
+@pytest.mark.parametrize("bounds", [(20, 0), (20, 10), (-1, 10)])
+def test_bounds_of_runs_are_in_order(bounds):
+    low, high = bounds
+    with pytest.raises(ValueError, match=f"min_steps={low}, max_steps={high}"):
+        curriculum.Curriculum(min_steps=low, max_steps=high)
+
+
 def test_problems_are_drawn_in_cycles():
     names = ["a", "b", "c"]
     drawn = [curriculum.draw_problem(names, 1, i) for i in range(30)]
