@@ -18,8 +18,9 @@ from lopt_tf.metatraining import (
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import datasets
 from problems.classifiers import FullyConnected
-from problems.problem import fold
+from problems.problem import fold, scaled
 from problems.quadratic import Quadratic
+from problems.wrappers import Reparameterized
 
 SMALL = {"level_sizes": (3, 4, 5), "init_lr_range": (0.02, 0.2)}
 
@@ -47,6 +48,9 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
     """Meta-objective and gradient by one tape over a plain Python loop."""
     problem = unroller.problem
     params, log_lrs = unroller.draw_start(seed)
+    scale = problem.parameter_scale(constants)
+    unit = tf.ones(1) if scale is None else scale
+    params = scaled(params, 1 / unit)
     initial = problem.loss(params, constants)
     length = unroller.segment_length
     with tf.GradientTape() as tape:
@@ -70,7 +74,7 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
                     fold(fold(unroll.run_seed(seed), 2), s),
                 )
             )(grads, tf.constant(step))
-            grads = [g + n for g, n in zip(grads, noise)]
+            grads = [g + n for g, n in zip(grads, scaled(noise, unit))]
             if not unroller.use_second_derivatives:
                 grads = [tf.stop_gradient(g) for g in grads]
             params, state = rule.step(weights, state, params, grads)
@@ -113,8 +117,20 @@ def test_epsilon_of_the_options():
         (_net(), {"level_sizes": (3, 4)}, {}),
         (_net(0.1), {"use_attention": True}, {}),
         (_net(), {}, {"use_second_derivatives": False}),
+        (
+            Reparameterized(_net(0.1), (0.3, 3.0)),
+            {"use_parameter_scale": True},
+            {},
+        ),
     ],
-    ids=["quadratic", "noise_attention", "net", "net_attention", "first_order"],
+    ids=[
+        "quadratic",
+        "noise_attention",
+        "net",
+        "net_attention",
+        "first_order",
+        "units",
+    ],
 )
 def test_backpropagation_agrees_with_one_tape(problem, config, kwargs):
     rule, unroller, vector, flat = _setting(problem, config, **kwargs)

@@ -30,7 +30,7 @@ FLAGS.enum(
     "--eval_every to keep the best weights). paper: the published procedure "
     "and budget (days on a small machine). scale: recommended with wide "
     "networks, small starts, runs of 100 to 2,000 steps and averaged weights "
-    "(most of a day on two cores).",
+    "(hours on two cores).",
 )
 FLAGS.enum(
     "optimizer",
