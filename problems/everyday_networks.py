@@ -1,7 +1,9 @@
 """Networks as users build them, with usual starts, norms and weight decay.
 
-All work on many instances at once, and have derivatives of any order. The
-batch statistics of a norm are those of the rows at hand.
+All work on many instances at once, and have derivatives of any order: Keras
+models as problems run one instance after the other, and XLA does not compile
+the second derivatives of Keras' recurrent layers. The batch statistics of a
+norm are those of the rows at hand.
 """
 
 import dataclasses
