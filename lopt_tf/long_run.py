@@ -76,11 +76,7 @@ class Trainer:
 
         An option that is newer than the checkpoint was at its default.
         """
-        defaults = self.default_settings()
-        return {
-            part: {**defaults.get(part, {}), **saved.get(part, {})}
-            for part in {*saved, *defaults}
-        }
+        return _filled(saved, self.default_settings())
 
     def products(self):
         """{file name: function that writes it, given its path}.
@@ -322,6 +318,15 @@ class _Progress:
             f"{trainer.status(rows)}  {work / max(seconds, 1e-9):,.0f} "
             f"{trainer.unit}/s  {left * seconds / steps / 60:.1f} min left"
         )
+
+
+def _filled(saved, defaults):
+    """A dictionary, and those within it, with what they lack of others."""
+    filled = {**defaults, **saved}
+    for name in {*saved} & {*defaults}:
+        if isinstance(saved[name], dict) and isinstance(defaults[name], dict):
+            filled[name] = _filled(saved[name], defaults[name])
+    return filled
 
 
 def _json_ready(settings):

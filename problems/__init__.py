@@ -4,6 +4,12 @@ from problems import alternating, corpus, datasets
 from problems.classifiers import Classifier, FullyConnected, SoftmaxRegression
 from problems.convnet import ConvNet
 from problems.data_problem import DataProblem
+from problems.everyday_networks import (
+    AttentionNet,
+    PlainNet,
+    PooledConvNet,
+    RecurrentNet,
+)
 from problems.keras_model import KerasModelProblem
 from problems.matmul import MatMulAlgorithm
 from problems.problem import Problem
@@ -32,7 +38,13 @@ from problems.vector_functions import (
     ProjectionQuadratic,
     SumOfQuadratics,
 )
-from problems.wrappers import LogObjective, Rescale, SparseProblem, SumTask
+from problems.wrappers import (
+    LogObjective,
+    Reparameterized,
+    Rescale,
+    SparseProblem,
+    SumTask,
+)
 
 __all__ = ["alternating", "corpus", "datasets"]
 __all__ += ["Problem", "DataProblem", "KerasModelProblem"]
@@ -44,4 +56,6 @@ __all__ += ["ProjectionQuadratic", "SumOfQuadratics"]
 __all__ += ["Classifier", "FullyConnected", "SoftmaxRegression"]
 __all__ += ["SparseSoftmaxRegression", "OneHotSparseSoftmaxRegression"]
 __all__ += ["ConvNet", "ResidualNet"]
+__all__ += ["PlainNet", "PooledConvNet", "RecurrentNet", "AttentionNet"]
 __all__ += ["Rescale", "SumTask", "LogObjective", "SparseProblem"]
+__all__ += ["Reparameterized"]

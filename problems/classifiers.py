@@ -54,15 +54,19 @@ class Classifier(DataProblem):
     def loss(self, params, constants, batch=None):
         data, labels = self.rows(constants, batch)
         losses = self._cross_entropy(self.logits(params, data), labels)
+        axes = list(range(1, losses.shape.rank))
+        return tf.reduce_mean(losses, axis=axes) + self.decay(params)
+
+    def decay(self, params):
+        """The L2 term, [K]."""
         squares = [
             tf.reduce_sum(tf.square(p), axis=list(range(1, p.shape.rank)))
             for p in params
         ]
-        decay = _WEIGHT_DECAY / len(params) * tf.add_n(squares)
-        return tf.reduce_mean(losses, axis=-1) + decay
+        return _WEIGHT_DECAY / len(params) * tf.add_n(squares)
 
     def _cross_entropy(self, logits, labels):
-        """Losses [K, rows] of labels [K or 1, rows]."""
+        """Losses [K, rows, ...] of labels [K or 1, rows, ...]."""
         if self.use_softmax:
             wanted = tf.one_hot(labels, self.num_classes, dtype=logits.dtype)
             return -tf.reduce_sum(wanted * tf.nn.log_softmax(logits), axis=-1)

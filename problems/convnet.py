@@ -80,3 +80,10 @@ def convolve(images, kernel):
     flat = tf.reshape(patches, (images.shape[0], -1, rows * columns * channels))
     product = tf.matmul(flat, tf.reshape(kernel, (kernel.shape[0], -1, out)))
     return tf.reshape(product, (kernel.shape[0], -1, height, width, out))
+
+
+def halved(images):
+    """Means over 2x2 pixels of images [K, rows, height, width, channels]."""
+    *outer, height, width, channels = images.shape
+    shape = (*outer, height // 2, 2, width // 2, 2, channels)
+    return tf.reduce_mean(tf.reshape(images, shape), axis=(3, 5))

@@ -9,7 +9,7 @@ the authors' own repository.
 import difflib
 import functools
 
-from problems import datasets, networks, release_sets
+from problems import datasets, everyday_problems, networks, release_sets
 from problems.classifiers import FullyConnected
 from problems.convnet import ConvNet
 from problems.test_functions import Saddle
@@ -54,6 +54,12 @@ def _wide_net(features, hidden, classes, activation, batch, sep):
         features, classes, data, batch, hidden, activation, num_scored=200
     )
 
+
+# Sets for meta-training that the release does not have.
+_ADDED_SETS = {
+    **{n: functools.partial(_wide_nets, n) for n in _WIDE_NETS},
+    "everyday_network_problems": everyday_problems.problems,
+}
 
 # The objective at every step looks at so many of MNIST's 60000 images.
 _SCORED = 512
@@ -105,7 +111,7 @@ def set_names():
 
 def added_sets():
     """Names of the sets for meta-training that the release does not have."""
-    return tuple(_WIDE_NETS)
+    return tuple(_ADDED_SETS)
 
 
 def default_sets():
@@ -145,7 +151,7 @@ def select(names, data_dir=None):
     """
     makers = {
         **release_sets.SETS,
-        **{n: functools.partial(_wide_nets, n) for n in _WIDE_NETS},
+        **_ADDED_SETS,
         **{n: functools.partial(m, data_dir) for n, m in _MNIST_SETS.items()},
         **_TEST_SETS,
         **networks.SETS,
@@ -178,7 +184,7 @@ def select(names, data_dir=None):
 
 def _known():
     return (
-        f"Known sets: default, {', '.join([*set_names(), *_WIDE_NETS])}. "
+        f"Known sets: default, {', '.join([*set_names(), *_ADDED_SETS])}. "
         f"Test sets: {', '.join(test_sets())}. "
         f"Networks: {', '.join(networks.SETS)}."
     )

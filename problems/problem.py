@@ -41,11 +41,22 @@ class Problem(Specification):
         return {}
 
     def init(self, seed, instances):
-        """Draws starting points: list of float32 tensors [K, *shape]."""
+        """Draws starting points: list of float32 tensors [K, *shape].
+
+        Runs start from them divided by `parameter_scale`.
+        """
         return [
             tf.random.stateless_normal((instances, *shape), fold(seed, i))
             for i, shape in enumerate(self.shapes)
         ]
+
+    def parameter_scale(self, constants):
+        """What trained parameters are multiplied by, [K or 1]; None for 1.
+
+        Starting points and gradient noise are drawn in the problem's own
+        unit, which is that of the trained parameters times this scale.
+        """
+        return None
 
     def loss(self, params, constants, batch=None):
         """The objectives, [K].
@@ -91,3 +102,11 @@ def fold(seed, number):
 def stateless_seed(number):
     """A stateless seed [2] from an integer."""
     return tf.constant([number & 0x7FFFFFFF, number >> 31], "int32")
+
+
+def scaled(tensors, factors):
+    """Tensors [K, ...], each instance's times its factor [K or 1]."""
+    return [
+        tf.reshape(factors, (-1,) + (1,) * (t.shape.rank - 1)) * t
+        for t in tensors
+    ]

@@ -6,7 +6,7 @@ import math
 import tensorflow as tf
 
 from problems.classifiers import Classifier
-from problems.convnet import convolve
+from problems.convnet import convolve, halved
 from problems.problem import Problem
 from problems.specification import specified
 
@@ -54,16 +54,9 @@ class ResidualNet(Classifier):
     def logits(self, params, data):
         *filters, weights, bias = params
         images = tf.reshape(data, (*data.shape[:2], *self.image_shape))
-        values = _halved(convolve(images, filters[0]))
+        values = halved(convolve(images, filters[0]))
         for first, second in zip(filters[1::2], filters[2::2]):
             branch = convolve(tf.nn.relu(values), first)
             values = values + convolve(tf.nn.relu(branch), second)
         hidden = tf.reduce_mean(tf.nn.relu(values), axis=(2, 3))
         return tf.matmul(hidden, weights) + bias[:, None]
-
-
-def _halved(images):
-    """Means over 2x2 pixels of images [K, rows, height, width, channels]."""
-    *outer, height, width, channels = images.shape
-    shape = (*outer, height // 2, 2, width // 2, 2, channels)
-    return tf.reduce_mean(tf.reshape(images, shape), axis=(3, 5))

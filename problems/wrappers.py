@@ -1,11 +1,12 @@
-"""Problems made of problems: scaled, summed, logarithmic, sparse."""
+"""Problems made of problems: rescaled, summed, logarithmic, sparse."""
 
 import itertools
+import math
 import operator
 
 import tensorflow as tf
 
-from problems.problem import Problem, fold
+from problems.problem import Problem, fold, scaled
 from problems.specification import specified
 
 _EPSILON = 1e-6
@@ -16,6 +17,9 @@ class _Wrapper(Problem):
     """A problem around one member; the member's own start, data and noise."""
 
     problem: Problem
+
+    def __post_init__(self):
+        _check_member(self.problem)
 
     batch_size = property(operator.attrgetter("problem.batch_size"))
     num_examples = property(operator.attrgetter("problem.num_examples"))
@@ -52,10 +56,58 @@ class Rescale(_Wrapper):
 
 
 @specified
+class Reparameterized(_Wrapper):
+    """The member f(w) as f(alpha v), with an alpha of each instance's own.
+
+    A run starts from v = w / alpha, so that its objectives are those of the
+    member, and its gradients alpha times those; gradient noise too. An alpha
+    is log-uniform between two bounds, one for all parameters of a run, and the
+    same for all starts on the same constants. Meta-training on it teaches a
+    rule that the parameters' unit tells nothing. Not in the paper.
+
+    For a rule that is equivariant to such a change of unit it changes nothing:
+    the wrapper is for all others.
+
+    `init` draws w: the unrolls of meta-training divide it by alpha, which
+    only the constants tell. So a training that takes `init` for the start
+    itself starts elsewhere.
+
+    Args:
+        problem: the member, no `Reparameterized` itself.
+        bounds: of alpha. Defaults to `(1e-3, 1e3)`.
+    """
+
+    bounds: tuple = (1e-3, 1e3)
+
+    def __post_init__(self):
+        super().__post_init__()
+        low, high = self.bounds
+        if not 0 < low <= high < math.inf:
+            raise ValueError(
+                "The bounds of the parameters' scale are two positive "
+                f"numbers, the smaller one first. Received: {self.bounds}"
+            )
+
+    def constants(self, seed, instances):
+        low, high = map(math.log, self.bounds)
+        uniform = tf.random.stateless_uniform((instances,), fold(seed, 1))
+        members = super().constants(fold(seed, 0), instances)
+        return {"alpha": tf.exp(low + (high - low) * uniform), **members}
+
+    def parameter_scale(self, constants):
+        return constants["alpha"]
+
+    def loss(self, params, constants, batch=None):
+        own = scaled(params, constants["alpha"])
+        return super().loss(own, constants, batch)
+
+
+@specified
 class LogObjective(_Wrapper):
     """log(objective + eps) - log(eps), eps = 1e-6."""
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.problem.nonnegative:
             raise ValueError(
                 "LogObjective needs an objective that is never negative. "
@@ -94,6 +146,7 @@ class SumTask(Problem):
 
     def __post_init__(self):
         for problem in self.problems:
+            _check_member(problem)
             if problem.batch_size is not None:
                 raise ValueError(
                     "SumTask takes problems without data. "
@@ -142,6 +195,15 @@ class SumTask(Problem):
         remaining = iter(tensors)
         for p in self.problems:
             yield p, list(itertools.islice(remaining, len(p.shapes)))
+
+
+def _check_member(problem):
+    """Refuses a member whose scale the wrapper around it would hide."""
+    if isinstance(problem, Reparameterized):
+        raise ValueError(
+            "Reparameterized must be the outermost wrapper: put the others "
+            f"inside. Received: {problem!r}"
+        )
 
 
 def _select(constants, prefix):

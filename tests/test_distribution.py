@@ -22,7 +22,7 @@ from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
 from problems.classifiers import FullyConnected
 from problems.quadratic import Quadratic
-from problems.wrappers import SparseProblem
+from problems.wrappers import Reparameterized, SparseProblem
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -66,8 +66,10 @@ def _estimates(problem, kind, strategy, config=None):
         (SparseProblem(Quadratic(3), 0.5), "pes", {}),
         (_net(), "es", {}),
         (Quadratic(3, 0.5), "pes", {}),
+        (Reparameterized(_net(), (0.1, 10.0)), "bptt", {}),
+        (Reparameterized(_net(), (0.1, 10.0)), "pes", {}),
     ],
-    ids=["net", "attention", "sparse", "es", "pes"],
+    ids=["net", "attention", "sparse", "es", "pes", "units", "units_pes"],
 )
 def test_two_replicas_are_one_device_with_the_doubled_batch(
     problem, kind, config

@@ -18,8 +18,9 @@ from lopt_tf.metatraining import (
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import datasets
 from problems.classifiers import FullyConnected
-from problems.problem import fold
+from problems.problem import fold, scaled
 from problems.quadratic import Quadratic
+from problems.wrappers import Reparameterized
 
 SMALL = {"level_sizes": (3, 4, 5), "init_lr_range": (0.02, 0.2)}
 
@@ -47,6 +48,9 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
     """Meta-objective and gradient by one tape over a plain Python loop."""
     problem = unroller.problem
     params, log_lrs = unroller.draw_start(seed)
+    scale = problem.parameter_scale(constants)
+    unit = tf.ones(1) if scale is None else scale
+    params = scaled(params, 1 / unit)
     initial = problem.loss(params, constants)
     length = unroller.segment_length
     with tf.GradientTape() as tape:
@@ -70,7 +74,7 @@ def _oracle(rule, unroller, vector, flat, constants, seed, segments):
                     fold(fold(unroll.run_seed(seed), 2), s),
                 )
             )(grads, tf.constant(step))
-            grads = [g + n for g, n in zip(grads, noise)]
+            grads = [g + n for g, n in zip(grads, scaled(noise, unit))]
             if not unroller.use_second_derivatives:
                 grads = [tf.stop_gradient(g) for g in grads]
             params, state = rule.step(weights, state, params, grads)
@@ -113,8 +117,20 @@ def test_epsilon_of_the_options():
         (_net(), {"level_sizes": (3, 4)}, {}),
         (_net(0.1), {"use_attention": True}, {}),
         (_net(), {}, {"use_second_derivatives": False}),
+        (
+            Reparameterized(_net(0.1), (0.3, 3.0)),
+            {"use_parameter_scale": True},
+            {},
+        ),
     ],
-    ids=["quadratic", "noise_attention", "net", "net_attention", "first_order"],
+    ids=[
+        "quadratic",
+        "noise_attention",
+        "net",
+        "net_attention",
+        "first_order",
+        "units",
+    ],
 )
 def test_backpropagation_agrees_with_one_tape(problem, config, kwargs):
     rule, unroller, vector, flat = _setting(problem, config, **kwargs)
@@ -455,6 +471,32 @@ def test_plans_can_be_bounded_and_cut():
     for _ in range(50):
         assert 1 <= sum(bounded.plan(rng, 20)) <= 15
     assert curriculum.cut([5, 2], 2) == [2, 2, 1, 2]
+
+
+def test_runs_can_be_log_uniform():
+    bounds = {"min_steps": 100, "max_steps": 2000}
+    log_uniform = curriculum.Curriculum(min_length=40, mean_length=60, **bounds)
+    rng = np.random.default_rng(0)
+    plans = [log_uniform.plan(rng, 20) for _ in range(4000)]
+    steps = np.array([20 * sum(plan) for plan in plans])
+    assert steps.min() == 100 and steps.max() == 2000
+    # A third of the runs between the bounds' cube roots each.
+    thirds = np.quantile(np.log(steps / 100) / np.log(20), [1 / 3, 2 / 3])
+    np.testing.assert_allclose(thirds, [1 / 3, 2 / 3], atol=0.03)
+    # All partial unrolls but the last are as long as ever.
+    assert min(min(plan) for plan in plans) == 1
+    lengths = [20 * n for plan in plans for n in plan[:-1]]
+    assert min(lengths) == 40
+    assert np.mean(lengths) == pytest.approx(100, rel=0.1)
+    one = curriculum.Curriculum(min_steps=60, max_steps=60)
+    assert sum(one.plan(rng, 20)) == 3
+
+
+@pytest.mark.parametrize("bounds", [(20, 0), (20, 10), (-1, 10)])
+def test_bounds_of_runs_are_in_order(bounds):
+    low, high = bounds
+    with pytest.raises(ValueError, match=f"min_steps={low}, max_steps={high}"):
+        curriculum.Curriculum(min_steps=low, max_steps=high)
 
 
 def test_problems_are_drawn_in_cycles():

@@ -14,9 +14,11 @@ import tensorflow as tf
 import problems
 from lopt_tf.metatraining import unroll
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
-from problems import corpus, datasets, networks
+from lopt_tf.optimizers.update_rule import UpdateRule
+from problems import corpus, datasets, everyday_data, networks
 from problems.classifiers import FullyConnected
 from problems.convnet import ConvNet
+from problems.everyday_networks import PlainNet
 from problems.keras_model import KerasModelProblem, KerasNetwork
 from problems.matmul import MatMulAlgorithm
 from problems.problem import fold, stateless_seed
@@ -34,7 +36,13 @@ from problems.vector_functions import (
     ProjectionQuadratic,
     SumOfQuadratics,
 )
-from problems.wrappers import LogObjective, Rescale, SparseProblem, SumTask
+from problems.wrappers import (
+    LogObjective,
+    Reparameterized,
+    Rescale,
+    SparseProblem,
+    SumTask,
+)
 
 ALL = corpus.select([*corpus.sets(), *corpus.added_sets()])
 
@@ -273,6 +281,7 @@ def test_derivatives_agree_with_differences(problem):
 
 COMPILED = [
     *(name for name in ALL if name.endswith(".0") and "large" not in name),
+    *(f"everyday_network_problems.{i}" for i in (8, 13, 14, 15)),
     "mlp_test.1",
     "saddle.0",
 ]
@@ -580,9 +589,10 @@ def test_wide_classifiers_are_no_part_of_the_release():
     assert names == (
         "wide_classifier_problems",
         "wide_classifier_validation_problems",
+        "everyday_network_problems",
     )
     assert not set(names) & {*corpus.set_names(), *corpus.test_sets()}
-    trained, held_out = (corpus.select([name]).values() for name in names)
+    trained, held_out = (corpus.select([n]).values() for n in names[:2])
     # Validation sees no shape that was trained on.
     shapes = {problem.layer_sizes for problem in trained}
     assert not shapes & {problem.layer_sizes for problem in held_out}
@@ -590,6 +600,213 @@ def test_wide_classifiers_are_no_part_of_the_release():
         classes = problem.layer_sizes[-1]
         labels = problem.constants(stateless_seed(1), 1)["labels"]
         assert set(np.unique(labels)) == set(range(classes))
+
+
+# Everyday networks.
+
+EVERYDAY = list(corpus.select(["everyday_network_problems"]).values())
+
+
+def test_everyday_networks_are_as_promised():
+    plain = [p for p in EVERYDAY if isinstance(p, PlainNet)]
+    assert {len(p.hidden_sizes) for p in plain} == {1, 2, 3, 4}
+    widths = {width for p in plain for width in p.hidden_sizes}
+    assert (min(widths), max(widths)) == (32, 512)
+    batches = {p.batch_size for p in EVERYDAY}
+    assert (min(batches), max(batches)) == (8, 256)
+    assert {p.start for p in EVERYDAY} == {0.02, "glorot", "he"}
+    assert len(set(EVERYDAY)) == len(EVERYDAY) == 16
+    # No data that a learned optimizer is tested on, and every class occurs.
+    for problem in EVERYDAY:
+        assert problem.dataset.num_features != 64
+        data = problem.constants(stateless_seed(1), 2)
+        classes = range(problem.num_classes)
+        assert set(np.unique(data["labels"])) == set(classes)
+        assert np.all(np.isfinite(data["data"]))
+
+
+@pytest.mark.parametrize("index", range(16))
+def test_everyday_networks_start_as_they_say(index):
+    problem = EVERYDAY[index]
+    params = problem.init(stateless_seed(1), 8)
+    for tensor, values in zip(problem.tensors, params):
+        expected = {"zeros": 0.0, "ones": 0.0, "embedding": 0.02}.get(
+            tensor.kind, problem.start
+        )
+        if isinstance(expected, str):
+            size = np.prod(tensor.shape[:-2])
+            fan_in, fan_out = size * np.array(tensor.shape[-2:])
+            fans = fan_in if expected == "he" else fan_in + fan_out
+            expected = np.sqrt(2 / fans)
+        assert np.std(values) == pytest.approx(expected, rel=0.15)
+        mean = np.mean(values)
+        assert abs(mean - (tensor.kind == "ones")) <= 0.15 * expected
+    # Nothing is learned yet: about the entropy of equal classes.
+    loss = problem.loss(params, problem.constants(stateless_seed(2), 8))
+    assert 0.9 < np.mean(loss) / np.log(problem.num_classes) < 4
+
+
+def _keras_loss(layers, problem, params, order=None):
+    """Mean cross entropy of a Keras model with one instance's weights."""
+    constants = problem.constants(stateless_seed(2), 2)
+    data, labels = constants["data"][1], constants["labels"][1]
+    data = data[: problem.num_scored]
+    model = keras.Sequential(layers)
+    outputs = model(data, training=True)
+    weights = [p[1].numpy() for p in params]
+    for variable, i in zip(
+        model.trainable_variables, order or range(len(weights)), strict=True
+    ):
+        variable.assign(np.reshape(weights[i], variable.shape))
+    outputs = model(data, training=True)
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return entropy(labels[: problem.num_scored], outputs).numpy()
+
+
+def _moved(problem):
+    """Parameters away from the zeros and ones of the start."""
+    params = problem.init(stateless_seed(1), 2)
+    return [
+        p + 0.1 * tf.random.stateless_normal(p.shape, (3, i))
+        for i, p in enumerate(params)
+    ]
+
+
+def test_plain_and_convolutional_nets_agree_with_keras():
+    layers = keras.layers
+    plain = PlainNet(
+        5,
+        3,
+        _data(datasets.random, 5, n_classes=3),
+        4,
+        (6,),
+        "tanh",
+        use_batch_norm=True,
+    )
+    image = dataclasses.replace(
+        EVERYDAY[12], channels=(3, 2), use_batch_norm=True
+    )
+    stacks = {
+        plain: [
+            layers.Dense(6, use_bias=False),
+            layers.BatchNormalization(),
+            layers.Activation("tanh"),
+            layers.Dense(3),
+        ],
+        image: [layers.Reshape(image.image_shape)],
+    }
+    for channels in image.channels:
+        stacks[image] += [
+            layers.Conv2D(channels, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.Activation("relu"),
+            layers.AveragePooling2D(2),
+        ]
+    stacks[image] += [layers.Flatten(), layers.Dense(10)]
+    for problem, stack in stacks.items():
+        params = _moved(problem)
+        ours = problem.loss(params, problem.constants(stateless_seed(2), 2))[1]
+        expected = _keras_loss(stack, problem, params)
+        np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+def test_recurrent_net_agrees_with_keras():
+    problem = EVERYDAY[14]
+    params = _moved(problem)
+    # Keras has two biases; the second one is 0 here.
+    params[2] = tf.stack([params[2], 0 * params[2]], axis=1)
+    layers = keras.layers
+    stack = [
+        layers.Embedding(16, 8),
+        layers.GRU(32, return_sequences=True),
+        layers.Dense(16),
+    ]
+    expected = _keras_loss(stack, problem, params, (0, 1, 3, 2, 4, 5))
+    params[2] = params[2][:, 0]
+    ours = problem.loss(params, problem.constants(stateless_seed(2), 2))[1]
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+class _Block(keras.layers.Layer):
+    """The attention block in Keras' layers, with these weights in order."""
+
+    def __init__(self, problem, weights):
+        super().__init__()
+        self.problem, self.given = problem, weights
+
+    def call(self, data):
+        layers, given = keras.layers, iter(self.given)
+
+        def norm(values):
+            layer = layers.LayerNormalization(epsilon=1e-3)
+            layer.build(values.shape)
+            layer.set_weights([next(given), next(given)])
+            return layer(values)
+
+        def dense(values, activation=None):
+            kernel = next(given)
+            layer = layers.Dense(kernel.shape[1], activation=activation)
+            layer.build(values.shape)
+            layer.set_weights([kernel, next(given)])
+            return layer(values)
+
+        size, heads = self.problem.size, self.problem.heads
+        depth = size // heads
+        values = tf.gather(next(given), tf.cast(data, "int32")) + next(given)
+        attention = layers.MultiHeadAttention(heads, depth)
+        attention.build(values.shape, values.shape)
+        normed = norm(values)
+        kernels = np.split(next(given), 3, axis=1)
+        biases = np.split(next(given), 3)
+        weights = []
+        for kernel, bias in zip(kernels, biases):
+            weights += [kernel.reshape(size, heads, depth)]
+            weights += [bias.reshape(heads, depth)]
+        weights += [next(given).reshape(heads, depth, size), next(given)]
+        attention.set_weights(weights)
+        values += attention(normed, normed, use_causal_mask=True)
+        values += dense(dense(norm(values), "relu"))
+        return dense(norm(values))
+
+
+def test_attention_net_agrees_with_keras():
+    problem = EVERYDAY[15]
+    params = _moved(problem)
+    constants = problem.constants(stateless_seed(2), 2)
+    block = _Block(problem, [p[1].numpy() for p in params])
+    expected = block(constants["data"][1])
+    ours = problem.logits(params, constants["data"])[1]
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_weight_decay_is_of_weights_alone():
+    plain = PlainNet(4, 2, _data(datasets.random), 5, (3,))
+    decayed = dataclasses.replace(plain, weight_decay=0.5)
+    params = _moved(plain)
+    constants = plain.constants(stateless_seed(2), 2)
+    added = decayed.loss(params, constants) - plain.loss(params, constants)
+    squares = [np.sum(np.square(params[i]), axis=(1, 2)) for i in (0, 2)]
+    np.testing.assert_allclose(added, 0.5 * np.sum(squares, axis=0), rtol=1e-4)
+
+
+def test_everyday_networks_need_a_known_start():
+    with pytest.raises(ValueError, match="start='orthogonal'"):
+        PlainNet(4, 2, _data(datasets.random), 5, (3,), start="orthogonal")
+    with pytest.raises(ValueError, match="wine has 178 rows and 13 columns"):
+        everyday_data.packaged(4, 150, "wine")
+
+
+def test_tokens_follow_from_the_two_before():
+    rows, following = everyday_data.tokens(12, 2000, 3, random_seed=1)
+    np.testing.assert_array_equal(rows[:, 1:], following[:, :-1])
+    before, now, then = rows[:, :-1], rows[:, 1:], following[:, 1:]
+    counts = np.zeros((3, 3, 3))
+    np.add.at(counts, (before, now, then), 1)
+    shares = counts / counts.sum(axis=-1, keepdims=True)
+    # Twice as certain as a guess, and not so from one token alone.
+    assert shares.max(axis=-1).mean() > 0.6
+    alone = counts.sum(axis=0) / counts.sum(axis=(0, 2))[:, None]
+    assert alone.max(axis=-1).mean() < shares.max(axis=-1).mean() - 0.05
 
 
 def test_imports_are_light():
@@ -664,6 +881,119 @@ def test_log_objective():
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
+def _reparameterized(problem, bounds=(1e-3, 1e3)):
+    """The wrapped problem, its constants for 50 instances, its scales."""
+    wrapped = Reparameterized(problem, bounds)
+    constants = wrapped.constants(stateless_seed(1), 50)
+    return wrapped, constants, constants["alpha"].numpy()
+
+
+def test_scales_are_log_uniform():
+    wrapped = Reparameterized(Quadratic(3))
+    alpha = wrapped.constants(stateless_seed(1), 4000)["alpha"].numpy()
+    logs = np.log10(alpha)
+    assert -3 <= logs.min() < -2.9 and 2.9 < logs.max() <= 3.001
+    assert np.mean(logs) == pytest.approx(0, abs=0.1)
+    assert np.std(logs) == pytest.approx(6 / np.sqrt(12), rel=0.05)
+    again = wrapped.constants(stateless_seed(1), 4000)["alpha"]
+    np.testing.assert_array_equal(again, alpha)
+    other = wrapped.constants(stateless_seed(2), 4000)["alpha"]
+    assert np.all(other != alpha)
+
+
+def test_reparameterized_problem_is_the_member_at_another_point():
+    wrapped, constants, alpha = _reparameterized(
+        ALL["wide_classifier_problems.0"]
+    )
+    member = wrapped.problem
+    own = {n.removeprefix("problem."): c for n, c in constants.items()}
+    params = member.init(stateless_seed(2), 50)
+    batch = _batch(member, 50)
+    factors = [alpha.reshape((-1,) + (1,) * (len(p.shape) - 1)) for p in params]
+    trained = [p / f for p, f in zip(params, factors)]
+    loss, grads = wrapped.value_and_gradients(trained, constants, batch)
+    expected, own_grads = member.value_and_gradients(params, own, batch)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    for g, own_g, factor in zip(grads, own_grads, factors):
+        np.testing.assert_allclose(g / factor, own_g, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_every_start_has_the_scale_of_its_constants(copies):
+    member = ALL["wide_classifier_problems.0"]
+    rule = HierarchicalRNNRule(level_sizes=(3,))
+    weights = {n: tf.constant(w) for n, w in rule.init_weights(0).items()}
+    ours, theirs = (
+        unroll.Unroller(problem, rule, 3, 5, copies=copies)
+        for problem in (Reparameterized(member), member)
+    )
+    constants = ours.constants((1,))
+    alpha = constants["alpha"].numpy()
+    assert len(set(alpha[:3])) == 3 and alpha.shape == (3 * copies,)
+    own = {n.removeprefix("problem."): c for n, c in constants.items()}
+    # Two fresh starts on the same constants.
+    for seed in ((2,), (3,)):
+        carry = ours.begin(weights, constants, ours.draw_start(seed))
+        expected = theirs.begin(weights, own, theirs.draw_start(seed))
+        np.testing.assert_allclose(carry.initial, expected.initial, rtol=1e-4)
+        for p, own_p in zip(carry.params, expected.params):
+            factors = alpha.reshape((-1,) + (1,) * (len(p.shape) - 1))
+            np.testing.assert_allclose(p * factors, own_p, rtol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relative(UpdateRule):
+    """Gradient steps in units of the parameters' size."""
+
+    name = "relative"
+
+    def init_weights(self, seed):
+        return {"unused": np.zeros((1, 1), "float32")}
+
+    def init_state(self, weights, params, log_learning_rates):
+        return {}
+
+    def step(self, weights, state, params, grads, learning_rate=1.0):
+        pairs = zip(params, grads)
+        return [p - 0.01 * p**2 * g for p, g in pairs], state
+
+
+@pytest.mark.parametrize(
+    "member", [Bowl(5.0, 0.0, 0.1), SparseProblem(Quadratic(4), 0.5)], ids=repr
+)
+def test_an_equivariant_rule_sees_no_scale(member):
+    """Gradient noise, too, has the problem's own unit."""
+
+    def objectives(problem, constants):
+        unroller = unroll.Unroller(problem, _Relative(), 3, 10)
+        carry = unroller.begin({}, constants, unroller.draw_start((2,)))
+        inputs = unroller.segment_inputs((2,), 0)
+        return unroller.advance({}, constants, carry, inputs)[1]
+
+    wrapped = Reparameterized(member)
+    constants = wrapped.constants(stateless_seed(1), 3)
+    own = {n.removeprefix("problem."): c for n, c in constants.items()}
+    ours, expected = objectives(wrapped, constants), objectives(member, own)
+    assert np.all(np.isfinite(expected)) and np.all(expected[-1] != expected[0])
+    np.testing.assert_allclose(ours, expected, rtol=1e-3)
+
+
+def test_reparameterized_is_the_outermost_wrapper():
+    inner = Reparameterized(Quadratic(3))
+    for wrap in (
+        LogObjective,
+        SparseProblem,
+        Reparameterized,
+        lambda problem: Rescale(problem, 2.0),
+        lambda problem: SumTask([problem]),
+    ):
+        with pytest.raises(ValueError, match="the outermost wrapper"):
+            wrap(inner)
+    for bounds in ((0.0, 1.0), (2.0, 1.0), (1.0, np.inf)):
+        with pytest.raises(ValueError, match="two positive numbers"):
+            Reparameterized(Quadratic(3), bounds)
+
+
 def test_sums_take_no_data():
     with pytest.raises(ValueError, match="without data"):
         SumTask([ALL["softmax_2_class_problems.0"]])
@@ -699,6 +1029,7 @@ def _shifted(num_features, num_examples, random_seed=None):
 
 _NET = FullyConnected(4, 2, _data(datasets.random_mlp), 5)
 _IMAGES = _small_convnet()
+_PLAIN = PlainNet(4, 2, _data(datasets.random), 5, (3,))
 _VECTOR = SumOfQuadratics(4, _data(), 5)
 _DIGITS = ResidualNet((8, 8, 1), 2, _data(features=64), 5)
 CHANGES = [
@@ -728,6 +1059,15 @@ CHANGES = [
     (Rescale(Quadratic(4), 2.0), "problem", Quadratic(4, 0.1)),
     (SumTask([Quadratic(4)]), "problems", [Quadratic(4), Quadratic(4)]),
     (SparseProblem(Quadratic(4)), "zero_probability", 0.5),
+    (Reparameterized(Quadratic(4)), "bounds", (1e-2, 1e2)),
+    (_PLAIN, "hidden_sizes", (4,)),
+    (_PLAIN, "start", "he"),
+    (_PLAIN, "start", 0.02),
+    (_PLAIN, "weight_decay", 1e-4),
+    (_PLAIN, "use_batch_norm", True),
+    (EVERYDAY[12], "channels", (4,)),
+    (EVERYDAY[14], "units", 33),
+    (EVERYDAY[15], "heads", 4),
 ]
 
 
@@ -802,6 +1142,7 @@ def test_keras_settings_make_other_problems():
 
 def test_settings_read_the_same_in_another_process():
     names = ["wide_classifier_problems.0", "batch_norm.0", "transformer"]
+    names += ["everyday_network_problems"]
     code = (
         "import sys; from problems import corpus; "
         "print(corpus.select(sys.argv[1:]))"

@@ -311,6 +311,12 @@ def test_metatrain_validates_on_networks(tmp_path, capsys):
         (["--level_sizes=3,x"], "--level_sizes takes integers"),
         (["--level_sizes=1,2,3,4"], "must hold 1, 2 or 3"),
         (["--instances=0"], "at least 1"),
+        (["--min_steps=50"], "min_steps=50, max_steps=0"),
+        (["--min_steps=50", "--max_steps=40"], "between 1 and `max_steps`"),
+        (["--min_steps=4", "--max_steps=40"], "at least one segment"),
+        (["--min_parameter_scale=2"], "at most `max_parameter_scale`"),
+        (["--max_parameter_scale=0.5"], "at most `max_parameter_scale`"),
+        (["--weight_average_decay=1"], "below 1"),
         (["--resume"], "no checkpoint"),
         (["--output_dir="], "--output_dir must be given"),
         (["stray"], "Unexpected argument 'stray'"),
@@ -323,6 +329,45 @@ def test_metatrain_mistakes(arguments, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_metatrain_sees_scale(tmp_path, capsys):
+    """All that the preset and its flags have, stopped and resumed."""
+    chosen = [f"everyday_network_problems.{i}" for i in (9, 13)]
+    arguments = [
+        "metatrain",
+        *TINY,
+        "--preset=scale",
+        f"--problems={','.join(chosen)}",
+        f"--output_dir={tmp_path}",
+        "--min_parameter_scale=1e-3",
+        "--max_parameter_scale=1e3",
+        "--min_steps=5",
+        "--max_steps=20",
+        "--min_length=5",
+        "--mean_length=5",
+        "--eval_every=4",
+        "--eval_problems=bowl_problems.1",
+        "--eval_steps=5",
+    ]
+    assert metatrain.main(arguments) == 0
+    assert metatrain.main([*arguments, "--resume", "--meta_updates=8"]) == 0
+    printed = capsys.readouterr().out
+    assert "meta-update 8/8" in printed and "skipped" not in printed
+    assert "validation after meta-update 8" in printed
+    others = ["--resume", "--max_parameter_scale=10"]
+    assert metatrain.main([*arguments, *others]) == 2
+    assert "max_parameter_scale: saved 1000" in capsys.readouterr().err
+    arrays, _ = checkpointing.load(
+        sorted((tmp_path / "checkpoints").glob("*.npz"))[-1],
+        "lopt_tf.metatraining",
+    )
+    assert np.any(arrays["average"] != arrays["weights"])
+    shipped, _ = checkpointing.load(
+        tmp_path / "optimizer.npz", "lopt_tf.optimizer"
+    )
+    flat = np.concatenate([shipped[name].ravel() for name in sorted(shipped)])
+    np.testing.assert_array_equal(flat, arrays["average"])
 
 
 def test_metatrain_with_other_settings(tmp_path, capsys):
@@ -414,7 +459,7 @@ def test_evaluate_digits(tmp_path, trained, small_digits, capsys):
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("preset", ["quick", "recommended", "paper"])
+@pytest.mark.parametrize("preset", presets.PRESETS)
 def test_presets_settings_of_the_rule(preset, tmp_path):
     folder = tmp_path / preset
     arguments = [*TINY, f"--preset={preset}", "--meta_updates=1"]
@@ -428,10 +473,11 @@ def test_presets_settings_of_the_rule(preset, tmp_path):
     preset_ = presets.PRESETS[preset]
     assert preset_.rule_settings == (hierarchical_rnn.ROBUST if robust else {})
     epsilon = preset_.options.objective_epsilon
-    assert epsilon == (1e-12 if preset == "recommended" else 1e-6)
+    converges = preset in ("recommended", "scale")
+    assert epsilon == (1e-12 if converges else 1e-6)
 
 
-@pytest.mark.parametrize("name", ["quick", "recommended", "paper"])
+@pytest.mark.parametrize("name", presets.PRESETS)
 def test_presets_train_on_no_held_out_problem(name):
     names, options, _ = presets.PRESETS[name]
     chosen = {problem.partition(".")[0] for problem in corpus.select(names)}

@@ -11,12 +11,19 @@ import pytest
 import tensorflow as tf
 
 from lopt_tf import checkpointing, metatraining
-from lopt_tf.metatraining import estimators, trainer, unroll
+from lopt_tf.metatraining import (
+    estimators,
+    problem_runs,
+    replicas,
+    trainer,
+    unroll,
+)
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
 from problems.classifiers import FullyConnected
 from problems.keras_model import KerasModelProblem
 from problems.quadratic import Quadratic
+from problems.wrappers import Reparameterized
 
 NAMES = ["norm_problems.1", "bowl_problems.0"]
 DATA = pathlib.Path(__file__).parent / "data" / "first_release"
@@ -266,6 +273,109 @@ def test_options_newer_than_the_checkpoint(tmp_path):
         )
 
 
+def test_scale_options_newer_than_the_checkpoint(tmp_path):
+    """A part of the curriculum, too, counts as its default."""
+    _train(_options(meta_updates=1), tmp_path)
+    store = checkpointing.Checkpoints(
+        tmp_path / "checkpoints", "lopt_tf.metatraining"
+    )
+    arrays, metadata = store.load_latest()
+    options = metadata["settings"]["options"]
+    del options["min_parameter_scale"], options["max_parameter_scale"]
+    del options["weight_average_decay"], options["curriculum"]["min_steps"]
+    store.save(metadata["update"], arrays, metadata)
+    others = [
+        {"max_parameter_scale": 10.0},
+        {"weight_average_decay": 0.9},
+        {
+            "curriculum": dataclasses.replace(
+                _options().curriculum, min_steps=5, max_steps=10
+            )
+        },
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match="other settings: options"):
+            _train(_options(**other), tmp_path, resume=True)
+    resumed = _train(_options(), tmp_path, resume=True)
+    _assert_same(resumed, _train(_options()))
+
+
+SCALES = {"min_parameter_scale": 1e-3, "max_parameter_scale": 1e3}
+
+
+def test_training_in_other_units_resumes_exactly(tmp_path, monkeypatch):
+    options = _options(**SCALES)
+    expected = _train(options)
+    with monkeypatch.context() as patch:
+        _Stopper(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            _train(options, tmp_path)
+    _assert_same(_train(options, tmp_path, resume=True), expected)
+    plain = _train(_options())
+    assert any(np.any(plain[name] != expected[name]) for name in plain)
+
+
+def test_every_problem_is_trained_in_other_units():
+    """Each instance in one unit for all its starts."""
+    problems = corpus.select(NAMES)
+    runs = problem_runs.ProblemRuns(
+        problems, _rule(), _options(**SCALES), replicas.Replicas()
+    )
+    for number in range(2):
+        it = runs.draw(number)
+        problem = runs.estimator(it.name).unroller.problem
+        assert problem == Reparameterized(problems[it.name], (1e-3, 1e3))
+        first, second = np.split(it.constants["alpha"], 2)
+        # The runs of a pair share one.
+        np.testing.assert_array_equal(first, second)
+        assert len(set(first)) == 2
+        assert runs.next_start(it).constants is it.constants
+    assert _options().scaled(Quadratic(2)) == Quadratic(2)
+
+
+def test_averaged_weights(tmp_path, monkeypatch):
+    """They are what is validated, saved and returned; training is the same."""
+    decay, every = 0.5, []
+    step = trainer.Trainer.step
+
+    def noting(self):
+        row = step(self)
+        every.append(self.vector.unflatten(self.weights))
+        return row
+
+    validated = []
+
+    def validate(rule, weights):
+        validated.append(weights)
+        return {"held_out.0": 1.0}
+
+    def train(updates, **kwargs):
+        options = _options(meta_updates=updates, weight_average_decay=decay)
+        return _train(
+            options, tmp_path, validate=validate, eval_every=6, **kwargs
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "step", noting)
+        train(5)
+        average = train(8, resume=True)
+    plain = _train(_options())
+    for name, array in plain.items():
+        values = [weights[name].numpy() for weights in every]
+        np.testing.assert_array_equal(values[-1], array)
+        # The mean of two, then half of each more.
+        expected = [values[0], (values[0] + values[1]) / 2]
+        for value in values[2:]:
+            expected.append((expected[-1] + value) / 2)
+        np.testing.assert_allclose(average[name], expected[-1], atol=1e-6)
+        np.testing.assert_allclose(validated[0][name], expected[5], atol=1e-6)
+        assert np.any(average[name] != array) or np.all(values[0] == array)
+    saved, _ = checkpointing.load(
+        tmp_path / "optimizer.npz", "lopt_tf.optimizer"
+    )
+    _assert_same(saved, average)
+
+
 def test_other_settings(tmp_path):
     _train(_options(meta_updates=1), tmp_path)
     with pytest.raises(ValueError, match="instances: saved 2, given 3"):
@@ -382,12 +492,23 @@ def test_hopeless_training_ends_with_one_error(tmp_path):
         {"meta_optimizer": "sgd"},
         {"meta_updates": 0},
         {"instances": 0},
+        {"weight_average_decay": 1.0},
+        {"weight_average_decay": -0.1},
+        {"min_parameter_scale": 0.0},
+        {"min_parameter_scale": 2.0},
+        {"max_parameter_scale": float("inf")},
     ],
 )
 def test_bad_options(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=name):
         _options(**wrong)
+
+
+def test_runs_have_at_least_a_segment():
+    curriculum = metatraining.Curriculum(min_steps=4, max_steps=100)
+    with pytest.raises(ValueError, match="min_steps=4, segment_length=5"):
+        _options(curriculum=curriculum)
 
 
 def test_options_are_values():

@@ -23,12 +23,14 @@ FLAGS.str("output_dir", None, "Folder for everything.")
 FLAGS.enum(
     "preset",
     "quick",
-    ["quick", "recommended", "paper"],
+    ["quick", "recommended", "paper", "scale"],
     "quick and recommended: backpropagation with the meta-gradient of each "
     "instance clipped, and bounded learning rates; minutes on eleven small "
     "problems, and an hour or two on fifty, networks above all (add "
     "--eval_every to keep the best weights). paper: the published procedure "
-    "and budget (days on a small machine).",
+    "and budget (days on a small machine). scale: recommended with wide "
+    "networks, small starts, runs of 100 to 2,000 steps and averaged weights "
+    "(hours on two cores).",
 )
 FLAGS.enum(
     "optimizer",
@@ -111,6 +113,17 @@ _OPTIONS = {
         "Where an objective's logarithm levels off, as a share of its start "
         "(in meta-training; validations always count to a millionth).",
     ),
+    "min_parameter_scale": (
+        float,
+        "With --max_parameter_scale: each instance trains parameters in a "
+        "unit of its own, log-uniform between the two (say 1e-3 and 1e3).",
+    ),
+    "max_parameter_scale": (float, "See --min_parameter_scale."),
+    "weight_average_decay": (
+        float,
+        "Validate and save a moving average of the weights, of this decay at "
+        "each meta-update (say 0.99); 0: the weights themselves.",
+    ),
     "seed": (int, "Of everything that is drawn."),
 }
 _CURRICULUM = {
@@ -120,6 +133,11 @@ _CURRICULUM = {
     "min_length": (int, "Fewest inner steps of a partial unroll."),
     "mean_length": (float, "Mean of the exponential part."),
     "max_steps": (int, "Inner steps after which a start ends; 0: none."),
+    "min_steps": (
+        int,
+        "Draw each start's number of inner steps log-uniformly between this "
+        "and --max_steps, however many partial unrolls that makes; 0: do not.",
+    ),
 }
 FLAGS.options({**_OPTIONS, **_CURRICULUM}, "{} The preset's if not given.")
 FLAGS.enum("meta_optimizer", None, ["adam", "rmsprop"], "Updates the weights.")

@@ -71,7 +71,7 @@ class TruncatedBackpropagation(Estimator):
         )
         if inputs.start:
             more = self.unroller.start_backward(
-                weights, *inputs.start, start_bars.state
+                weights, constants, *inputs.start, start_bars.state
             )
             gradients = self._sum(gradients, more)
         summarize = functools.partial(self._summarized, vector)

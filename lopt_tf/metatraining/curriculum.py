@@ -7,11 +7,15 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
-    """Heavy-tailed unroll plans (paper, section 4.4).
+    """Unroll plans: heavy-tailed, or log-uniform between two bounds.
 
     A fresh start on a problem runs for `min_partials` + Exp(`mean_partials`)
     partial unrolls, rounded, each of `min_length` + Exp(`mean_length`) inner
-    steps, rounded to whole segments.
+    steps, rounded to whole segments (paper, section 4.4).
+
+    With `min_steps` it runs for a log-uniform number of inner steps between
+    `min_steps` and `max_steps`, rounded to whole segments, in partial unrolls
+    of the same lengths; their number follows. Not in the paper.
 
     Attributes:
         starts: fresh starts on each problem drawn.
@@ -20,6 +24,8 @@ class Curriculum:
         min_length: the fewest inner steps of a partial unroll.
         mean_length: the mean of the exponential part.
         max_steps: a start's inner steps are cut here; 0 for no limit.
+        min_steps: the fewest inner steps of a start, where the most are
+            `max_steps`. Defaults to `0`: not log-uniform.
     """
 
     starts: int = 5
@@ -28,20 +34,44 @@ class Curriculum:
     min_length: int = 50
     mean_length: float = 200.0
     max_steps: int = 0
+    min_steps: int = 0
+
+    def __post_init__(self):
+        if self.min_steps and not 0 < self.min_steps <= self.max_steps:
+            raise ValueError(
+                "`min_steps` must lie between 1 and `max_steps`, the bounds "
+                "of a start's inner steps. Received: "
+                f"min_steps={self.min_steps}, max_steps={self.max_steps}"
+            )
 
     def plan(self, rng, segment_length):
         """The partial unrolls of one start, as a list of segment counts."""
+        if self.min_steps:
+            steps = np.exp(
+                rng.uniform(np.log(self.min_steps), np.log(self.max_steps))
+            )
+            limit = max(1, round(steps / segment_length))
+            # Each partial unroll has at least one segment.
+            segments = self._segments(rng, limit, segment_length)
+            return _bounded(segments, limit).tolist()
         partials = self.min_partials + rng.exponential(self.mean_partials)
-        lengths = self.min_length + rng.exponential(
-            self.mean_length, max(1, round(partials))
-        )
-        segments = np.maximum(1, np.rint(lengths / segment_length)).astype(int)
+        segments = self._segments(rng, max(1, round(partials)), segment_length)
         if self.max_steps:
             limit = max(1, self.max_steps // segment_length)
-            done = np.concatenate([[0], np.cumsum(segments)[:-1]])
-            segments = np.minimum(segments, limit - done)
-            segments = segments[segments > 0]
+            segments = _bounded(segments, limit)
         return segments.tolist()
+
+    def _segments(self, rng, partials, segment_length):
+        """Segment counts of so many partial unrolls, at least 1 each."""
+        lengths = self.min_length + rng.exponential(self.mean_length, partials)
+        return np.maximum(1, np.rint(lengths / segment_length)).astype(int)
+
+
+def _bounded(segments, limit):
+    """Segment counts, cut where their sum reaches a limit."""
+    done = np.concatenate([[0], np.cumsum(segments)[:-1]])
+    segments = np.minimum(segments, limit - done)
+    return segments[segments > 0]
 
 
 def cut(plan, truncation_segments):

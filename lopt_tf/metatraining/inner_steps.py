@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lopt_tf.optimizers import layouts, update_rule
-from problems.problem import Problem, fold
+from lopt_tf.optimizers import layouts
+from problems.problem import Problem, fold, scaled
 
 
 class Carry(NamedTuple):
@@ -114,13 +114,15 @@ class InnerSteps:
     def start(self, weights, constants, params, log_lrs):
         """The `Carry` of fresh runs."""
         weights = _for_each(weights, self.size)
+        params = self._per_scale(constants, params)
         initial = self.problem.loss(params, constants)
         state = self.rule.init_state(weights, params, log_lrs)
         return Carry(params, state, initial, tf.math.is_finite(initial))
 
-    def start_backward(self, weights, params, log_lrs, state_bar):
+    def start_backward(self, weights, constants, params, log_lrs, state_bar):
         """Gradients [K, out, in] with respect to weights through the start."""
         weights = _for_each(weights, self.size)
+        params = self._per_scale(constants, params)
         with tf.GradientTape() as tape:
             tape.watch(weights)
             state = self.rule.init_state(weights, params, log_lrs)
@@ -229,11 +231,24 @@ class InnerSteps:
         batch = inputs.batches[t] if has_batches else None
         loss, clean = self.problem.value_and_gradients(params, constants, batch)
         seed = fold(fold(inputs.seed, 2), inputs.first_step + t)
-        gradients = self._perturbed(clean, seed, inputs.replica)
+        gradients = self._noisy(clean, constants, seed, inputs.replica)
         if not self.use_second_derivatives:
             gradients = [tf.stop_gradient(g) for g in gradients]
         params, state = self.rule.step(weights, state, params, gradients)
         return params, state, loss, clean
+
+    def _per_scale(self, constants, params):
+        """Parameters in the problem's own unit -> those that are trained."""
+        scale = self.problem.parameter_scale(constants)
+        return params if scale is None else scaled(params, 1 / scale)
+
+    def _noisy(self, gradients, constants, seed, replica):
+        """Gradients with the problem's noise, which has its own unit."""
+        scale = self.problem.parameter_scale(constants)
+        if scale is None or not self.problem.is_noisy:
+            return self._perturbed(gradients, seed, replica)
+        own = scaled(gradients, 1 / scale)
+        return scaled(self._perturbed(own, seed, replica), scale)
 
     def _perturbed(self, gradients, seed, replica):
         """Gradients with the problem's noise, the same for all copies.

@@ -1,10 +1,12 @@
 """The settings of a meta-training, and what follows from them alone."""
 
 import dataclasses
+import math
 
 from lopt_tf.metatraining import curriculum as curriculum_lib
 from lopt_tf.metatraining import estimators, meta_optimizers
 from lopt_tf.metatraining import objective as objective_lib
+from problems import wrappers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,13 @@ class TrainingOptions:
             start ends an inner run; 0 for no limit. With "es" and "pes" it
             counts as this multiple, and 0 stands for 1e6.
         curriculum: how long to unroll.
+        min_parameter_scale, max_parameter_scale: every instance trains
+            parameters in a unit of its own: log-uniform between these, see
+            `problems.Reparameterized`. Default to `1`: the problem's unit.
+        weight_average_decay: what is validated and saved is an exponential
+            moving average of the weights, of that decay at each meta-update
+            (before 1 / (1 - decay) updates: their plain mean). Defaults to
+            `0`: the weights themselves. Not in the paper.
         seed: of everything that is drawn.
     """
 
@@ -67,6 +76,9 @@ class TrainingOptions:
     objective_epsilon: float = 1e-6
     obj_train_max_multiplier: float = 0.0
     curriculum: curriculum_lib.Curriculum = curriculum_lib.Curriculum()
+    min_parameter_scale: float = 1.0
+    max_parameter_scale: float = 1.0
+    weight_average_decay: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
@@ -102,6 +114,25 @@ class TrainingOptions:
                 f"truncation={self.truncation}"
             )
 
+        if not 0 <= self.weight_average_decay < 1:
+            raise ValueError(
+                "`weight_average_decay` must be at least 0 and below 1. "
+                f"Received: weight_average_decay={self.weight_average_decay}"
+            )
+        low, high = self.min_parameter_scale, self.max_parameter_scale
+        if not 0 < low <= high < math.inf:
+            raise ValueError(
+                "`min_parameter_scale` must be positive and at most "
+                "`max_parameter_scale`. Received: "
+                f"min_parameter_scale={low}, max_parameter_scale={high}"
+            )
+        if 0 < self.curriculum.min_steps < self.segment_length:
+            raise ValueError(
+                "`min_steps` must be at least one segment. Received: "
+                f"min_steps={self.curriculum.min_steps}, "
+                f"segment_length={self.segment_length}"
+            )
+
     def plan(self, rng):
         """Segment counts of the meta-updates of one fresh start."""
         plan = self.curriculum.plan(rng, self.segment_length)
@@ -111,6 +142,13 @@ class TrainingOptions:
             pieces = max(1, round(self.truncation / self.segment_length))
             plan = curriculum_lib.cut(plan, pieces)
         return plan
+
+    def scaled(self, problem):
+        """The problem with a unit of its own for every instance, if any."""
+        bounds = self.min_parameter_scale, self.max_parameter_scale
+        if bounds == (1, 1):
+            return problem
+        return wrappers.Reparameterized(problem, bounds)
 
     def objective(self):
         """The meta-objective."""

@@ -72,6 +72,17 @@ _RECOMMENDED = dataclasses.replace(
     objective_epsilon=1e-12,
     curriculum=dataclasses.replace(_QUICK.curriculum, mean_partials=10),
 )
+# Sees more of what changes with scale: wide networks, small starts, and runs
+# whose lengths are log-uniform. The parameters' unit stays the problem's own:
+# a rule that is equivariant to it would see no difference. For other rules
+# set `min_parameter_scale=1e-3, max_parameter_scale=1e3`.
+_SCALE = dataclasses.replace(
+    _RECOMMENDED,
+    weight_average_decay=0.99,
+    curriculum=dataclasses.replace(
+        _RECOMMENDED.curriculum, min_steps=100, max_steps=2000
+    ),
+)
 # The meta-trainings of experiments, which give `meta_updates`: runs of 500
 # steps on average.
 SHORT = dataclasses.replace(
@@ -99,4 +110,9 @@ PRESETS = {
         _RECOMMENDED_PROBLEMS, _RECOMMENDED, hierarchical_rnn.ROBUST
     ),
     "paper": Preset(("default",), _PAPER, {}),
+    "scale": Preset(
+        ("everyday_network_problems", *_RECOMMENDED_PROBLEMS),
+        _SCALE,
+        hierarchical_rnn.ROBUST,
+    ),
 }

@@ -39,7 +39,7 @@ class ProblemRuns:
     """
 
     def __init__(self, problems, rule, options, replicas):
-        self._problems = problems
+        self._problems = {n: options.scaled(p) for n, p in problems.items()}
         self._rule = rule
         self._options = options
         self._replicas = replicas

@@ -54,6 +54,8 @@ class Trainer(long_run.Trainer):
         make = meta_optimizers.OPTIMIZERS[options.meta_optimizer]
         self.meta_optimizer = make(options.meta_learning_rate)
         self.slots = self.meta_optimizer.init(self.weights)
+        # See `weight_average_decay`; the weights themselves without it.
+        self.average = self.weights
         self.update = 0
         self.inner_steps = 0
         # {problem name: instances without a finite meta-gradient}.
@@ -153,6 +155,7 @@ class Trainer(long_run.Trainer):
         if estimate.skipped < self.options.instances:
             self._move(estimate.gradient)
         self.update += 1
+        self._add_to_average()
         self.inner_steps += estimate.inner_steps
         if not it.plan or estimate.lost == estimate.size:
             self._under_way[place] = self._runs.next_start(it) or self._draw()
@@ -192,6 +195,12 @@ class Trainer(long_run.Trainer):
             self.slots, self.weights, gradient, tf.constant(factor, "float32")
         )
 
+    def _add_to_average(self):
+        """Moves the average towards the weights after a meta-update."""
+        # The first weights would stay for long in an average from them on.
+        share = max(1 - self.options.weight_average_decay, 1 / self.update)
+        self.average += share * (self.weights - self.average)
+
     @property
     def _num_parallel(self):
         return min(self.options.parallel_tasks, len(self.problems))
@@ -221,8 +230,10 @@ class Trainer(long_run.Trainer):
     # Saving and resuming.
 
     def trained_weights(self):
-        """The meta-parameters now: {name: NumPy array}."""
-        weights = self.vector.unflatten(self.weights)
+        """The meta-parameters, or their average: {name: NumPy array}."""
+        averages = self.options.weight_average_decay > 0
+        vector = self.average if averages else self.weights
+        weights = self.vector.unflatten(vector)
         return {name: array.numpy() for name, array in weights.items()}
 
     def settings(self):
@@ -268,6 +279,8 @@ class Trainer(long_run.Trainer):
 
     def snapshot(self):
         arrays = {"weights": self.weights}
+        if self.options.weight_average_decay:
+            arrays["average"] = self.average
         arrays.update({f"slots/{n}": s for n, s in self.slots.items()})
         tasks = []
         for i, it in enumerate(self._under_way):
@@ -296,6 +309,7 @@ class Trainer(long_run.Trainer):
             )
         self.best.restore(metadata["best"])
         self.weights = tf.constant(arrays["weights"])
+        self.average = tf.constant(arrays.get("average", arrays["weights"]))
         self.slots = {
             name: tf.constant(arrays[f"slots/{name}"]) for name in self.slots
         }

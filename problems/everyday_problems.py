@@ -1,0 +1,137 @@
+"""A set of everyday networks to meta-train on, as data.
+
+Widths of 32 to 512, one to four hidden layers, batches of 8 to 256, starts
+from N(0, 0.02^2) to He's, with and without batch normalisation and weight
+decay. No network, and none of the data, are those of `networks`.
+"""
+
+from problems import datasets, everyday_data
+from problems.everyday_networks import (
+    AttentionNet,
+    PlainNet,
+    PooledConvNet,
+    RecurrentNet,
+)
+
+_ROWS = 1000
+# The objective at every step looks at so many rows.
+_SCORED = 200
+_SCORED_IMAGES = 100
+_SCORED_TEXTS = 50
+_SMALL = 0.02
+
+# What is drawn for each instance: (function, features, classes).
+_CLUSTERS = (datasets.random, 32, 10)
+_FEW_CLUSTERS = (datasets.random, 24, 8)
+_TEACHER = (everyday_data.teacher, 20, 10)
+_WIDE_TEACHER = (everyday_data.teacher, 48, 10)
+_SMALL_TEACHER = (everyday_data.teacher, 16, 4)
+# What all share: (name, features, classes, rows).
+_IRIS = ("iris", 4, 3, 150)
+_WINE = ("wine", 13, 3, 178)
+_BREAST_CANCER = ("breast_cancer", 30, 2, 569)
+
+# (data, hidden sizes, batch size, start, further settings).
+_PLAIN = (
+    (_CLUSTERS, (32,), 32, "he", {}),
+    (_TEACHER, (64, 64), 64, "glorot", {}),
+    (_WIDE_TEACHER, (128, 128), 128, "he", {}),
+    (_CLUSTERS, (512,), 256, _SMALL, {}),
+    (_FEW_CLUSTERS, (256,), 8, "glorot", {"activation": "tanh"}),
+    (_CLUSTERS, (64, 64, 64), 32, _SMALL, {}),
+    (_SMALL_TEACHER, (48,) * 4, 32, "he", {"weight_decay": 1e-4}),
+    (_TEACHER, (64, 64), 64, "glorot", {"use_batch_norm": True}),
+    (
+        _FEW_CLUSTERS,
+        (32,) * 4,
+        128,
+        "he",
+        {"use_batch_norm": True, "weight_decay": 1e-4},
+    ),
+    (_IRIS, (32, 32), 8, "glorot", {"activation": "tanh"}),
+    (_WINE, (64,), 16, "he", {"weight_decay": 1e-3}),
+    (_BREAST_CANCER, (128,), 32, _SMALL, {}),
+)
+# (image shape, channels, batch size, start, further settings).
+_CONVOLUTIONAL = (
+    ((12, 12, 1), (8, 16), 32, "he", {}),
+    (
+        (8, 8, 3),
+        (16,),
+        64,
+        "glorot",
+        {"use_batch_norm": True, "weight_decay": 1e-4},
+    ),
+)
+_TOKENS, _PLACES = 16, 12
+
+
+def _plain(data, hidden, batch, start, settings):
+    kind, features, classes, *rows = data
+    dataset = (
+        _shared(*data)
+        if rows
+        else datasets.Dataset(kind, features, _ROWS, n_classes=classes)
+    )
+    return PlainNet(
+        features,
+        classes,
+        dataset,
+        batch,
+        hidden,
+        start=start,
+        num_scored=_SCORED,
+        **settings,
+    )
+
+
+def _shared(name, features, classes, rows):
+    del classes
+    # Any seed: the instances share one data set.
+    return datasets.Dataset(
+        everyday_data.packaged, features, rows, random_seed=0, name=name
+    )
+
+
+def _convolutional(shape, channels, batch, start, settings):
+    height, width, depth = shape
+    dataset = datasets.Dataset(
+        everyday_data.images,
+        height * width * depth,
+        _ROWS,
+        shape=shape,
+        n_classes=10,
+    )
+    return PooledConvNet(
+        shape,
+        10,
+        dataset,
+        batch,
+        channels,
+        start=start,
+        num_scored=_SCORED_IMAGES,
+        **settings,
+    )
+
+
+def problems():
+    """The problems of the set, in their order."""
+    texts = datasets.Dataset(
+        everyday_data.tokens, _PLACES, _ROWS, n_classes=_TOKENS
+    )
+    scored = {"num_scored": _SCORED_TEXTS}
+    return [
+        *(_plain(*row) for row in _PLAIN),
+        *(_convolutional(*row) for row in _CONVOLUTIONAL),
+        RecurrentNet(_TOKENS, texts, 16, embedding_size=8, units=32, **scored),
+        AttentionNet(
+            _PLACES,
+            _TOKENS,
+            texts,
+            16,
+            size=16,
+            heads=2,
+            start=_SMALL,
+            **scored,
+        ),
+    ]
