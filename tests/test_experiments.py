@@ -408,7 +408,8 @@ def test_ablated_variants_differ():
         "two_levels": {"level_sizes"},
         "one_level": {"level_sizes"},
         "no_bound": {"max_log_lr"},
-        "no_parameter_scale": {"use_parameter_scale"},
+        "no_step_unit": {"step_unit"},
+        "no_rest": {"rest_without_gradient"},
         "lower_bound": {"min_log_lr"},
     }
     # Without input scaling, gradients a thousand times as large matter.

@@ -162,6 +162,20 @@ _RULE_SETTINGS = {
         "learning rates in units of the root mean square of a tensor's "
         "starting values, where that is above 1.",
     ),
+    "step_unit": (
+        str,
+        "'start': gradients and learning rates in a unit that is measured "
+        "where each tensor starts; '' for none.",
+    ),
+    "rest_without_gradient": (
+        bool,
+        "elements that never had a gradient stay where they are.",
+    ),
+    "bound_reference": (
+        str,
+        "what --min_log_lr is relative to: the gradients of the 'first' step "
+        "or the 'least' ones so far.",
+    ),
 }
 FLAGS.options(
     _RULE_SETTINGS,

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from lopt_tf import compilation
 from lopt_tf.metatraining import unroll
-from problems.problem import fold
+from problems.problem import fold, scaled
 
 _SEGMENT = 50
 
@@ -59,6 +59,9 @@ class ParallelRuns:
         }
         seed = (*seed, 2)
         params, log_lrs = tf.nest.map_structure(chosen, source.draw_start(seed))
+        scale = self.problem.parameter_scale(constants)
+        if scale is not None:
+            params = scaled(params, 1 / scale)
         weights = {n: tf.constant(w, "float32") for n, w in weights.items()}
         state = self._start(weights, params, log_lrs)
         losses = []

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lopt_tf.optimizers import layouts
+from lopt_tf.optimizers import layouts, update_rule
 from problems.problem import Problem, fold, scaled
 
 

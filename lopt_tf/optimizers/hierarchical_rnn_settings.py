@@ -40,6 +40,8 @@ class HierarchicalRNNSettings(update_rule.UpdateRule):
 
     def __post_init__(self):
         super().__post_init__()
+        # As a command line says that there is none.
+        object.__setattr__(self, "step_unit", self.step_unit or None)
         update_rule.check_init_lr_range(self.init_lr_range)
         sizes = self.level_sizes
         if not 1 <= len(sizes) <= 3 or min(sizes, default=0) < 1:

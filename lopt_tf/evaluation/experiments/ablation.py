@@ -31,8 +31,8 @@ class UnscaledInputsRule(HierarchicalRNNRule):
 
     name = "hierarchical_rnn_unscaled_inputs"
 
-    def _mean_squares(self, element, averages):
-        del element
+    def _mean_squares(self, element, averages, epsilon):
+        del element, epsilon
         return ops.ones_like(averages)
 
 
@@ -60,7 +60,8 @@ VARIANTS = {
     "two_levels": (lambda: _rule(level_sizes=(10, 20)), {}),
     "one_level": (lambda: _rule(level_sizes=(10,)), {}),
     "no_bound": (lambda: _rule(max_log_lr=33.0), {}),
-    "no_parameter_scale": (lambda: _rule(use_parameter_scale=False), {}),
+    "no_step_unit": (lambda: _rule(step_unit=None), {}),
+    "no_rest": (lambda: _rule(rest_without_gradient=False), {}),
     "lower_bound": (lambda: _rule(min_log_lr=-5.5), {}),
 }
 
