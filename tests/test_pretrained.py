@@ -21,7 +21,7 @@ def test_shipped_weights_have_cards():
     names = lopt_tf.list_pretrained()
     assert names == [
         f"hierarchical_rnn_{name}"
-        for name in ("lasting", "all_round", "bounded")
+        for name in ("scaled", "all_round", "bounded", "lasting")
     ]
     for name in names:
         card = pretrained.path(name).with_suffix(".md").read_text()
