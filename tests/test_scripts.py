@@ -29,7 +29,7 @@ from lopt_tf.optimizers import hierarchical_rnn, registry
 from problems import corpus
 from train_scripts import autoloss, benchmark, evaluate, metatrain, quickstart
 from train_scripts.suites import autoloss as autoloss_suite
-from train_scripts.suites import scaling, update
+from train_scripts.suites import networks, scaling, update
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAMS = {
@@ -532,7 +532,9 @@ def test_benchmark_metatraining(tmp_path):
 
 
 def test_benchmark_update(tmp_path, monkeypatch):
-    monkeypatch.setattr(update, "BATCH_SIZES", (8,))
+    few = {"mlp_235146/batch=8": networks.NETWORKS["mlp_235146/batch=8"]}
+    monkeypatch.setattr(networks, "NETWORKS", few)
+    monkeypatch.setattr(update, "LARGE", ())
     path = tmp_path / "rows.json"
     arguments = ["benchmark", "--suite=update", "--repetitions=1"]
     assert benchmark.main([*arguments, f"--output={path}"]) == 0
