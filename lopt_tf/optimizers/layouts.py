@@ -210,13 +210,6 @@ class BlockLayout(_Layout):
         shape = (self.num_blocks, *column.shape[:-1], self.block_size)
         return ops.broadcast_to(column, shape)
 
-    def mean(self, elements):
-        """Per-tensor means [..., features, T]."""
-        ones = (1,) * (len(elements.shape) - 1)
-        filled = _constant(self.filled, elements)
-        filled = ops.reshape(filled, (self.num_blocks, *ones))
-        return self._combine(_sums(elements, filled))
-
     def spread(self, values):
         """Per-tensor values [..., features, T], as [C, ..., features, 1]."""
         values = ops.take(values, self.owner, axis=-1)
@@ -318,15 +311,6 @@ class ShardedLayout(BlockLayout):
             ops.broadcast_to(column, shape) for _ in range(self.num_shards)
         )
 
-    def mean(self, elements):
-        """Per-tensor means [features, T]."""
-        sums = [_sums(e, f) for e, f in zip(elements, self._filled(elements))]
-        return self._combine(ops.concatenate(sums))
-
-    def _filled(self, elements):
-        filled = self.filled.reshape(self.num_shards, self.shard_size, 1, 1)
-        return [_constant(part, elements[0]) for part in filled]
-
     def spread(self, values):
         """Per-tensor values [features, T], as a tuple of [S, features, 1]."""
         return tuple(self._split(super().spread(values)))
@@ -352,7 +336,9 @@ class ShardedLayout(BlockLayout):
             {n: values[i] for n, values in spread.items()}
             for i in range(self.num_shards)
         ]
-        filled = self._filled(elements[names[0]])
+        filled = self.filled.reshape(self.num_shards, self.shard_size, 1, 1)
+        like = elements[names[0]][0]
+        filled = [_constant(part, like) for part in filled]
         results = backends.map_shards(
             shard_step, function, shared, list(zip(shards, seen, filled))
         )

@@ -27,7 +27,9 @@ def measured(*arguments):
         [*command, *map(str, arguments)], capture_output=True, text=True
     )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: {done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{' '.join(map(str, arguments))}: {done.stderr[-2000:]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -38,9 +40,8 @@ def _step(name, optimizer):
     network = networks.NETWORKS[name]
     optimizer = networks.OPTIMIZERS[optimizer]()
     # What every first model of a process pays for.
-    networks.Network(
-        networks._fully_connected, (784,), 10, 8, has_softmax=False
-    ).compiled("sgd").train_on_batch(*_small())
+    small = networks.NETWORKS["mlp_235146/batch=8"]
+    small.compiled("sgd").train_on_batch(*small.data())
     images, labels = network.data()
     began = time.perf_counter()
     model = network.compiled(optimizer)
@@ -54,12 +55,6 @@ def _step(name, optimizer):
         "state_bytes": _bytes(optimizer.variables),
         "parameters": model.count_params(),
     }
-
-
-def _small():
-    from train_scripts.suites import networks
-
-    return networks.NETWORKS["mlp_235146/batch=8"].data()
 
 
 def _bytes(variables):

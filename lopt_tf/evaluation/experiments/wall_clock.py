@@ -171,7 +171,8 @@ def _memory_rows(rule, hidden):
     params = [np.zeros(shape, "float32") for shape in shapes]
     rates = rule.draw_log_learning_rates(params, params)
     state = rule.init_state(rule.init_weights(0), params, rates)
-    held = sum(_FLOAT_BYTES * int(np.prod(a.shape)) for a in state.values())
+    arrays = keras.tree.flatten(state)
+    held = sum(_FLOAT_BYTES * int(np.prod(a.shape)) for a in arrays)
     row = {
         "model": _name(hidden),
         "optimizer": rule.name,
