@@ -59,6 +59,7 @@ def _wide_net(features, hidden, classes, activation, batch, sep):
 _ADDED_SETS = {
     **{n: functools.partial(_wide_nets, n) for n in _WIDE_NETS},
     "everyday_network_problems": everyday_problems.problems,
+    "everyday_validation_problems": everyday_problems.validation_problems,
 }
 
 # The objective at every step looks at so many of MNIST's 60000 images.

@@ -1,4 +1,4 @@
-"""A set of everyday networks to meta-train on, as data.
+"""Sets of everyday networks to meta-train and validate on, as data.
 
 Widths of 32 to 512, one to four hidden layers, batches of 8 to 256, starts
 from N(0, 0.02^2) to He's, with and without batch normalisation and weight
@@ -26,6 +26,8 @@ _FEW_CLUSTERS = (datasets.random, 24, 8)
 _TEACHER = (everyday_data.teacher, 20, 10)
 _WIDE_TEACHER = (everyday_data.teacher, 48, 10)
 _SMALL_TEACHER = (everyday_data.teacher, 16, 4)
+_VALIDATION_CLUSTERS = (datasets.random, 40, 9)
+_VALIDATION_TEACHER = (everyday_data.teacher, 28, 6)
 # What all share: (name, features, classes, rows).
 _IRIS = ("iris", 4, 3, 150)
 _WINE = ("wine", 13, 3, 178)
@@ -64,6 +66,17 @@ _CONVOLUTIONAL = (
     ),
 )
 _TOKENS, _PLACES = 16, 12
+_VALIDATION_PLAIN = (
+    (_VALIDATION_CLUSTERS, (384, 384), 64, _SMALL, {}),
+    (_VALIDATION_TEACHER, (96, 96, 96), 48, "glorot", {"activation": "tanh"}),
+    (
+        _VALIDATION_TEACHER,
+        (160, 80),
+        32,
+        "he",
+        {"use_batch_norm": True, "weight_decay": 1e-4},
+    ),
+)
 
 
 def _plain(data, hidden, batch, start, settings):
@@ -114,24 +127,50 @@ def _convolutional(shape, channels, batch, start, settings):
     )
 
 
-def problems():
-    """The problems of the set, in their order."""
+def _recurrent(tokens, places, batch, embedding, units):
     texts = datasets.Dataset(
-        everyday_data.tokens, _PLACES, _ROWS, n_classes=_TOKENS
+        everyday_data.tokens, places, _ROWS, n_classes=tokens
     )
-    scored = {"num_scored": _SCORED_TEXTS}
+    return RecurrentNet(
+        tokens,
+        texts,
+        batch,
+        embedding_size=embedding,
+        units=units,
+        num_scored=_SCORED_TEXTS,
+    )
+
+
+def _attentive(tokens, places, batch, size, heads, start):
+    texts = datasets.Dataset(
+        everyday_data.tokens, places, _ROWS, n_classes=tokens
+    )
+    return AttentionNet(
+        places,
+        tokens,
+        texts,
+        batch,
+        size=size,
+        heads=heads,
+        start=start,
+        num_scored=_SCORED_TEXTS,
+    )
+
+
+def problems():
+    """The problems to train on, in their order."""
     return [
         *(_plain(*row) for row in _PLAIN),
         *(_convolutional(*row) for row in _CONVOLUTIONAL),
-        RecurrentNet(_TOKENS, texts, 16, embedding_size=8, units=32, **scored),
-        AttentionNet(
-            _PLACES,
-            _TOKENS,
-            texts,
-            16,
-            size=16,
-            heads=2,
-            start=_SMALL,
-            **scored,
-        ),
+        _recurrent(_TOKENS, _PLACES, 16, 8, 32),
+        _attentive(_TOKENS, _PLACES, 16, 16, 2, _SMALL),
+    ]
+
+
+def validation_problems():
+    """The problems to validate on: wider nets, other lengths of text."""
+    return [
+        *(_plain(*row) for row in _VALIDATION_PLAIN),
+        _recurrent(24, 16, 32, 12, 48),
+        _attentive(24, 10, 32, 24, 3, "glorot"),
     ]

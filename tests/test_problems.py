@@ -590,6 +590,7 @@ def test_wide_classifiers_are_no_part_of_the_release():
         "wide_classifier_problems",
         "wide_classifier_validation_problems",
         "everyday_network_problems",
+        "everyday_validation_problems",
     )
     assert not set(names) & {*corpus.set_names(), *corpus.test_sets()}
     trained, held_out = (corpus.select([n]).values() for n in names[:2])
@@ -605,6 +606,7 @@ def test_wide_classifiers_are_no_part_of_the_release():
 # Everyday networks.
 
 EVERYDAY = list(corpus.select(["everyday_network_problems"]).values())
+HELD_OUT = list(corpus.select(["everyday_validation_problems"]).values())
 
 
 def test_everyday_networks_are_as_promised():
@@ -625,9 +627,20 @@ def test_everyday_networks_are_as_promised():
         assert np.all(np.isfinite(data["data"]))
 
 
-@pytest.mark.parametrize("index", range(16))
+def test_validation_sees_no_everyday_network_that_was_trained_on():
+    shapes = {tuple(p.shapes) for p in EVERYDAY}
+    assert not shapes & {tuple(p.shapes) for p in HELD_OUT}
+    assert not {p.dataset for p in EVERYDAY} & {p.dataset for p in HELD_OUT}
+    assert {type(p).__name__ for p in HELD_OUT} == {
+        "PlainNet",
+        "RecurrentNet",
+        "AttentionNet",
+    }
+
+
+@pytest.mark.parametrize("index", range(16 + 5))
 def test_everyday_networks_start_as_they_say(index):
-    problem = EVERYDAY[index]
+    problem = [*EVERYDAY, *HELD_OUT][index]
     params = problem.init(stateless_seed(1), 8)
     for tensor, values in zip(problem.tensors, params):
         expected = {"zeros": 0.0, "ones": 0.0, "embedding": 0.02}.get(

@@ -1,5 +1,6 @@
 """Meta-training: learns, can be stopped at any moment, resumes exactly."""
 
+import csv
 import dataclasses
 import pathlib
 import shutil
@@ -331,6 +332,45 @@ def test_every_problem_is_trained_in_other_units():
         assert len(set(first)) == 2
         assert runs.next_start(it).constants is it.constants
     assert _options().scaled(Quadratic(2)) == Quadratic(2)
+
+
+RATE_HEAD = ("learning_rate", "learning_rate_bias", "learning_rate_momentum")
+
+
+@pytest.mark.parametrize("estimator", ["bptt", "pes"])
+def test_only_named_weights_are_trained(estimator, tmp_path):
+    """Not even the perturbations of the others count."""
+    start = _rule().init_weights(seed=0)
+    options = _options(
+        estimator=estimator, trained_weights=RATE_HEAD, l2_reg=0.1
+    )
+    trained = _train(options, tmp_path, weights=start)
+    changed = {n for n in start if np.any(start[n] != trained[n])}
+    assert changed == set(RATE_HEAD)
+    _assert_same(_train(options, tmp_path, weights=start, resume=True), trained)
+    with pytest.raises(ValueError, match="Unknown weights rate. Known: global"):
+        _train(_options(trained_weights=("rate",)), weights=start)
+
+
+def test_shares_of_problems(tmp_path, monkeypatch):
+    """A table says which problems the inner steps were spent on."""
+    with monkeypatch.context() as patch:
+        _Stopper(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            _train(_options(), tmp_path)
+    _train(_options(), tmp_path, resume=True)
+    with open(tmp_path / "problems.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["problem"] for row in rows} == set(NAMES)
+    latest = checkpointing.Checkpoints(
+        tmp_path / "checkpoints", "lopt_tf.metatraining"
+    )
+    _, metadata = latest.load_latest()
+    steps = sum(int(row["inner_steps"]) for row in rows)
+    assert steps == metadata["inner_steps"] > 0
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+    (bowl,) = (r for r in rows if r["problem"] == "bowl_problems.0")
+    assert int(bowl["parameters"]) == 2
 
 
 def test_averaged_weights(tmp_path, monkeypatch):

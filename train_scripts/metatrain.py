@@ -119,6 +119,12 @@ _OPTIONS = {
         "unit of its own, log-uniform between the two (say 1e-3 and 1e3).",
     ),
     "max_parameter_scale": (float, "See --min_parameter_scale."),
+    "trained_weights": (
+        list,
+        "Train these weights only (say learning_rate,learning_rate_bias,"
+        "learning_rate_momentum,step_offset, the rates' part of a "
+        "hierarchical RNN), and leave those of --start_from.",
+    ),
     "weight_average_decay": (
         float,
         "Validate and save a moving average of the weights, of this decay at "
@@ -240,6 +246,7 @@ def _changed(options):
         options.curriculum, **FLAGS.given(_CURRICULUM)
     )
     given = FLAGS.given((*_OPTIONS, "estimator", "meta_optimizer"))
+    given["trained_weights"] = tuple(given.get("trained_weights", ()))
     return dataclasses.replace(options, curriculum=curriculum, **given)
 
 

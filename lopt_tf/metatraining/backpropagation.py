@@ -138,10 +138,9 @@ class TruncatedBackpropagation(Estimator):
     def _summarized(self, vector, gradients, losses, survived):
         """(`Summary` of a replica, bool [K]: whether a run is alive)."""
         alive_before, alive = survived[0][0], survived[-1][-1]
+        gradients = vector.flatten(gradients) * vector.is_trained
         # Instances lost before this unroll get a zero gradient.
-        gradients = tf.where(
-            alive_before[:, None], vector.flatten(gradients), float("nan")
-        )
+        gradients = tf.where(alive_before[:, None], gradients, float("nan"))
         counted = tf.reduce_sum(tf.cast(alive_before, "float32"))
         losses = tf.where(alive_before, losses, 0.0)
         loss = tf.reduce_sum(losses) / counted

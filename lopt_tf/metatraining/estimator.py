@@ -15,12 +15,25 @@ class WeightVector:
 
     Args:
         weights: {name: array [out, in]}.
+        trained: names of those that are trained; the others never change.
+            Empty for all. Defaults to `()`.
+
+    Attributes:
+        is_trained: [P], 1 where an element is trained, else 0.
     """
 
-    def __init__(self, weights):
+    def __init__(self, weights, trained=()):
         self.names = sorted(weights)
         self.shapes = [tuple(weights[name].shape) for name in self.names]
         self.sizes = [int(np.prod(shape)) for shape in self.shapes]
+        unknown = [name for name in trained if name not in weights]
+        if unknown:
+            raise ValueError(
+                f"Unknown weights {', '.join(unknown)}. Known: "
+                f"{', '.join(self.names)}."
+            )
+        are_trained = [not trained or name in trained for name in self.names]
+        self.is_trained = np.repeat(are_trained, self.sizes).astype("float32")
 
     def flatten(self, weights):
         """{name: [..., out, in]} -> [..., P]."""

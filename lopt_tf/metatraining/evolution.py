@@ -38,7 +38,7 @@ class _Evolution(Estimator):
         """See `Estimator.compute`."""
         # Not compiled: XLA draws normal numbers 30 times slower on a CPU.
         noise, moved = self.replicas.each(
-            self._perturbed, weights, *inputs.noise
+            self._perturbed, weights, *inputs.noise, vector.is_trained
         )
         moved = self.replicas.each(vector.unflatten, moved)
         directions = self._directions(carry, noise)
@@ -63,10 +63,11 @@ class _Evolution(Estimator):
         """The `Carry` that the next step begins with."""
         raise NotImplementedError
 
-    def _perturbed(self, weights, seed, replica):
+    def _perturbed(self, weights, seed, replica, is_trained):
         """Perturbations [K, P], and the weights of all copies."""
         shape = (self.unroller.instances, weights.shape[0])
-        noise = self.stdev * tf.random.stateless_normal(shape, seed)
+        noise = tf.random.stateless_normal(shape, seed)
+        noise *= self.stdev * is_trained
         count = self.unroller.size // self.copies
         # As the problem's noise: the same for any number of replicas.
         noise = tf.slice(noise, [replica * count, 0], [count, shape[1]])

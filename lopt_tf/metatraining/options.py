@@ -50,6 +50,8 @@ class TrainingOptions:
         min_parameter_scale, max_parameter_scale: every instance trains
             parameters in a unit of its own: log-uniform between these, see
             `problems.Reparameterized`. Default to `1`: the problem's unit.
+        trained_weights: names of the meta-parameters that are trained; the
+            others stay as they are given. Defaults to `()`: all.
         weight_average_decay: what is validated and saved is an exponential
             moving average of the weights, of that decay at each meta-update
             (before 1 / (1 - decay) updates: their plain mean). Defaults to
@@ -78,6 +80,7 @@ class TrainingOptions:
     curriculum: curriculum_lib.Curriculum = curriculum_lib.Curriculum()
     min_parameter_scale: float = 1.0
     max_parameter_scale: float = 1.0
+    trained_weights: tuple = ()
     weight_average_decay: float = 0.0
     seed: int = 0
 

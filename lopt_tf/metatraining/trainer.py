@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,7 @@ from lopt_tf.metatraining import (
 from lopt_tf.metatraining import objective as objective_lib
 from lopt_tf.metatraining import replicas as replicas_lib
 from lopt_tf.optimizers import pretrained
+from lopt_tf.reporting import tables
 
 _MOST_IN_A_ROW = 100
 
@@ -48,7 +50,7 @@ class Trainer(long_run.Trainer):
         self.replicas = replicas or replicas_lib.Replicas()
         self.best = best or validation.BestWeights()
         start = rule.init_weights(options.seed) if weights is None else weights
-        self.vector = estimators.WeightVector(start)
+        self.vector = estimators.WeightVector(start, options.trained_weights)
         start = {name: tf.constant(array) for name, array in start.items()}
         self.weights = self.vector.flatten(start)
         make = meta_optimizers.OPTIMIZERS[options.meta_optimizer]
@@ -58,6 +60,8 @@ class Trainer(long_run.Trainer):
         self.average = self.weights
         self.update = 0
         self.inner_steps = 0
+        # {problem name: its share of them}.
+        self.inner_steps_of = collections.Counter()
         # {problem name: instances without a finite meta-gradient}.
         self.skipped = {}
         self._reported_skipped = {}
@@ -157,6 +161,9 @@ class Trainer(long_run.Trainer):
         self.update += 1
         self._add_to_average()
         self.inner_steps += estimate.inner_steps
+        self.inner_steps_of = self.inner_steps_of + collections.Counter(
+            {it.name: estimate.inner_steps}
+        )
         if not it.plan or estimate.lost == estimate.size:
             self._under_way[place] = self._runs.next_start(it) or self._draw()
         return self._scalars(it.name, estimate)
@@ -207,7 +214,7 @@ class Trainer(long_run.Trainer):
 
     def _meta_update(self, slots, weights, gradient, factor):
         gradient = meta_optimizers.clean(gradient, self.options.gradient_clip)
-        gradient = gradient + self.options.l2_reg * weights
+        gradient += self.options.l2_reg * weights * self.vector.is_trained
         slots, moved = self.meta_optimizer.apply(slots, weights, gradient)
         return slots, weights + factor * (moved - weights)
 
@@ -268,14 +275,34 @@ class Trainer(long_run.Trainer):
         return saved
 
     def products(self):
-        """{file name: function that writes the trained optimizer}."""
+        """{file name: function that writes it}: optimizers, and a table."""
         weights = {"optimizer.npz": self.trained_weights()}
         if self.best.weights is not None:
             weights["best.npz"] = self.best.weights
         save = functools.partial(pretrained.save, rule=self.rule)
         return {
-            n: functools.partial(save, weights=w) for n, w in weights.items()
+            "problems.csv": self._write_shares,
+            **{
+                name: functools.partial(save, weights=arrays)
+                for name, arrays in weights.items()
+            },
         }
+
+    def _write_shares(self, path):
+        """Writes which problems the inner steps were spent on."""
+        rows = [
+            {
+                "problem": name,
+                "parameters": sum(
+                    math.prod(s) for s in self.problems[name].shapes
+                ),
+                "inner_steps": count,
+                "share": count / self.inner_steps,
+            }
+            for name, count in self.inner_steps_of.most_common()
+            if name in self.problems
+        ]
+        tables.write_csv(path, rows)
 
     def snapshot(self):
         arrays = {"weights": self.weights}
@@ -291,6 +318,7 @@ class Trainer(long_run.Trainer):
             "update": self.update,
             "meta_updates": self.options.meta_updates,
             "inner_steps": self.inner_steps,
+            "inner_steps_of": self.inner_steps_of,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
             "drawn": self._drawn,
@@ -315,6 +343,9 @@ class Trainer(long_run.Trainer):
         }
         self.update = metadata["update"]
         self.inner_steps = metadata["inner_steps"]
+        self.inner_steps_of = collections.Counter(
+            metadata.get("inner_steps_of", {})
+        )
         self.skipped = self._reported_skipped = dict(metadata["skipped"])
         # Resuming after too many in a row resets the count: the last of them
         # is not in the snapshot.
