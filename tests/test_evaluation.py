@@ -47,8 +47,20 @@ from problems.quadratic import Quadratic
         ),
         (baselines.RMSPropRule(), keras.optimizers.RMSprop(0.05)),
         (baselines.MomentumRule(), keras.optimizers.SGD(0.05, momentum=0.9)),
+        (baselines.AdamWRule(), keras.optimizers.AdamW(0.05)),
+        (baselines.LionRule(), keras.optimizers.Lion(0.05)),
+        (baselines.MuonRule(), keras.optimizers.Muon(0.05)),
     ],
-    ids=["adam", "adam_cosine", "adam_cosine_ended", "rmsprop", "momentum"],
+    ids=[
+        "adam",
+        "adam_cosine",
+        "adam_cosine_ended",
+        "rmsprop",
+        "momentum",
+        "adamw",
+        "lion",
+        "muon",
+    ],
 )
 def test_baselines_are_keras_optimizers(rule, optimizer):
     rng = np.random.default_rng(0)
@@ -141,14 +153,16 @@ def test_diverged_is_a_share_in_all_tables():
 
 def test_baselines_side_by_side_are_the_same():
     # Two steps fewer than are taken.
-    together = baselines.SideBySide(6)
-    shape = (5, 5)
+    names = ("adam", "adam_cosine", "rmsprop", "momentum", "adamw", "muon")
+    together = baselines.SideBySide(6, names)
+    shape = (7, 3, 5)
     rng = np.random.default_rng(0)
     grads = [rng.normal(size=shape).astype("float32") for _ in range(8)]
     # A run that blows up leaves the others alone.
-    grads = [np.where(np.arange(5)[:, None] == 4, np.inf, g) for g in grads]
+    is_last = np.arange(7)[:, None, None] == 6
+    grads = [np.where(is_last, np.inf, g) for g in grads]
     choices = [("momentum", 0.1), ("adam", 0.2), ("rmsprop", 0.3)]
-    choices.append(("adam_cosine", 0.4))
+    choices += [("adam_cosine", 0.4), ("adamw", 0.5), ("muon", 0.6)]
     weights = together.weights([*choices, ("adam", 0.1)])
     params = [np.ones(shape, "float32")]
     state = together.init_state(weights, params, None)
@@ -320,10 +334,10 @@ def test_comparison(tmp_path):
     assert {len(c.all_losses) for c in found if c.optimizer == "adam"} == {240}
     finals = {
         name: np.mean([c.final_loss for c in found if c.optimizer == name])
-        for name in ("learned", *baselines.BASELINES)
+        for name in ("learned", *baselines.USUAL)
     }
     assert list(finals)[1:] == ["adam", "adam_cosine", "rmsprop", "momentum"]
-    for name in baselines.BASELINES:
+    for name in baselines.USUAL:
         assert finals[name] < 0.5 * finals["learned"]
     # All begin at the same points, which differ from seed to seed.
     firsts = {c.seed: set() for c in found}
@@ -332,7 +346,7 @@ def test_comparison(tmp_path):
     assert [len(values) for values in firsts.values()] == [1, 1, 1]
     assert len(set.union(*firsts.values())) == 3
     # The best of what was tried, and not at an edge.
-    for name in baselines.BASELINES:
+    for name in baselines.USUAL:
         own = [row for row in tuned if row["optimizer"] == name]
         best = min(own, key=lambda row: row["mean_final_loss"])
         assert best["chosen"] and sum(row["chosen"] for row in own) == 1

@@ -27,10 +27,12 @@ from lopt_tf.evaluation.experiments import (
     failures,
     learning_rates,
     long_runs,
+    peers,
     wall_clock,
 )
 from lopt_tf.evaluation.folder import ExperimentFolder
 from lopt_tf.metatraining import trainer
+from lopt_tf.optimizers import pretrained
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from lopt_tf.optimizers.pretrained import TrainedRule
 from lopt_tf.reporting import figures, report
@@ -462,6 +464,47 @@ def test_long_runs(tmp_path, trained):
     assert [row["optimizer"] for row in rows[1:3]] == ["adam", "adam_cosine"]
     assert len(_rows(tmp_path / "curves.csv")) == 5 * 1100
     _check_report(tmp_path, plots=1)
+
+
+def test_peers(tmp_path, trained):
+    problems = "--problems=fully_connected.0"
+    assert _evaluate("peers", tmp_path, trained, *TINY, problems) == 0
+    rows = _rows(tmp_path / "overall.csv")
+    learned = ["learned", *pretrained.names("hierarchical_rnn")]
+    assert [row["optimizer"] for row in rows] == [*learned, *peers.BASELINES]
+    assert {row["steps"] for row in rows} == {"40"}
+    for row in rows:
+        assert float(row["spikes"]) >= 0
+        # Each has learned something, but for the one without training.
+        assert float(row["decades"]) > 0 or row["optimizer"] == "learned"
+    (summary, *_) = _rows(tmp_path / "summary.csv")
+    assert summary["problem"] == "fully_connected.0, 40 steps"
+    _check_report(tmp_path, plots=2)
+
+
+def test_lengths_of_peers():
+    full = experiments.settings("peers", "full")
+    lengths = full.lengths()
+    assert [steps for steps, _ in lengths] == [600, 2000, 10_000]
+    for _, names in lengths:
+        assert len(corpus.select(names)) == len(names)
+    chosen = dataclasses.replace(full, problems=("wide.0",), steps=7)
+    assert chosen.lengths() == [(7, ("wide.0",))]
+
+
+def test_area_and_spikes():
+    def curve(losses):
+        return curves.Curve("p", "o", 1.0, 0, np.asarray(losses, float))
+
+    assert peers.decades(curve([1.0] * 100)) == pytest.approx(0)
+    assert peers.decades(curve([1.0] + [0.01] * 199)) > 1.9
+    # Not finite, or zero: bad, or good, but a number.
+    assert peers.decades(curve([1.0] * 20 + [np.nan] * 400)) < -5
+    assert 10 < peers.decades(curve([1.0] + [0.0] * 9999)) < 12
+    assert peers.spikes(curve(np.linspace(2, 1, 100))) == 0
+    steady, spike = [1.0] * 20, [30.0] * 20
+    assert peers.spikes(curve(steady + spike + steady + spike)) == 2
+    assert peers.spikes(curve(steady + [9.0] * 20 + steady)) == 0
 
 
 def test_rows_of_long_runs():

@@ -13,6 +13,7 @@ are the same whenever the same command is run on the same machine.
 
   training_set    problems of meta-training's corpus
   generalization  networks that were never trained on
+  peers           every optimizer at hand, by width and length of run
   learning_rates  initial learning rates over six orders of magnitude
   ablation        meta-trains and tests variants without the paper's ideas
   wall_clock      time per step relative to Adam, and memory
@@ -30,6 +31,7 @@ from train_scripts import command_line
 EXPERIMENTS = (
     "training_set",
     "generalization",
+    "peers",
     "learning_rates",
     "ablation",
     "wall_clock",

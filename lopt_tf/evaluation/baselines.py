@@ -1,10 +1,10 @@
-"""Adam, RMSProp and momentum as update rules, to run beside learned ones.
+"""Hand-made optimizers as update rules, to run beside learned ones.
 
-They follow `keras.optimizers.Adam`, `RMSprop` and `SGD(momentum=0.9)` with
-their default arguments, and Adam with Keras' schedule `CosineDecay`. The
-learning rate is the rule's one weight, so that a whole grid of learning rates
-runs at once: Keras' classes hold one rate each, and `LearnedAdam` has a smooth
-root, bounded squares and more weights.
+They follow `keras.optimizers.Adam`, `RMSprop`, `SGD(momentum=0.9)`, `AdamW`,
+`Lion` and `Muon` with their default arguments, and Adam with Keras' schedule
+`CosineDecay`. The learning rate is the rule's one weight, so that a whole grid
+of learning rates runs at once: Keras' classes hold one rate each, and
+`LearnedAdam` has a smooth root, bounded squares and more weights.
 """
 
 import dataclasses
@@ -16,10 +16,17 @@ from keras import ops
 
 from lopt_tf.optimizers import layouts, update_rule
 
+# Of Keras' AdamW and Muon: a step removes this times the learning rate of
+# every parameter.
+_WEIGHT_DECAY = 0.004
+# Keras' constants of Muon's iteration.
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
 
 @dataclasses.dataclass(frozen=True)
 class _TunedRule(update_rule.UpdateRule):
     averages = ("velocity",)
+    weight_decay = 0.0
 
     @classmethod
     def for_run(cls, num_steps):
@@ -36,6 +43,22 @@ class _TunedRule(update_rule.UpdateRule):
         batch = tuple(params[0].shape[:batch_dims])
         zeros = layout.fill(ops.zeros((*batch, 1, 1)))
         return dict.fromkeys(self.averages, zeros)
+
+    def decay(self, weights):
+        """What a step removes of each parameter, [..., 1, 1]; None: nothing."""
+        if not self.weight_decay:
+            return None
+        return self.weight_decay * weights["learning_rate"]
+
+    def step(self, weights, state, params, *args, **kwargs):
+        decay = self.decay(weights)
+        if decay is not None:
+            batch = tuple(decay.shape[:-2])
+            params = [
+                p * (1 - ops.reshape(decay, batch + (1,) * rank))
+                for p, rank in ((p, len(p.shape) - len(batch)) for p in params)
+            ]
+        return super().step(weights, state, params, *args, **kwargs)
 
 
 class AdamRule(_TunedRule):
@@ -114,10 +137,81 @@ class MomentumRule(_TunedRule):
         return velocity, None, {"velocity": velocity}
 
 
+class AdamWRule(AdamRule):
+    """AdamW: Adam with a weight decay of 0.004 beside its step."""
+
+    name = "adamw"
+    weight_decay = _WEIGHT_DECAY
+
+
+class LionRule(_TunedRule):
+    """Lion: beta_1 0.9, beta_2 0.99."""
+
+    name = "lion"
+    averages = ("momentum",)
+
+    def updates(self, weights, state, layout, gradients):
+        momentum = state["momentum"]
+        direction = ops.sign(0.9 * momentum + 0.1 * gradients)
+        state = {"momentum": 0.99 * momentum + 0.01 * gradients}
+        return weights["learning_rate"] * direction, None, state
+
+
+class MuonRule(AdamRule):
+    """Muon for matrices, AdamW for all else; embeddings count as matrices.
+
+    The step of a matrix [m, n] is its Nesterov momentum (0.95), taken towards
+    orthogonal by five steps of an iteration, times 0.2 sqrt(max(m, n)).
+    """
+
+    name = "muon"
+    averages = ("momentum", "velocity", "matrix_momentum")
+    weight_decay = _WEIGHT_DECAY
+
+    def updates(self, weights, state, layout, gradients):
+        momentum = 0.95 * state["matrix_momentum"] + gradients
+        rate = weights["learning_rate"]
+        steps, _, state = super().updates(weights, state, layout, gradients)
+        directions = layout.unpack(gradients + 0.95 * momentum)
+        steps = layout.unpack(steps)
+        for i, shape in enumerate(layout.shapes):
+            if len(shape) == 2:
+                scale = 0.2 * max(shape) ** 0.5
+                steps[i] = rate * scale * _orthogonal(directions[i])
+        return (
+            layout.pack(steps),
+            None,
+            {**state, "matrix_momentum": momentum},
+        )
+
+
+def _orthogonal(matrices):
+    """Matrices [..., m, n] with singular values near 1, by Newton-Schulz."""
+    is_high = matrices.shape[-2] > matrices.shape[-1]
+    x = ops.swapaxes(matrices, -2, -1) if is_high else matrices
+    squares = ops.sum(ops.square(x), axis=(-2, -1), keepdims=True)
+    x = x / (ops.sqrt(squares) + 1e-7)
+    for _ in range(5):
+        product = ops.matmul(x, ops.swapaxes(x, -2, -1))
+        mixed = _B * product + _C * ops.matmul(product, product)
+        x = _A * x + ops.matmul(mixed, x)
+    return ops.swapaxes(x, -2, -1) if is_high else x
+
+
 BASELINES = {
     rule.name: rule
-    for rule in (AdamRule, AdamCosineRule, RMSPropRule, MomentumRule)
+    for rule in (
+        AdamRule,
+        AdamCosineRule,
+        RMSPropRule,
+        MomentumRule,
+        AdamWRule,
+        LionRule,
+        MuonRule,
+    )
 }
+# Those that comparisons have unless they ask for others.
+USUAL = ("adam", "adam_cosine", "rmsprop", "momentum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +223,13 @@ class SideBySide(_TunedRule):
     Args:
         num_steps: of the runs, for the learning rates that fall. Runs may be
             longer: these rates then stay at 0.
-        names: keys of `BASELINES`. Defaults to all.
+        names: keys of `BASELINES`. Defaults to the usual ones.
     """
 
     name = "baselines"
 
     num_steps: int
-    names: tuple[str, ...] = tuple(BASELINES)
+    names: tuple[str, ...] = USUAL
 
     @functools.cached_property
     def rules(self):
@@ -151,6 +245,14 @@ class SideBySide(_TunedRule):
         numbers = [(rate, self.names.index(name)) for name, rate in choices]
         rates, which = np.array(numbers, "float32").T[..., None, None]
         return {"learning_rate": rates, "which": which}
+
+    def decay(self, weights):
+        decay = 0.0
+        for number, rule in enumerate(self.rules.values()):
+            if rule.weight_decay:
+                chosen = ops.cast(weights["which"] == number, "float32")
+                decay += chosen * rule.decay(weights)
+        return None if isinstance(decay, float) else decay
 
     def init_state(self, weights, params, log_learning_rates):
         return {

@@ -25,7 +25,7 @@ class Settings:
         steps: T, of each optimizer; Adam runs four times as long.
         seeds: runs of each optimizer in the comparison.
         tuning_seeds: runs of each learning rate in the tuning.
-        baselines: keys of `baselines.BASELINES`. Defaults to all.
+        baselines: keys of `baselines.BASELINES`. Defaults to the usual ones.
     """
 
     problems: tuple | None
@@ -33,7 +33,7 @@ class Settings:
     seeds: int
     tuning_seeds: int
     _: dataclasses.KW_ONLY
-    baselines: tuple = tuple(baselines.BASELINES)
+    baselines: tuple = baselines.USUAL
 
 
 def compare(folder, problems, learned, settings, adam_factor=speedup.LIMIT):
@@ -87,9 +87,16 @@ class _ProblemComparison:
         self._problem = problem
         self._settings = settings
         self._adam_factor = adam_factor
-        # Tuning and comparison are equally long: one rule serves both.
-        self._rule = baselines.SideBySide(settings.steps, settings.baselines)
-        self._runs = None
+        # Tuning and comparison are equally long: a rule serves both. Runs of
+        # one rule pay for the arithmetic of all its baselines.
+        apart = [n for n in settings.baselines if n == "muon"]
+        rest = tuple(n for n in settings.baselines if n not in apart)
+        self._rules = [
+            baselines.SideBySide(settings.steps, names)
+            for names in (rest, *((name,) for name in apart))
+            if names
+        ]
+        self._runs = {}
         # Learning rates of each baseline that tuning runs side by side.
         self._rates_at_once = max(1, settings.seeds // settings.tuning_seeds)
 
@@ -98,7 +105,7 @@ class _ProblemComparison:
         rounds, seeds = itertools.count(), self._settings.tuning_seeds
         return tuning.search(
             lambda rates: self._tuning_round(next(rounds), rates),
-            self._rule.names,
+            self._settings.baselines,
             chunk=self._rates_at_once,
             plan=lambda rates: self._folder.progress.plan(rates * seeds),
         )
@@ -109,8 +116,9 @@ class _ProblemComparison:
         count = len(choices) * seeds
         piece = f"{self._name}/tuning-{number}"
         if not self._folder.has(piece):
-            losses = self._losses(choices, seeds, _TUNING_SEED, steps)
-            finals = [curves.final_loss(column) for column in losses.T]
+            wanted = dict.fromkeys(rates, steps)
+            losses = self._losses(choices, seeds, _TUNING_SEED, wanted)
+            finals = [curves.final_loss(column) for column in losses]
             finals = np.reshape(finals, (len(choices), seeds))
             self._folder.keep(piece, {"final_losses": finals})
         arrays = self._folder.load(piece, count, count * steps)
@@ -128,10 +136,12 @@ class _ProblemComparison:
         piece = f"{self._name}/baselines"
         if not self._folder.has(piece):
             rates = [(name, c.learning_rate) for name, c in choices.items()]
-            most = max(steps.values())
-            losses = self._losses(rates, seeds, _COMPARISON_SEED, most)
-            columns = zip(steps, np.split(losses, len(steps), axis=1))
-            self._folder.keep(piece, {n: c[: steps[n]] for n, c in columns})
+            losses = self._losses(rates, seeds, _COMPARISON_SEED, steps)
+            columns = {
+                name: np.stack(losses[i * seeds : (i + 1) * seeds], axis=1)
+                for i, name in enumerate(steps)
+            }
+            self._folder.keep(piece, columns)
         arrays = self._folder.load(
             piece, seeds * len(choices), seeds * sum(steps.values())
         )
@@ -157,21 +167,44 @@ class _ProblemComparison:
         return self._curves(label, tuning.UNTUNED, arrays["losses"])
 
     def _losses(self, choices, seeds, seed, steps):
-        """Losses [steps, choices * seeds] of baselines at learning rates."""
-        if self._runs is None:
+        """Losses of baselines at learning rates: a list of arrays [steps].
+
+        Args:
+            choices: list of (baseline, learning rate).
+            seeds: how many runs of each choice, which are successive.
+            seed: of their starts.
+            steps: {baseline: steps to return}.
+        """
+        found = {}
+        for rule in self._rules:
+            own = [choice for choice in choices if choice[0] in rule.names]
+            if own:
+                most = max(steps[name] for name, _ in own)
+                losses = self._run(rule, own, seeds, seed, most)
+                found.update(zip(own, np.split(losses, len(own), axis=1)))
+        return [
+            column[: steps[choice[0]]]
+            for choice in choices
+            for column in found[choice].T
+        ]
+
+    def _run(self, rule, choices, seeds, seed, steps):
+        """Losses [steps, choices * seeds] of one rule's baselines."""
+        if rule not in self._runs:
             per_baseline = max(
                 self._settings.seeds,
                 self._rates_at_once * self._settings.tuning_seeds,
             )
-            self._runs = runs.ParallelRuns(
-                self._problem, self._rule, len(self._rule.names) * per_baseline
+            self._runs[rule] = runs.ParallelRuns(
+                self._problem, rule, len(rule.names) * per_baseline
             )
+        parallel = self._runs[rule]
         each = [choice for choice in choices for _ in range(seeds)]
         sources = list(range(seeds)) * len(choices)
         # Places that are left over run the first one again, and are dropped.
-        idle = self._runs.count - len(each)
-        losses = self._runs.run(
-            self._rule.weights(each + each[:1] * idle),
+        idle = parallel.count - len(each)
+        losses = parallel.run(
+            rule.weights(each + each[:1] * idle),
             sources + sources[:1] * idle,
             (seed,),
             steps,

@@ -12,6 +12,7 @@ import importlib
 NAMES = (
     "training_set",
     "generalization",
+    "peers",
     "learning_rates",
     "ablation",
     "wall_clock",
