@@ -214,6 +214,7 @@ def test_metatrain_has_a_flag_for_every_option():
     choices = {"estimator": str, "meta_optimizer": str}
     nested = {"curriculum": Curriculum}
     options = {**flagged(metatrain._OPTIONS), **choices, **nested}
+    options["trained_weights"] = tuple
     assert options == fields(TrainingOptions)
     assert flagged(metatrain._CURRICULUM) == fields(Curriculum)
     known = hierarchical_rnn.HierarchicalRNNRule.default_config()
