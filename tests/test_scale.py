@@ -16,6 +16,7 @@ from lopt_tf.optimizers import (
     guarded_step,
     layouts,
     pretrained,
+    scaling,
     step_unit,
     update_rule,
 )
@@ -490,3 +491,26 @@ def test_shipped_weights_train_wide_nets_with_a_unit():
         history = model.fit(images, labels, batch_size=64, epochs=8, verbose=0)
         finals[width] = history.history["loss"][-1]
     assert finals[512] < finals[32] < 0.3
+
+
+def test_arcsinh():
+    """The function and its derivatives, at any size."""
+    small, large = np.linspace(-1, 1, 2001), np.logspace(-30, 17, 500)
+    x = np.concatenate([small, large, -large, [0.0]]).astype("float32")
+    values = tf.constant(x)
+    with tf.GradientTape() as outer:
+        outer.watch(values)
+        with tf.GradientTape() as inner:
+            inner.watch(values)
+            ours = scaling.arcsinh(values)
+        first = inner.gradient(ours, values)
+    second = outer.gradient(first, values)
+    x = x.astype("float64")
+    np.testing.assert_allclose(ours, np.arcsinh(x), rtol=1e-6)
+    slope = 1 / np.sqrt(1 + x**2)
+    np.testing.assert_allclose(first, slope, rtol=1e-5)
+    np.testing.assert_allclose(second, -x * slope**3, atol=1e-4)
+    # Beyond its range it stays finite, and says when there is no number.
+    beyond = scaling.arcsinh(tf.constant([1e30, -np.inf, np.nan]))
+    np.testing.assert_allclose(beyond[:2], [42.13968, -42.13968], rtol=1e-6)
+    assert np.isnan(beyond[2])

