@@ -1,7 +1,6 @@
 """Checks of numbers: whether settings and arrays can be used at all."""
 
 import dataclasses
-import math
 import numbers
 import os
 import sys
