@@ -192,12 +192,8 @@ def _parse(flag_values, required, argv):
             known = f" Known: {', '.join(choices)}." if choices else ""
             raise flags.Error(f"--{name} must be given.{known}")
     for name in flag_values:
-        flag = flag_values[name]
-        if (
-            flag.present
-            and flag.value in ("", [])
-            and name not in _MAY_BE_EMPTY
-        ):
+        is_empty = flag_values[name].value in ("", [])
+        if is_empty and flag_values[name].present and name not in _MAY_BE_EMPTY:
             raise flags.Error(f"--{name} is empty: leave it out, or fill it.")
 
 
@@ -211,13 +207,9 @@ def _take_interrupts(handlers):
     Args:
         handlers: {signal: what handled it before}.
     """
-    own = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: _interrupt,
-    }
     for number, handler in handlers.items():
         if handler != signal.SIG_IGN:
-            signal.signal(number, own[number])
+            signal.signal(number, _interrupt)
 
 
 def _fail(message):

@@ -110,7 +110,7 @@ class Bench:
             "candidates": labels,
         }
         path = self.folder / "tuning.json"
-        labels = _known_choices(path, settings, labels)
+        labels = known_choices(path, settings, labels)
         if labels is None:
             self.say("Tuning fixed schedules on validation data:")
             chosen, rows = baselines.tune(
@@ -118,9 +118,7 @@ class Bench:
             )
             labels = {name: c.label for name, c in chosen.items()}
             tables.write_csv(self.folder / "tuning.csv", rows)
-            content = {"settings": settings, "chosen": labels}
-            content["digest"] = _digest(content)
-            folders.write_text(path, json.dumps(content, indent=1) + "\n")
+            keep_choices(path, settings, labels)
         tuned = {
             name: next(c for c in grids[name] if c.label == label)
             for name, label in labels.items()
@@ -146,7 +144,15 @@ class Bench:
         self.say(tables.format_table(rows))
 
 
-def _known_choices(path, settings, grids):
+def keep_choices(path, settings, labels):
+    """Writes what was tuned: see `known_choices`."""
+    content = {"settings": settings, "chosen": labels}
+    content = json.loads(json.dumps(content))
+    content["digest"] = _digest(content)
+    folders.write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def known_choices(path, settings, grids):
     """{baseline: label} of an earlier tuning, if its settings are these.
 
     Args:
