@@ -109,7 +109,7 @@ def is_like(value, default):
         return not default or all(is_like(each, default[0]) for each in value)
     if default is None or isinstance(default, str):
         return value is None or isinstance(value, str)
-    kinds = {bool: bool, int: int, float: (int, float)}[type(default)]
+    kinds = {float: (int, float)}.get(type(default), type(default))
     return isinstance(value, kinds) and (
         isinstance(default, bool) or not isinstance(value, bool)
     )

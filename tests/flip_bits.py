@@ -47,7 +47,9 @@ def files(root):
     rule = HierarchicalRNNRule(level_sizes=(3, 4))
     pretrained.save(weights, rule, rule.init_weights(0))
     long_run.LongRun(_Numbers(), "test", root / "run").run()
-    checkpoints = checkpointing.Checkpoints(root / "run" / "checkpoints", "test")
+    checkpoints = checkpointing.Checkpoints(
+        root / "run" / "checkpoints", "test"
+    )
     (checkpoint,) = checkpoints.paths()
     controller = root / "controller.npz"
     config = {"num_actions": 2, "hidden": 4, "seed": 1}
@@ -80,8 +82,10 @@ def files(root):
         "tuning file": (
             tuning,
             # None: its settings are others, so that it is not used at all.
-            lambda: bench.known_choices(tuning, SETTINGS, GRIDS)
-            or {"chosen": chosen},
+            lambda: (
+                bench.known_choices(tuning, SETTINGS, GRIDS)
+                or {"chosen": chosen}
+            ),
         ),
     }
 
@@ -132,7 +136,9 @@ def random_places(path, count, seed=0):
     size = path.stat().st_size
     ends = np.concatenate([np.arange(min(200, size)), np.arange(size)[-2000:]])
     places = [rng.integers(0, 8 * size, count - count // 2)]
-    places.append(8 * rng.choice(ends, count // 2) + rng.integers(0, 8, count // 2))
+    places.append(
+        8 * rng.choice(ends, count // 2) + rng.integers(0, 8, count // 2)
+    )
     return np.concatenate(places).tolist()
 
 
@@ -140,7 +146,9 @@ def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
     with tempfile.TemporaryDirectory() as root:
         for kind, (path, load) in files(pathlib.Path(root)).items():
-            print(kind, flip(path, load, random_places(path, count)), flush=True)
+            print(
+                kind, flip(path, load, random_places(path, count)), flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -140,8 +140,6 @@ def _given():
             raise flags.Error(f"--set takes name=value. Received: {text}")
         if name in _entry().controller:
             raise flags.Error(f"--mode decides the {name}; leave --set={name}.")
-        if name in config:
-            raise flags.Error(f"--set={name} is given twice.")
         try:
             config[name] = json.loads(value)
         except (ValueError, RecursionError):

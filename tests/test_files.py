@@ -1,0 +1,497 @@
+"""Files: damaged, foreign, giant or in the way, and what is made of them."""
+
+import io
+import json
+import os
+import pathlib
+import sys
+import zipfile
+
+import flip_bits
+import numpy as np
+import pytest
+
+import lopt_tf
+from lopt_tf import array_files, checkpointing, folders
+from lopt_tf.autoloss import ScheduleController, bench
+from lopt_tf.evaluation import folder as folder_lib
+from lopt_tf.optimizers import pretrained
+from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from lopt_tf.optimizers.learned_adam import LearnedAdamRule
+from lopt_tf.reporting import report, tables
+from train_scripts import compile_cache
+
+RULE = HierarchicalRNNRule(level_sizes=(3, 4))
+WEIGHTS = RULE.init_weights(0)
+ABOUT = {"rule": RULE.name, "config": RULE.get_config()}
+CONTROLLER = {
+    "task": "toy",
+    "actions": ["a", "b"],
+    "features": ["progress"],
+    "policy_config": {"num_actions": 2, "hidden": 4, "seed": 1},
+}
+
+
+def _refused(load, *words):
+    """Loads what cannot be; the message is one line."""
+    with pytest.raises(checkpointing.CheckpointError) as caught:
+        load()
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1 and "pickle" not in message
+    for word in words:
+        assert word in message
+    return message
+
+
+def _write(path, arrays, header):
+    """A file of arrays with a header of one's own."""
+    entry = np.array(header if isinstance(header, str) else json.dumps(header))
+    with open(path, "wb") as file:
+        array_files.write(file, {**arrays, "__metadata__": entry})
+
+
+@pytest.fixture
+def kinds(tmp_path):
+    return flip_bits.files(tmp_path)
+
+
+# Single bits
+
+
+def test_no_flipped_bit_is_believed(kinds):
+    """`flip_bits.py` does thousands of them."""
+    for path, load in kinds.values():
+        outcomes = flip_bits.flip(path, load, flip_bits.random_places(path, 40))
+        assert outcomes["refused"] > 20
+
+
+def test_no_flipped_bit_of_a_shape_is_believed(tmp_path):
+    """NumPy would read less of an entry, and miss its checksum."""
+    path = tmp_path / "file.npz"
+    arrays = {"weights": np.arange(8439, dtype="float32")}
+    header = {"kind": "kind", "version": 1, "metadata": {}}
+    for described in (True, False):
+        if described:
+            checkpointing.save(path, "kind", arrays, {})
+        else:
+            # As older versions wrote it.
+            _write(path, arrays, header)
+        begin = 8 * path.read_bytes().index(b"8439")
+        outcomes = flip_bits.flip(
+            path,
+            lambda: checkpointing.load(path, "kind"),
+            range(begin - 80, begin + 80),
+        )
+        assert outcomes == {"refused": 160}
+
+
+# Not what was written
+
+
+def test_headers_that_cannot_be(tmp_path):
+    path = tmp_path / "file.npz"
+    good = {"kind": "kind", "version": 1, "metadata": {"x": 1}}
+    _write(path, {"a": np.ones(2)}, good)
+    assert checkpointing.load(path, "kind")[1] == {"x": 1}
+    wrong = [
+        *({**good, "version": x} for x in ("1", None, True, 1.5)),
+        *({**good, "metadata": x} for x in ([], None, "x", 1)),
+        *({**good, "kind": x} for x in (None, 3, [])),
+        *({n: good[n] for n in good if n != left} for left in good),
+        {**good, "arrays": {}},
+        {**good, "arrays": {"a": ["<f8", [3]]}},
+        {**good, "arrays": {"a": ["<f8", [2]], "b": ["<f8", [2]]}},
+        *([], None, 3, "[" * 10**5, "{"),
+    ]
+    for header in wrong:
+        _write(path, {"a": np.ones(2)}, header)
+        _refused(lambda: checkpointing.load(path, "kind"), str(path), "damaged")
+    _write(path, {"a": np.ones(2)}, {**good, "version": 2})
+    _refused(lambda: checkpointing.load(path, "kind"), "newer lopt_tf")
+
+
+def test_files_that_claim_or_hide_terabytes(tmp_path):
+    path = tmp_path / "file.npz"
+
+    def load():
+        return checkpointing.load(path, "kind")
+
+    # A header that says more than there is.
+    entry = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**12,)}
+    np.lib.format.write_array_header_1_0(entry, header)
+    for content in (entry.getvalue(), entry.getvalue() + b"1234"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("bomb.npy", content)
+        _refused(load, str(path), "damaged")
+    # Bytes that are far fewer when compressed.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.npy", bytes(10**8))
+    assert path.stat().st_size < 10**6
+    _refused(load, "compressed")
+    # Two entries of one name, objects, other programs' files.
+    with zipfile.ZipFile(path, "w") as archive:
+        with pytest.warns(UserWarning):
+            for _ in range(2):
+                archive.writestr("a.npy", entry.getvalue())
+    _refused(load, "damaged")
+    np.savez(path, a=np.array([object()], dtype=object))
+    _refused(load, "damaged")
+    for text in (b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\x80\x04.", b"PK"):
+        path.write_bytes(text)
+        _refused(load, "damaged", "good copy")
+
+
+def test_a_file_larger_than_memory_is_not_read(tmp_path):
+    path = tmp_path / "file.npz"
+    checkpointing.save(path, "kind", {}, {})
+    os.truncate(path, 2**43)
+    _refused(lambda: checkpointing.load(path, "kind"), "larger than memory")
+
+
+# Optimizers
+
+
+def test_descriptions_of_optimizers_that_cannot_be(tmp_path):
+    path = tmp_path / "optimizer.npz"
+
+    def changed(**settings):
+        return {**ABOUT, "config": {**ABOUT["config"], **settings}}
+
+    wrong = {
+        "describe": [
+            {},
+            {"rule": RULE.name},
+            {"config": {}},
+            {**ABOUT, "rule": 3},
+        ],
+        "newer": [changed(momentum=0.9), {**ABOUT, "rule": "of_tomorrow"}],
+        "cannot be": [
+            changed(num_gradient_scales="x"),
+            changed(num_gradient_scales=1.5),
+            changed(num_gradient_scales=True),
+            changed(num_gradient_scales=10**6),
+            changed(use_attention="no"),
+            changed(init_lr_range=None),
+            changed(init_lr_range=[1e-6, float("inf")]),
+            changed(init_lr_range=[1e-6, float("nan")]),
+            changed(init_lr_range=[1e-6]),
+            changed(max_log_lr=float("inf")),
+            changed(min_log_lr=float("nan")),
+            changed(level_sizes=[10**6, 10**6]),
+            changed(level_sizes=[]),
+            changed(level_sizes=[3, "4"]),
+            changed(step_unit=3),
+        ],
+    }
+    for word, all_metadata in wrong.items():
+        for metadata in all_metadata:
+            checkpointing.save(path, pretrained.KIND, WEIGHTS, metadata)
+            for load in (
+                lambda: pretrained.load_rule(path),
+                lambda: lopt_tf.HierarchicalRNN.from_pretrained(path),
+            ):
+                _refused(load, str(path), word)
+    adam = LearnedAdamRule()
+    config = {**adam.get_config(), "epsilon": float("inf")}
+    metadata = {"rule": adam.name, "config": config}
+    checkpointing.save(path, pretrained.KIND, adam.init_weights(0), metadata)
+    _refused(lambda: pretrained.load_rule(path), "cannot be")
+
+
+def _spoiled(weights):
+    """{what: weights that are of no use}."""
+    name = next(iter(weights))
+    array = weights[name]
+    types = ("float64", "float16", "int32", "bool", "complex64", "U8", "S4")
+    spoiled = {kind: array.astype(kind) for kind in types}
+    for number in (np.nan, np.inf, -np.inf):
+        spoiled[str(number)] = array.copy()
+        spoiled[str(number)].flat[-1] = number
+    spoiled["shape"] = array[..., :0]
+    found = {what: {**weights, name: a} for what, a in spoiled.items()}
+    found["missing"] = {n: a for n, a in weights.items() if n != name}
+    found["unknown"] = {**weights, "more": array}
+    return found
+
+
+def test_weights_of_no_use_are_neither_read_nor_written(tmp_path):
+    path = tmp_path / "optimizer.npz"
+    for what, weights in _spoiled(WEIGHTS).items():
+        with pytest.raises(ValueError, match="not written"):
+            pretrained.save(path, RULE, weights)
+        assert not path.exists(), what
+        checkpointing.save(path, pretrained.KIND, weights, ABOUT)
+        _refused(lambda: pretrained.load_rule(path), "cannot be used")
+        path.unlink()
+    controller = ScheduleController(**CONTROLLER)
+    for what, weights in _spoiled(controller.weights()).items():
+        with pytest.raises(ValueError, match="not written"):
+            controller.save(path, weights)
+        assert not path.exists(), what
+        facts = {"config": CONTROLLER}
+        checkpointing.save(path, "lopt_tf.schedule", weights, facts)
+        _refused(lambda: ScheduleController.load(path), "cannot be used")
+        path.unlink()
+
+
+def test_shipped_names_win(tmp_path, monkeypatch):
+    name = "hierarchical_rnn_lasting"
+    monkeypatch.chdir(tmp_path)
+    pretrained.save(name, RULE, WEIGHTS)
+    assert pretrained.load_rule(name).name == name
+    assert pretrained.load_rule(f"./{name}").rule == RULE
+    pathlib.Path(name).unlink()
+    pathlib.Path(name).mkdir()
+    assert pretrained.load_rule(name).name == name
+    pretrained.save("optimizer.npz", RULE, WEIGHTS)
+    with pytest.raises(ValueError, match="is empty"):
+        pretrained.load_rule("")
+
+
+# Controllers, tunings, results
+
+
+def test_descriptions_of_controllers_that_cannot_be(tmp_path):
+    path = tmp_path / "controller.npz"
+    controller = ScheduleController(**CONTROLLER)
+    controller.save(path, training={"task": {}})
+    assert ScheduleController.load(path).facts == {"task": {}}
+    nested = CONTROLLER["policy_config"]
+    wrong = [
+        *(None, [], {}, "x", {**CONTROLLER, "policy_config": None}),
+        *({n: x for n, x in CONTROLLER.items() if n != m} for m in CONTROLLER),
+        {**CONTROLLER, "features": ["of_tomorrow"]},
+        {**CONTROLLER, "features": "progress"},
+        {**CONTROLLER, "features": []},
+        {**CONTROLLER, "actions": ["a"]},
+        {**CONTROLLER, "actions": [1, 2]},
+        {**CONTROLLER, "more": 1},
+        *(
+            {**CONTROLLER, "policy_config": {**nested, **changed}}
+            for changed in (
+                {"hidden": 10**9},
+                {"hidden": "4"},
+                {"num_actions": 10**9},
+                {"logit_scale": float("nan")},
+                {"activation": "of_tomorrow"},
+                {"more": 1},
+            )
+        ),
+    ]
+    kind = "lopt_tf.schedule"
+    for config in wrong:
+        facts = {"config": config}
+        checkpointing.save(path, kind, controller.weights(), facts)
+        _refused(lambda: ScheduleController.load(path), str(path))
+
+
+def test_tunings_that_cannot_be(tmp_path):
+    path = tmp_path / "tuning.json"
+    settings, grids = flip_bits.SETTINGS, flip_bits.GRIDS
+    chosen = {"best ratio": "1:2", "best coin": "0.1"}
+
+    def known():
+        return bench.known_choices(path, settings, grids)
+
+    assert known() is None
+    bench.keep_choices(path, settings, chosen)
+    assert known() == chosen
+    assert bench.known_choices(path, {**settings, "x": 1}, grids) is None
+    # As older versions wrote it.
+    path.write_text(json.dumps({"settings": settings, "chosen": chosen}))
+    assert known() == chosen
+    for wrong in (
+        [],
+        None,
+        {},
+        {"best ratio": "1:2"},
+        {**chosen, "best coin": []},
+    ):
+        path.write_text(json.dumps({"settings": settings, "chosen": wrong}))
+        _refused(known, str(path), "Delete it to tune anew")
+    wrong = {**chosen, "best ratio": "1:4"}
+    path.write_text(json.dumps({"settings": settings, "chosen": wrong}))
+    _refused(known, str(path))
+    for content in (b"{", b"[]", b"null", b"\xff\xfe\x00", b"[" * 10**5, b""):
+        path.write_bytes(content)
+        _refused(known, str(path), "Delete it to tune anew")
+
+
+def test_results_that_cannot_be(tmp_path):
+    kept = folder_lib.ExperimentFolder(tmp_path, {"seeds": 1})
+    kept.keep("a", {"x": np.ones(2)})
+    digest = checkpointing.load(kept.part("a.npz"), "lopt_tf.evaluation")[1]
+    for metadata in (
+        {},
+        {**digest, "seconds": None},
+        {**digest, "settings": 3},
+    ):
+        checkpointing.save(
+            kept.part("a.npz"), "lopt_tf.evaluation", {}, metadata
+        )
+        _refused(lambda: kept.load("a"), "a.npz", "Delete it")
+    kept.close()
+    for content in (b"\xff", b"[" * 10**5, b"[]", b"{"):
+        (tmp_path / "settings.json").write_bytes(content)
+        _refused(
+            lambda: folder_lib.ExperimentFolder(tmp_path, {"seeds": 1}),
+            "settings.json",
+        )
+    # It was given back all the same.
+    with folders.claimed(tmp_path):
+        pass
+
+
+# Checkpoints of a run
+
+
+def test_names_of_checkpoints(tmp_path):
+    store = checkpointing.Checkpoints(tmp_path, "kind")
+    for step in (99_999_999, 10**8):
+        store.save(step, {}, {"step": step})
+    (tmp_path / "checkpoint-backup.npz").write_bytes(b"mine")
+    (tmp_path / "checkpoint-0000001x.npz").write_bytes(b"mine")
+    assert store.load_latest()[1] == {"step": 10**8}
+    store.save(10**8 + 1, {}, {"step": 10**8 + 1})
+    assert [path.name for path in store.paths()] == [
+        "checkpoint-100000000.npz",
+        "checkpoint-100000001.npz",
+    ]
+    assert (tmp_path / "checkpoint-backup.npz").read_bytes() == b"mine"
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    store, notes = checkpointing.Checkpoints(tmp_path, "kind"), []
+    for step in (1, 2):
+        store.save(step, {}, {"step": step})
+    first, second = store.paths()
+    second.write_bytes(second.read_bytes()[:-9])
+    damaged = second.read_bytes()
+    assert store.load_latest(notes.append)[1] == {"step": 1}
+    (note,) = notes
+    assert second.name in note and f"resuming from {first.name}" in note
+    assert second.read_bytes() == damaged
+    # It gives way to the next good one, which is older by its number.
+    store.save(2, {}, {"step": "again"})
+    assert store.load_latest(notes.append)[1] == {"step": "again"}
+    assert len(notes) == 1 and len(store.paths()) == 2
+    for path in store.paths():
+        path.write_bytes(b"x")
+    _refused(store.load_latest, first.name, "no older one")
+    checkpointing.save(second, "other", {}, {})
+    _refused(store.load_latest, "'other'")
+
+
+# Folders
+
+
+def test_what_dead_processes_were_writing_is_removed(tmp_path):
+    (tmp_path / "parts").mkdir()
+    stray = [
+        tmp_path / ".optimizer.npz.123.tmp",
+        tmp_path / ".curves.csv.tmp",
+        tmp_path / "parts" / ".a.npz.k2j_9xyz.tmp",
+    ]
+    mine = [tmp_path / ".notes.tmp", tmp_path / "x.npz.tmp"]
+    for path in (*stray, *mine):
+        path.write_bytes(b"half")
+    with folders.whole(tmp_path / "parts" / "b.npz") as file:
+        file.write(b"b")
+        # Others that work in the folder do not touch what is being written.
+        with folders.claimed(tmp_path):
+            pass
+    assert (tmp_path / "parts" / "b.npz").read_bytes() == b"b"
+    assert not any(path.exists() for path in stray)
+    assert all(path.exists() for path in mine)
+
+
+def test_nothing_is_written_through_links(tmp_path):
+    target = tmp_path / "target"
+    target.write_text("mine")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / ".lock").symlink_to(target)
+    with pytest.raises(ValueError, match="a link"):
+        folders.lock(work)
+    (work / ".lock").unlink()
+    (work / ".lock").write_text("of another program")
+    folders.lock(work).close()
+    assert (work / ".lock").read_text() == "of another program"
+    # The names that temporary files once had.
+    for name in (".x.csv.tmp", f".x.npz.{os.getpid()}.tmp"):
+        (work / name).symlink_to(target)
+    tables.write_csv(work / "x.csv", [{"a": 1}])
+    checkpointing.save(work / "x.npz", "kind", {}, {})
+    assert target.read_text() == "mine"
+    assert not (work / "x.csv").is_symlink()
+    mask = os.umask(0o27)
+    try:
+        folders.write_text(work / "new", "x")
+    finally:
+        os.umask(mask)
+    assert (work / "new").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (
+        lambda: tables.write_csv(tmp_path / "a.csv", [{"a": 1}]),
+        lambda: checkpointing.save(tmp_path / "a.npz", "kind", {}, {}),
+    ):
+        with pytest.raises(OSError, match=str(tmp_path / "a")):
+            write()
+    assert not any(tmp_path.iterdir())
+
+
+def test_folders_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (pathlib.Path("/dev/null"), tmp_path / "file" / "x"):
+        with pytest.raises(ValueError, match="cannot be written to"):
+            with folders.claimed(path):
+                pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# The rest
+
+
+def test_reports_escape_names(tmp_path):
+    bad = "<script>"
+    table = report.Table(bad, bad, [{bad: bad}], bad, {bad: bad})
+    about = report.About(bad, bad, {bad: bad}, bad, {bad: bad})
+    report.write(tmp_path, [table], [], about)
+    assert bad not in (tmp_path / "report.html").read_text()
+
+
+def test_the_compile_cache_is_verified(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+    lines, root = [], tmp_path / "cache"
+
+    def used():
+        return compile_cache.used(str(root), lines.append)
+
+    with used():
+        (folder,) = root.iterdir()
+        assert f"directory={folder}" in os.environ["TF_XLA_FLAGS"]
+        (folder / "good.pb").write_bytes(b"program")
+        (folder / "bad.pb").write_bytes(b"program")
+        # Another process neither waits nor sees what is not finished.
+        with used():
+            assert "does without" in lines.pop()
+    assert os.environ["TF_XLA_FLAGS"] == ""
+    (folder / "bad.pb").write_bytes(b"progrbm")
+    (folder / "unfinished.pb").write_bytes(b"progr")
+    with used():
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == ["good.pb", "good.pb.sha256"]
+        assert "2 compiled programs" in lines.pop()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(ValueError, match="Others can write"):
+        with used():
+            pass
