@@ -133,14 +133,14 @@ def _rule(file, metadata, rule_name):
         raise checkpointing.CheckpointError(
             f"{file} does not describe an optimizer. Name another file."
         )
-    if rule_name not in (None, kind):
-        raise checkpointing.CheckpointError(
-            f"{file} holds the optimizer {kind!r}, not {rule_name!r}."
-        )
     if kind not in registry.OPTIMIZERS:
         raise checkpointing.CheckpointError(
             f"{file} holds the optimizer {kind!r}, which is not known here: "
             "import what defines it first, or install a newer lopt_tf."
+        )
+    if rule_name not in (None, kind):
+        raise checkpointing.CheckpointError(
+            f"{file} holds the optimizer {kind!r}, not {rule_name!r}."
         )
     fields = dataclasses.fields(registry.optimizer_class(kind).rule_class)
     defaults = {field.name: field.default for field in fields}
