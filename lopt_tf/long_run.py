@@ -11,6 +11,11 @@ import tensorflow as tf
 from lopt_tf import checkpointing, checks, compilation, folders
 
 _SPEAK_EVERY_S = 10.0
+# What parts of a trainer raise that are given what they did not save.
+_MISFITS = (
+    *(KeyError, IndexError, TypeError, ValueError, AttributeError),
+    tf.errors.InvalidArgumentError,
+)
 
 
 class Trainer:
@@ -215,9 +220,8 @@ class LongRun:
             self._trainer.restore(arrays, metadata)
         except checkpointing.CheckpointError:
             raise
-        except Exception as error:
-            # Whole, but not what this trainer saves. A trainer that cannot
-            # take it raises what its parts raise.
+        except _MISFITS as error:
+            # Whole, but not what this trainer saves.
             raise checkpointing.CheckpointError(
                 f"The checkpoint in {self._checkpoints.folder} does not fit "
                 f"({type(error).__name__}: {_first_line(error)}). It was left "

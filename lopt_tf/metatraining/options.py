@@ -8,7 +8,8 @@ from lopt_tf.metatraining import estimators, meta_optimizers
 from lopt_tf.metatraining import objective as objective_lib
 from problems import wrappers
 
-_LARGEST = 1e30
+# Meta-optimizers take squares, of 32 bits.
+_LARGEST = 1e18
 _BOUNDS = {
     "meta_updates": (1, 10**9),
     "instances": (1, 65_536),
@@ -17,8 +18,7 @@ _BOUNDS = {
     "parallel_tasks": (1, 10**4),
     "meta_learning_rate": (0.0, 1e3),
     "meta_learning_rate_decay": (0.0, 1.0),
-    # Meta-optimizers take squares.
-    "gradient_clip": (checks.POSITIVE, 1e18),
+    "gradient_clip": (checks.POSITIVE, _LARGEST),
     "instance_clip": (0.0, _LARGEST),
     "l2_reg": (0.0, 1e6),
     "perturbation": (checks.POSITIVE, 1e6),
