@@ -177,6 +177,17 @@ def test_who_needs_which_metadata_is_said():
         trainer.Trainer(Toy(), rewarded)
     with pytest.raises(ValueError, match="watches overfitting needs"):
         compiled_episodes.episodes_of(Toy(), schedules.WatchOverfitting([0.1]))
+    for name in metadata.PAIRWISE:
+        pair = dataclasses.replace(QUICK, features=(name,))
+        given = {"losses": [1.0, 1.0, 1.0], "gradient_magnitudes": [1.0] * 3}
+
+        def supplied(self, *state, given=given):
+            count = state[1].shape[0]
+            more = {n: tf.tile([x], [count, 1]) for n, x in given.items()}
+            return {**Toy._metadata(self, *state), **more}
+
+        with pytest.raises(ValueError, match="of two losses.* 3 actions"):
+            trainer.Trainer(_changed(_metadata=supplied), pair)
     with pytest.raises(ValueError, match="one feature at least"):
         options.ControllerOptions(features=())
 
