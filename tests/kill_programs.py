@@ -40,18 +40,19 @@ sys.argv = [module, *sys.argv[3:]]
 runpy.run_module(module, run_name="__main__")
 """
 _AUTOLOSS = [
-    *("--task=regression", "--set=dimensions=3", "--set=max_steps=200"),
+    *("--task=regression", "--set=dimensions=3", "--set=max_steps=100"),
     *("--parallel=4", "--checkpoint_every_s=0.2"),
 ]
 PROGRAMS = {
     "metatrain": [
         "--problems=bowl_problems.0,quadratic_problems.0",
         *("--instances=2", "--segment_length=5", "--level_sizes=3,4,5"),
-        *("--meta_updates=3000", "--checkpoint_every_s=0.2"),
-        *("--eval_every=500", "--eval_problems=bowl_problems.1"),
+        *("--min_length=5", "--mean_length=10", "--mean_partials=3"),
+        *("--meta_updates=600", "--checkpoint_every_s=0.2"),
+        *("--eval_every=100", "--eval_problems=bowl_problems.1"),
     ],
-    "autoloss reinforce": [*_AUTOLOSS, "--episodes=400"],
-    "autoloss ppo": [*_AUTOLOSS, "--episodes=200", "--algorithm=ppo"],
+    "autoloss reinforce": [*_AUTOLOSS, "--episodes=200"],
+    "autoloss ppo": [*_AUTOLOSS, "--episodes=100", "--algorithm=ppo"],
     "evaluate": [
         *("--experiment=problems", "--steps=40", "--seeds=2"),
         *("--problems=bowl_problems.0,quadratic_problems.0",),
