@@ -292,6 +292,6 @@ class Checkpoints:
                 names = ", ".join(old.name for old in self._damaged)
                 report(f"note: {names} is damaged; resuming from {path.name}")
             return found
-        raise CheckpointError(
+        raise DamagedError(
             f"{last} There is no older one: start anew in another folder."
         ) from last
