@@ -1,18 +1,24 @@
 """Atomic checkpoints of arrays and JSON: save, verify, find, resume."""
 
 import json
-import os
 import pathlib
-import zipfile
+import re
 
 import numpy as np
 
+from lopt_tf import array_files, checks, folders
+
 _METADATA = "__metadata__"
 _VERSION = 1
+_NAME = re.compile(r"checkpoint-(\d+)\.npz")
 
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or does not fit."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint is not what was written."""
 
 
 def save(path, kind, arrays, metadata):
@@ -23,53 +29,56 @@ def save(path, kind, arrays, metadata):
         kind: what the file is, checked by `load`.
         arrays: {name: array}.
         metadata: JSON-ready dictionary.
+
+    Raises:
+        OSError: if it cannot be written; it names the file.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"kind": kind, "version": _VERSION, "metadata": metadata}
     content = {name: np.asarray(array) for name, array in arrays.items()}
+    header = {
+        "kind": kind,
+        "version": _VERSION,
+        "metadata": metadata,
+        "arrays": _described(content),
+    }
     content[_METADATA] = np.array(json.dumps(header))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with folders.whole(path) as file:
+        array_files.write(file, content)
 
 
 def load(path, kind):
     """Reads a file that `save` wrote: (arrays, metadata).
 
+    Every entry is verified whole: its checksum, and that its name, shape and
+    type are those that were written (files of older versions do not hold
+    these). Nothing in the file is ever executed.
+
     Raises:
-        CheckpointError: if it is missing, damaged, of another kind, or of a
-            newer version. Nothing in the file is ever executed.
+        DamagedError: if it is not what was written, or no file of `save`.
+        CheckpointError: if it is missing, of another kind, or of a newer
+            version.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            # Reading every entry verifies its checksum.
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays.pop(_METADATA)))
-        found, version = header["kind"], header["version"]
-        metadata = header["metadata"]
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
+        arrays = array_files.read(path)
+        header = _header(arrays.pop(_METADATA, None))
+        written = header.get("arrays", _described(arrays))
+        if written != _described(arrays):
+            raise array_files.DamagedError("its arrays are not those written")
+    except MemoryError as error:
         raise CheckpointError(
-            f"{path} is damaged, or not a file of lopt_tf ({error}). "
-            "It was left as it is."
+            f"{path} cannot be read: it is larger than memory ({error})."
         ) from error
+    except (OSError, array_files.DamagedError) as error:
+        raise DamagedError(
+            f"{path} is damaged, or not a file of lopt_tf ({error}). "
+            "It was left as it is: put a good copy in its place, or name "
+            "another file."
+        ) from error
+    found, version = header["kind"], header["version"]
     if found != kind:
         raise CheckpointError(
             f"{path} holds {found!r}, but {kind!r} is needed here."
@@ -79,7 +88,85 @@ def load(path, kind):
             f"{path} has format version {version}, this lopt_tf reads up to "
             f"{_VERSION}. Install a newer lopt_tf."
         )
-    return arrays, metadata
+    return arrays, header["metadata"]
+
+
+def _described(arrays):
+    """{name: [type, shape]} of arrays, as JSON holds it."""
+    return {n: [a.dtype.str, list(a.shape)] for n, a in arrays.items()}
+
+
+def _header(entry):
+    """The dictionary that `save` wrote beside the arrays.
+
+    Raises:
+        DamagedError: of `array_files`, if there is none.
+    """
+    try:
+        header = json.loads(str(entry))
+        kinds = {"kind": str, "version": int, "metadata": dict}
+        fits = all(type(header[name]) is kind for name, kind in kinds.items())
+    except Exception as error:
+        # Also RecursionError, of JSON that is nested too deeply.
+        raise array_files.DamagedError(
+            f"its description cannot be read: {type(error).__name__}"
+        ) from error
+    if not fits:
+        raise array_files.DamagedError("its description is not one of lopt_tf")
+    return header
+
+
+def check_arrays(path, arrays, expected):
+    """Checks weights that were read from a file.
+
+    Args:
+        path: the file.
+        arrays: {name: array}.
+        expected: {name: shape}.
+
+    Raises:
+        CheckpointError: unless they are finite float32 arrays of these names
+            and shapes.
+    """
+    wrong = checks.wrong_arrays(arrays, expected)
+    if wrong:
+        raise CheckpointError(
+            f"{path} holds weights that cannot be used ({some(wrong)}). Name "
+            "another file."
+        )
+
+
+def check_known(path, settings, defaults):
+    """Checks settings that were read from a file.
+
+    Args:
+        path: the file.
+        settings: {name: value}, as JSON holds them.
+        defaults: {name: default} of those that this version knows.
+
+    Raises:
+        CheckpointError: for a setting that it does not know, or that is of
+            another type than its default.
+    """
+    unknown = sorted({*settings} - {*defaults})
+    if unknown:
+        raise CheckpointError(
+            f"{path} was made by a newer version of lopt_tf: it has settings "
+            f"that this one does not know ({some(unknown)}). Install that "
+            "version."
+        )
+    for name, value in settings.items():
+        if not checks.is_like(value, defaults[name]):
+            raise CheckpointError(
+                f"{path} holds a setting that cannot be: {name}={value!r}. "
+                "Name another file."
+            )
+
+
+def some(sentences):
+    """The first few of many sentences, as one text."""
+    more = f"; {len(sentences) - 4} more" if len(sentences) > 4 else ""
+    return "; ".join(sentences[:4]) + more
 
 
 def below(prefix, arrays):
@@ -135,12 +222,19 @@ class Checkpoints:
         self.folder = None if folder is None else pathlib.Path(folder)
         self.kind = kind
         self.keep = keep
+        # Found damaged; removed when there is a good one again.
+        self._damaged = []
 
     def paths(self):
-        """Existing checkpoint files, oldest first."""
+        """Existing checkpoint files, by number: oldest first."""
         if self.folder is None:
             return []
-        return sorted(self.folder.glob("checkpoint-*.npz"))
+        found = [
+            (int(match[1]), path)
+            for path in self.folder.glob("checkpoint-*.npz")
+            if (match := _NAME.fullmatch(path.name))
+        ]
+        return [path for _, path in sorted(found)]
 
     def save(self, step, arrays, metadata):
         """Saves checkpoint number `step` and drops the oldest ones."""
@@ -148,8 +242,11 @@ class Checkpoints:
             return
         path = self.folder / f"checkpoint-{step:08d}.npz"
         save(path, self.kind, arrays, metadata)
-        for old in self.paths()[: -self.keep]:
-            old.unlink()
+        damaged = [old for old in self._damaged if old != path]
+        good = [old for old in self.paths() if old not in damaged]
+        for old in (*damaged, *good[: -self.keep]):
+            old.unlink(missing_ok=True)
+        self._damaged = []
 
     def check_unused(self, output_dir, what):
         """Makes sure that a new run overwrites no other.
@@ -167,12 +264,15 @@ class Checkpoints:
                 "another folder."
             )
 
-    def load_latest(self):
-        """(arrays, metadata) of the newest checkpoint.
+    def load_latest(self, report=None):
+        """(arrays, metadata) of the newest checkpoint that is whole.
+
+        Args:
+            report: a function of one line of text, about damaged ones.
 
         Raises:
-            CheckpointError: if there is none, or the newest is damaged; the
-                message says how to go on from the one before.
+            CheckpointError: if there is none, all are damaged, or the newest
+                is of another kind or a newer version.
         """
         paths = self.paths()
         if not paths:
@@ -180,12 +280,18 @@ class Checkpoints:
                 f"There is no checkpoint in {self.folder} to resume from. "
                 "Start without resuming, or name another folder."
             )
-        try:
-            return load(paths[-1], self.kind)
-        except CheckpointError as error:
-            older = (
-                f"Delete it to resume from {paths[-2].name}."
-                if len(paths) > 1
-                else "There is no older one: start anew in another folder."
-            )
-            raise CheckpointError(f"{error} {older}") from error
+        self._damaged = []
+        for path in reversed(paths):
+            try:
+                found = load(path, self.kind)
+            except DamagedError as error:
+                self._damaged.append(path)
+                last = error
+                continue
+            if self._damaged and report:
+                names = ", ".join(old.name for old in self._damaged)
+                report(f"note: {names} is damaged; resuming from {path.name}")
+            return found
+        raise DamagedError(
+            f"{last} There is no older one: start anew in another folder."
+        ) from last

@@ -8,9 +8,14 @@ import types
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import checkpointing, compilation, folders
+from lopt_tf import checkpointing, checks, compilation, folders
 
 _SPEAK_EVERY_S = 10.0
+# What parts of a trainer raise that are given what they did not save.
+_MISFITS = (
+    *(KeyError, IndexError, TypeError, ValueError, AttributeError),
+    tf.errors.InvalidArgumentError,
+)
 
 
 class Trainer:
@@ -153,6 +158,7 @@ class LongRun:
     ):
         self._trainer = trainer
         self._replicas = replicas or _ALONE
+        checks.in_range("checkpoint_every_s", every_s, 0.0, 1e9)
         self._every_s = every_s
         self._stop = stop or (lambda: False)
         self._folder = pathlib.Path(output_dir) if output_dir else None
@@ -172,11 +178,11 @@ class LongRun:
             resume: resume from the folder's newest checkpoint.
 
         Raises:
-            CheckpointError: if there is nothing to resume, the checkpoint is
-                damaged or of other settings, or (without `resume`) the
-                folder already holds checkpoints.
-            ValueError: if another process works in the folder, or `resume`
-                lacks one.
+            CheckpointError: if there is nothing to resume, all checkpoints
+                are damaged, the newest whole one is of other settings, or
+                (without `resume`) the folder already holds checkpoints.
+            ValueError: if another process works in the folder, it cannot be
+                written to, or `resume` lacks one.
             KeyboardInterrupt: if interrupted or after `stop`; what was done
                 is saved.
         """
@@ -187,16 +193,40 @@ class LongRun:
                 self._restore()
             else:
                 self._checkpoints.check_unused(self._folder, self._trainer.what)
+            if self._writes:
+                self._check_products()
             for line in self._trainer.describe():
                 self._trainer.say(line)
             self._run()
 
+    def _check_products(self):
+        """Checks now that the folder can take what will be saved later."""
+        wanted = dict.fromkeys(self._trainer.products(), False)
+        wanted |= {"checkpoints": True, "tensorboard": True}
+        for name, is_folder in wanted.items():
+            path = self._folder / name
+            if path.exists() and path.is_dir() != is_folder:
+                raise ValueError(
+                    f"{path} is in the way of a file or folder of that name. "
+                    "Move it, or name another folder."
+                )
+
     def _restore(self):
-        arrays, metadata = self._checkpoints.load_latest()
-        given = _json_ready(self._trainer.settings())
-        saved = _json_ready(self._trainer.completed(metadata["settings"]))
-        checkpointing.check_settings(saved, given)
-        self._trainer.restore(arrays, metadata)
+        arrays, metadata = self._checkpoints.load_latest(self._trainer.say)
+        try:
+            given = _json_ready(self._trainer.settings())
+            saved = _json_ready(self._trainer.completed(metadata["settings"]))
+            checkpointing.check_settings(saved, given)
+            self._trainer.restore(arrays, metadata)
+        except checkpointing.CheckpointError:
+            raise
+        except _MISFITS as error:
+            # Whole, but not what this trainer saves.
+            raise checkpointing.CheckpointError(
+                f"The checkpoint in {self._checkpoints.folder} does not fit "
+                f"({type(error).__name__}: {_first_line(error)}). It was left "
+                "as it is: start anew in another folder."
+            ) from error
 
     def _run(self):
         trainer = self._trainer
@@ -262,8 +292,9 @@ class LongRun:
     def _save_after(self, error):
         """Saves what was done before an interrupt or a failure."""
         has_news = self._trainer.step_number != self._saved_step
-        # A new process will resume, from the start if need be.
-        has_news |= isinstance(error, compilation.NoRoomError)
+        if isinstance(error, compilation.NoRoomError):
+            # A new process will resume, from the start if need be.
+            has_news |= not self._checkpoints.paths()
         # A snapshot of several workers needs all of them.
         if self._replicas.num_workers > 1 or not has_news:
             return
@@ -327,6 +358,10 @@ def _filled(saved, defaults):
         if isinstance(saved[name], dict) and isinstance(defaults[name], dict):
             filled[name] = _filled(saved[name], defaults[name])
     return filled
+
+
+def _first_line(error):
+    return next(iter(str(error).splitlines()), "")
 
 
 def _json_ready(settings):

@@ -83,9 +83,10 @@ def test_a_task_is_one_class_and_one_entry(tmp_path, monkeypatch, algorithm):
     entry = tasks.Entry(Toy, QUICK, transfer={"height": (2.0,)})
     monkeypatch.setitem(tasks.TASKS, "toy", entry)
     common = ["--task=toy", f"--output_dir={tmp_path}", "--compile_cache="]
-    common += ["--starts=3", "--tuning_starts=2", "--nofine"]
+    few = ["--starts=3", "--tuning_starts=2", "--nofine"]
     for mode in ("train", "baseline", "test", "transfer"):
-        arguments = [f"--mode={mode}", f"--algorithm={algorithm}"]
+        own = [f"--algorithm={algorithm}"] if mode == "train" else few
+        arguments = [f"--mode={mode}", *own]
         assert autoloss.main(["autoloss", *common, *arguments]) == 0
     with open(tmp_path / "test_summary.csv") as file:
         rows = {row["schedule"]: row for row in csv.DictReader(file)}
@@ -176,6 +177,17 @@ def test_who_needs_which_metadata_is_said():
         trainer.Trainer(Toy(), rewarded)
     with pytest.raises(ValueError, match="watches overfitting needs"):
         compiled_episodes.episodes_of(Toy(), schedules.WatchOverfitting([0.1]))
+    for name in metadata.PAIRWISE:
+        pair = dataclasses.replace(QUICK, features=(name,))
+        given = {"losses": [1.0, 1.0, 1.0], "gradient_magnitudes": [1.0] * 3}
+
+        def supplied(self, *state, given=given):
+            count = state[1].shape[0]
+            more = {n: tf.tile([x], [count, 1]) for n, x in given.items()}
+            return {**Toy._metadata(self, *state), **more}
+
+        with pytest.raises(ValueError, match="of two losses.* 3 actions"):
+            trainer.Trainer(_changed(_metadata=supplied), pair)
     with pytest.raises(ValueError, match="one feature at least"):
         options.ControllerOptions(features=())
 

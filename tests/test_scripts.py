@@ -116,7 +116,7 @@ def test_metatrain(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_compile_cache(tmp_path):
-    """A second process need not compile; a damaged cache is named."""
+    """A second process need not compile; what is damaged is made again."""
     cache = tmp_path / "cache"
 
     def run(number):
@@ -135,8 +135,9 @@ def test_compile_cache(tmp_path):
     first = run(1)
     assert first.returncode == 0, first.stderr
     (folder,) = cache.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
     files = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert len(files) >= 5
+    assert len(files) >= 10
     assert run(2).returncode == 0
     now = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert now == files
@@ -148,11 +149,15 @@ def test_compile_cache(tmp_path):
     ]
     for name, array in weights[0].items():
         np.testing.assert_array_equal(weights[1][name], array)
-    for path in files:
-        path.write_bytes(path.read_bytes()[:5000])
+    entries = [path for path in files if path.suffix != ".sha256"]
+    for path in entries[:2]:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
     damaged = run(3)
-    assert damaged.returncode == 2
-    assert "Delete the folder of --compile_cache" in damaged.stderr
+    assert damaged.returncode == 0, damaged.stderr
+    assert "2 compiled programs" in damaged.stdout
+    assert {path for path in folder.iterdir()} == set(files)
 
 
 def test_metatrain_goes_on_in_a_new_process(tmp_path, capsys, monkeypatch):
@@ -227,7 +232,7 @@ def test_metatrain_has_a_flag_for_every_option():
 @pytest.mark.parametrize("estimator", ["bptt", "pes"])
 def test_metatrain_every_optimizer(optimizer, estimator, tmp_path, capsys):
     arguments = [
-        *TINY,
+        *(TINY if optimizer == "hierarchical_rnn" else TINY[:-1]),
         f"--optimizer={optimizer}",
         f"--estimator={estimator}",
         f"--output_dir={tmp_path}",

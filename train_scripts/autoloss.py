@@ -48,7 +48,7 @@ _OPTIONS = {
     "seed": (int, "Of everything that is drawn."),
 }
 FLAGS.options(_OPTIONS, "{} The task's if not given.")
-FLAGS.bool("resume", False, "Resume from the last checkpoint.")
+FLAGS.long_run()
 FLAGS.str(
     "controller",
     None,
@@ -62,28 +62,49 @@ FLAGS.int(
     lower_bound=1,
 )
 FLAGS.bool("fine", True, "Whether baselines' grids are fine.")
+_OF_TRAINING = ("algorithm", *_OPTIONS, "resume", "checkpoint_every_s")
+_OF_COMPARISON = ("starts", "tuning_starts", "fine")
+# Flags that a mode does without.
+_IGNORED = {
+    "train": ("controller", *_OF_COMPARISON),
+    "baseline": ("controller", *_OF_TRAINING),
+    "test": _OF_TRAINING,
+    "transfer": _OF_TRAINING,
+}
 
 
 def train(folder):
     """Trains a controller, and plots how it went."""
-    from lopt_tf import autoloss
+    from lopt_tf import autoloss, folders
     from lopt_tf.autoloss import plots
     from lopt_tf.reporting import figures, tables
 
     figures.check_available()
     entry, config = _entry(), _given()
+    options = autoloss.recipe(
+        FLAGS.task, FLAGS.algorithm, **FLAGS.given(_OPTIONS)
+    )
     judge = entry.task(**config)
     _, history = autoloss.train(
         entry.task(for_controller=True, **config),
-        autoloss.recipe(FLAGS.task, FLAGS.algorithm, **FLAGS.given(_OPTIONS)),
+        options,
         validation_task=judge,
         output_dir=folder,
         resume=FLAGS.resume,
         report=command_line.say,
+        checkpoint_every_s=FLAGS.checkpoint_every_s,
     )
-    tables.write_csv(folder / "rounds.csv", history)
-    plots.plot_training(folder / "training.png", history, judge.result_name)
-    command_line.say(f"Controller: {folder}/best.npz")
+    with folders.claimed(folder):
+        tables.write_csv(folder / "rounds.csv", history)
+        picture = folder / "training.png"
+        plots.plot_training(picture, history, judge.result_name)
+    if (folder / "best.npz").exists():
+        command_line.say(f"Controller: {folder}/best.npz")
+    else:
+        command_line.say(
+            "note: no validation was finite: there is no best.npz; the last "
+            f"controller is {folder}/controller.npz"
+        )
 
 
 def compare(folder):
@@ -115,24 +136,27 @@ def _given():
     config = {}
     for text in FLAGS.set:
         name, equals, value = text.partition("=")
-        if not equals:
+        if not (name and equals):
             raise flags.Error(f"--set takes name=value. Received: {text}")
         if name in _entry().controller:
             raise flags.Error(f"--mode decides the {name}; leave --set={name}.")
         try:
             config[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             config[name] = value
     return config
 
 
 @command_line.main(FLAGS, "output_dir")
 def main():
+    from lopt_tf import folders
+
+    FLAGS.refuse(_IGNORED[FLAGS.mode], f"with --mode={FLAGS.mode}")
     folder = pathlib.Path(FLAGS.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     if FLAGS.mode == "train":
         train(folder)
-    else:
+        return
+    with folders.claimed(folder):
         compare(folder)
 
 

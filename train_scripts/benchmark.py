@@ -18,7 +18,7 @@ import sys
 
 from train_scripts import command_line
 
-FLAGS = command_line.Flags(compile_cache="")
+FLAGS = command_line.Flags()
 FLAGS.enum(
     "suite",
     "metatraining",
@@ -44,13 +44,31 @@ FLAGS.enum(
     ["bptt", "full", "es", "pes"],
     "With --suite=corpus: the meta-gradient.",
 )
-FLAGS.int("repetitions", 5, "Of each measurement.", lower_bound=1)
+FLAGS.int(
+    "repetitions",
+    5,
+    "Of each measurement.",
+    lower_bound=1,
+    upper_bound=10_000,
+)
+# Flags that a suite does without.
+_IGNORED = {
+    "metatraining": ("estimator",),
+    "update": ("problems", "instances", "estimator"),
+    "scaling": ("problems", "instances", "estimator"),
+    "corpus": ("repetitions",),
+    "autoloss": ("problems", "estimator"),
+}
 
 
 def _rows():
     """The rows of the suite, one after the other."""
+    from lopt_tf import checks
+
     suite = importlib.import_module(f"train_scripts.suites.{FLAGS.suite}")
     repetitions, instances = FLAGS.repetitions, FLAGS.integers("instances")
+    for number in instances:
+        checks.in_range("instances", number, 1, 65_536)
     if FLAGS.suite == "metatraining":
         names = FLAGS.problems or list(suite.PROBLEMS)
         return suite.measure(names, instances or (1, 32), repetitions)
@@ -66,14 +84,19 @@ def _rows():
 
 @command_line.main(FLAGS, "output")
 def main():
+    from lopt_tf import folders
+
     path = pathlib.Path(FLAGS.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    FLAGS.refuse(_IGNORED[FLAGS.suite], f"with --suite={FLAGS.suite}")
+    if path.is_dir():
+        raise ValueError(f"--output={path} is a folder; name a file.")
     rows = []
-    for row in _rows():
-        rows.append(row)
-        command_line.say(json.dumps(row))
-        # A stopped benchmark keeps what it has measured.
-        path.write_text(json.dumps(rows, indent=1) + "\n")
+    with folders.usable(path.parent):
+        for row in _rows():
+            rows.append(row)
+            command_line.say(json.dumps(row))
+            # A stopped benchmark keeps what it has measured.
+            folders.write_text(path, json.dumps(rows, indent=1) + "\n")
     command_line.say(f"{len(rows)} rows in {path}")
     if FLAGS.suite == "scaling":
         from train_scripts.suites import scaling

@@ -1,22 +1,29 @@
 """What all programs share: flags, threads, clear errors, clean stops."""
 
 import functools
-import hashlib
-import importlib.metadata
 import os
-import pathlib
-import platform
 import signal
 import sys
 
 from absl import flags
 
+from train_scripts import compile_cache
+
 # The flags belong to the script that defines them, also in --help.
 flags.disclaim_key_flags()
 
-# What TensorFlow raises for a file that ends too soon.
+# What TensorFlow raises where a computation does not fit into memory, and for
+# a file that ends too soon; it is not imported here.
+_TOO_LARGE = ("ResourceExhaustedError",)
 _DAMAGED = ("OutOfRangeError", "DataLossError")
-_COMPILE_CACHE = os.path.join("~", ".cache", "lopt_tf", "xla")
+# What a user has done wrong, or must know of; all else is a mistake of ours.
+_KNOWN = (
+    *(ValueError, FloatingPointError, ImportError, OSError),
+    *(MemoryError, OverflowError),
+)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Flags whose empty text means something.
+_MAY_BE_EMPTY = ("compile_cache", "step_unit")
 
 
 class Restart(Exception):
@@ -45,24 +52,22 @@ class Flags(flags.FlagValues):
     """The flags of one program; each has --threads and --compile_cache.
 
     Methods are named after types, and take what absl's DEFINE functions do.
-
-    Args:
-        compile_cache: the default of --compile_cache.
     """
 
-    def __init__(self, compile_cache=_COMPILE_CACHE):
+    def __init__(self):
         super().__init__()
         self.int(
             "threads",
             0,
             "Threads of TensorFlow's computations; 0 for one per core.",
             lower_bound=0,
+            upper_bound=1024,
         )
         self.str(
             "compile_cache",
-            compile_cache,
-            "Folder where compiled programs are kept for later runs; empty "
-            "keeps none.",
+            "",
+            "Folder where compiled programs are kept for later runs, such as "
+            "~/.cache/lopt_tf; it must be yours alone. Empty keeps none.",
         )
 
     str = _method(flags.DEFINE_string)
@@ -83,6 +88,25 @@ class Flags(flags.FlagValues):
         for name, (type_, help_) in table.items():
             define = getattr(self, type_.__name__)
             define(name, None, text.format(help_))
+
+    def long_run(self):
+        """Defines the flags of every long training."""
+        self.bool("resume", False, "Resume from the last checkpoint.")
+        self.float("checkpoint_every_s", 60.0, "Seconds between checkpoints.")
+
+    def refuse(self, names, reason):
+        """Refuses flags that would be ignored.
+
+        Args:
+            names: of the flags.
+            reason: why they have no effect, as "without --x=y".
+
+        Raises:
+            flags.Error: if one of them was given.
+        """
+        for name in names:
+            if self[name].present:
+                raise flags.Error(f"--{name} has no effect {reason}.")
 
     def given(self, names):
         """{name: value} of those flags that have one."""
@@ -119,6 +143,7 @@ def main(flag_values, *required):
 
 def _run(program, flag_values, required, argv):
     module = sys.modules[program.__module__]
+    handlers = {s: signal.getsignal(s) for s in _SIGNALS}
     try:
         if any(arg in ("--help", "-help", "-h", "--helpfull") for arg in argv):
             print(module.__doc__, flag_values.get_help(), sep="\n")
@@ -126,14 +151,14 @@ def _run(program, flag_values, required, argv):
         _parse(flag_values, required, argv)
         # The logs of XLA and of device discovery say nothing to a user.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        signal.signal(signal.SIGTERM, _interrupt)
-        _set_compile_cache(flag_values.compile_cache)
-        _set_threads(flag_values.threads)
-        program()
+        with compile_cache.used(flag_values.compile_cache, say):
+            _set_threads(flag_values.threads)
+            _take_interrupts(handlers)
+            program()
     except flags.Error as error:
-        return _fail(f"{error}\nSee --help.")
-    except (ValueError, FloatingPointError, ImportError, OSError) as error:
-        return _fail(error)
+        return _fail(f"{_first_line(error)} See --help.")
+    except _KNOWN as error:
+        return _fail(str(error) or type(error).__name__)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
@@ -142,14 +167,15 @@ def _run(program, flag_values, required, argv):
         command = [sys.executable, "-m", module.__spec__.name, *argv[1:]]
         os.execv(sys.executable, [*command, *reason.arguments])
     except Exception as error:
-        # TensorFlow's own errors; it is not imported here.
-        if type(error).__name__ in _DAMAGED and "TF_XLA_FLAGS" in os.environ:
-            return _fail(
-                f"A compiled program cannot be read ({error}). Delete the "
-                "folder of --compile_cache, or set --compile_cache= to do "
-                "without."
-            )
+        if type(error).__name__ in _TOO_LARGE:
+            return _fail(f"This does not fit into memory: {error}")
+        if type(error).__name__ in _DAMAGED:
+            return _fail(f"A file that TensorFlow reads is damaged: {error}")
         raise
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
     return 0
 
 
@@ -165,20 +191,44 @@ def _parse(flag_values, required, argv):
             choices = getattr(flag_values[name].parser, "enum_values", ())
             known = f" Known: {', '.join(choices)}." if choices else ""
             raise flags.Error(f"--{name} must be given.{known}")
+    for name in flag_values:
+        is_empty = flag_values[name].value in ("", [])
+        if is_empty and flag_values[name].present and name not in _MAY_BE_EMPTY:
+            raise flags.Error(f"--{name} is empty: leave it out, or fill it.")
 
 
 def _interrupt(signum, frame):
     raise KeyboardInterrupt
 
 
+def _take_interrupts(handlers):
+    """Makes interrupts exceptions, unless the process was told to ignore them.
+
+    Args:
+        handlers: {signal: what handled it before}.
+    """
+    for number, handler in handlers.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
 def _fail(message):
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {_first_line(message)}", file=sys.stderr)
     return 2
+
+
+def _first_line(message):
+    """One line, whatever TensorFlow puts into its messages."""
+    lines = [line.strip() for line in str(message).splitlines()]
+    return next(filter(None, lines), "unknown")
 
 
 def _set_threads(count):
     """Sets TensorFlow's thread pools, unless they are already in use."""
     import tensorflow as tf
+
+    # Keras takes seconds, too: an interrupt still ends the process at once.
+    import lopt_tf  # noqa: F401
 
     # It warns of retracing where several problems share a line of code.
     tf.get_logger().setLevel("ERROR")
@@ -191,29 +241,6 @@ def _set_threads(count):
             raise ValueError(
                 "--threads has no effect once TensorFlow has started."
             ) from None
-
-
-def _set_compile_cache(folder):
-    """Turns XLA's persistent cache on, unless TensorFlow has started."""
-    if not folder or "tensorflow" in sys.modules:
-        return
-    # Machine code of one machine must not reach another kind of machine.
-    path = pathlib.Path(folder).expanduser() / _machine()
-    path.mkdir(parents=True, exist_ok=True)
-    flag = f"--tf_xla_persistent_cache_directory={path}"
-    others = os.environ.get("TF_XLA_FLAGS", "")
-    if flag not in others:
-        os.environ["TF_XLA_FLAGS"] = f"{others} {flag}".strip()
-
-
-def _machine():
-    """A name for the processor's abilities and the TensorFlow version."""
-    cpu = pathlib.Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    abilities = sorted({x for x in lines if x.startswith(("flags", "Feat"))})
-    text = repr((platform.machine(), platform.processor(), abilities))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"tf{importlib.metadata.version('tensorflow')}-{digest}"
 
 
 def deferred_stop():

@@ -81,7 +81,7 @@ FLAGS.int("eval_steps", 200, "Inner steps of a validation.", lower_bound=1)
 FLAGS.str(
     "data_dir", None, "Folder of TFDS data sets, for problems that need one."
 )
-FLAGS.bool("resume", False, "Resume from the last checkpoint.")
+FLAGS.long_run()
 _OPTIONS = {
     "meta_updates": (int, "Number of meta-updates."),
     "instances": (int, "Problem instances side by side."),
@@ -194,13 +194,13 @@ FLAGS.str(
     "Trained optimizer (file, folder or name) whose weights to begin with; "
     "its settings count.",
 )
-FLAGS.float("checkpoint_every_s", 60.0, "Seconds between checkpoints.")
 
 
 @command_line.main(FLAGS, "output_dir")
 def main():
     from lopt_tf import compilation, distribution
 
+    _refuse_ignored()
     if FLAGS.strategy == "parameter_server" and distribution.serve():
         return
     strategy = distribution.make(FLAGS.strategy, FLAGS.tpu)
@@ -214,6 +214,32 @@ def main():
     command_line.say(f"Trained optimizer: {FLAGS.output_dir}/optimizer.npz")
 
 
+def _refuse_ignored():
+    """Refuses flags that others make meaningless."""
+    if FLAGS.strategy != "tpu":
+        FLAGS.refuse(["tpu"], "without --strategy=tpu")
+    if not FLAGS.eval_every:
+        names = ("eval_problems", "eval_steps")
+        FLAGS.refuse(names, "without --eval_every")
+    if FLAGS.optimizer != "hierarchical_rnn" and not FLAGS.start_from:
+        FLAGS.refuse(_RULE_SETTINGS, f"with --optimizer={FLAGS.optimizer}")
+
+
+def _refuse_unused(options):
+    """Refuses flags that the options make meaningless."""
+    estimator = f"with --estimator={options.estimator}"
+    if options.estimator in ("bptt", "full"):
+        FLAGS.refuse(["perturbation"], estimator)
+    else:
+        FLAGS.refuse(["use_second_derivatives"], estimator)
+    if options.curriculum.min_steps:
+        names = ("min_partials", "mean_partials")
+        FLAGS.refuse(names, "where --min_steps decides")
+    if not options.use_log_objective:
+        names = ("objective_epsilon", "use_numerator_epsilon")
+        FLAGS.refuse(names, "with --nouse_log_objective")
+
+
 def _train(strategy):
     from lopt_tf import metatraining
     from lopt_tf.metatraining import presets
@@ -221,6 +247,7 @@ def _train(strategy):
 
     preset = presets.PRESETS[FLAGS.preset]
     options = _changed(preset.options)
+    _refuse_unused(options)
     rule, weights = _rule(preset.rule_settings)
     in_step = FLAGS.strategy == "multi_worker"
     metatraining.train(

@@ -30,13 +30,20 @@ FLAGS.int("epochs", 10, "Epochs on the digits.", lower_bound=1)
 
 @command_line.main(FLAGS)
 def main():
-    from lopt_tf import metatraining
-    from lopt_tf.evaluation import experiment
+    from lopt_tf import folders, metatraining
+    from lopt_tf.evaluation import experiment, experiments
     from lopt_tf.metatraining import presets
     from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+    from lopt_tf.reporting import figures
     from problems import corpus
 
+    # Better now than after the meta-training.
+    changes = {"seeds": FLAGS.seeds, "epochs": FLAGS.epochs}
+    experiments.settings("digits", "quick", changes)
+    figures.check_available()
     folder = pathlib.Path(FLAGS.output_dir)
+    with folders.claimed(folder / "digits"):
+        pass
     preset = presets.PRESETS["quick"]
     updates = FLAGS.meta_updates or preset.options.meta_updates
     metatraining.train(
@@ -51,7 +58,7 @@ def main():
         "digits",
         folder / "digits",
         folder / "metatraining" / "optimizer.npz",
-        changes={"seeds": FLAGS.seeds, "epochs": FLAGS.epochs},
+        changes=changes,
         report=command_line.say,
     )
 

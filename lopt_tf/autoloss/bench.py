@@ -1,9 +1,10 @@
 """Controllers and fixed schedules on one task: tuned, tested, in one folder."""
 
+import hashlib
 import json
 import pathlib
 
-from lopt_tf import folders
+from lopt_tf import checkpointing, folders
 from lopt_tf.autoloss import baselines, comparison, plots
 from lopt_tf.autoloss.controller import ScheduleController
 from lopt_tf.autoloss.starts import starts as seeds_for
@@ -109,7 +110,7 @@ class Bench:
             "candidates": labels,
         }
         path = self.folder / "tuning.json"
-        labels = _known_choices(path, settings)
+        labels = known_choices(path, settings, labels)
         if labels is None:
             self.say("Tuning fixed schedules on validation data:")
             chosen, rows = baselines.tune(
@@ -117,8 +118,7 @@ class Bench:
             )
             labels = {name: c.label for name, c in chosen.items()}
             tables.write_csv(self.folder / "tuning.csv", rows)
-            content = {"settings": settings, "chosen": labels}
-            folders.write_text(path, json.dumps(content, indent=1) + "\n")
+            keep_choices(path, settings, labels)
         tuned = {
             name: next(c for c in grids[name] if c.label == label)
             for name, label in labels.items()
@@ -144,15 +144,49 @@ class Bench:
         self.say(tables.format_table(rows))
 
 
-def _known_choices(path, settings):
-    """The labels in an earlier tuning's file, if its settings are these."""
+def keep_choices(path, settings, labels):
+    """Writes what was tuned: see `known_choices`."""
+    content = {"settings": settings, "chosen": labels}
+    content = json.loads(json.dumps(content))
+    content["digest"] = _digest(content)
+    folders.write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def known_choices(path, settings, grids):
+    """{baseline: label} of an earlier tuning, if its settings are these.
+
+    Args:
+        path: its file.
+        settings: what it must have been made with; it is done anew otherwise.
+        grids: {baseline: the labels to choose from}.
+
+    Raises:
+        CheckpointError: if the file is not what was written.
+    """
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text())
-        same = content["settings"] == json.loads(json.dumps(settings))
-        return content["chosen"] if same else None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). Delete it to tune anew."
+        content = json.loads(path.read_bytes())
+        # Older versions wrote none.
+        digest = content.pop("digest", None)
+        if digest not in (None, _digest(content)):
+            raise ValueError("its digest is another one")
+        saved, chosen = content["settings"], content["chosen"]
+        if saved != json.loads(json.dumps(settings)):
+            return None
+        for name, labels in grids.items():
+            if chosen[name] not in labels:
+                raise ValueError(f"{name} is {chosen[name]!r}")
+        return {name: chosen[name] for name in grids}
+    except Exception as error:
+        # Whatever a reader of damaged JSON meets.
+        raise checkpointing.CheckpointError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Delete it "
+            "to tune anew."
         ) from error
+
+
+def _digest(content):
+    """A text that changes with what a JSON file says."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -70,6 +70,16 @@ def check_needs(task, supplied, needs):
             )
 
 
+def check_pairwise(task, features):
+    """Checks that features which compare two losses see all there are."""
+    count = len(task.actions)
+    if features and count != 2:
+        raise ValueError(
+            f"The feature {features[0]!r} is of two losses, but the task "
+            f"{task.name!r} has {count} actions. Choose other features."
+        )
+
+
 def check_shape(task, what, value, shape):
     """Checks a shape that a task or its schedule must keep to."""
     if tuple(value.shape) != tuple(shape):

@@ -1,9 +1,23 @@
 """A trained schedule as a file: policy, features, actions."""
 
-from lopt_tf import checkpointing
+from lopt_tf import checkpointing, checks
 from lopt_tf.autoloss import metadata, named_arrays, policy, schedules
 
 _KIND = "lopt_tf.schedule"
+# What a file describes, by examples of the types.
+_CONFIG = {
+    "task": "",
+    "actions": ("",),
+    "features": ("",),
+    "policy_config": {},
+}
+_POLICY_CONFIG = {
+    "num_actions": 2,
+    "hidden": 16,
+    "activation": "",
+    "logit_scale": 1.0,
+    "seed": 0,
+}
 
 
 class ScheduleController:
@@ -53,7 +67,18 @@ class ScheduleController:
             path: conventionally "*.npz".
             weights: what `weights` returned; the present ones if None.
             **more: JSON-ready facts to keep with it.
+
+        Raises:
+            ValueError: if weights are not finite, or not the policy's;
+                nothing is written.
         """
+        weights = weights or self.weights()
+        wrong = checks.wrong_arrays(weights, self._shapes())
+        if wrong:
+            raise ValueError(
+                f"{path} was not written: its weights would not be of use "
+                f"({checkpointing.some(wrong)})."
+            )
         config = {
             "task": self.task,
             "actions": list(self.actions),
@@ -61,7 +86,10 @@ class ScheduleController:
             "policy_config": self.policy.get_config(),
         }
         facts = {"config": config, **more}
-        checkpointing.save(path, _KIND, weights or self.weights(), facts)
+        checkpointing.save(path, _KIND, weights, facts)
+
+    def _shapes(self):
+        return named_arrays.shapes("policy", self.policy.variables)
 
     @classmethod
     def load(cls, path):
@@ -71,12 +99,35 @@ class ScheduleController:
             CheckpointError: if it is missing, damaged or something else.
         """
         arrays, found = checkpointing.load(path, _KIND)
+        config, facts = found.get("config"), found.get("training", {})
+        _check_config(path, config, facts)
         try:
-            controller = cls(**found["config"])
-            controller.set_weights(arrays)
-            controller.facts = found.get("training", {})
-        except (KeyError, TypeError, ValueError) as error:
+            metadata.Features(config["features"])
+            controller = cls(**config)
+        except (ValueError, TypeError) as error:
             raise checkpointing.CheckpointError(
-                f"{path} does not describe a controller ({error})."
+                f"{path} does not describe a controller ({error}). Name "
+                "another file."
             ) from error
+        checkpointing.check_arrays(path, arrays, controller._shapes())
+        controller.set_weights(arrays)
+        controller.facts = facts
         return controller
+
+
+def _check_config(path, config, facts):
+    """Raises CheckpointError unless a file's metadata can be a controller's."""
+    nested = isinstance(config, dict) and config.get("policy_config")
+    if not (
+        isinstance(nested, dict)
+        and isinstance(facts, dict)
+        and {*_CONFIG} <= {*config}
+        and nested.get("num_actions") == len(config["actions"] or ())
+    ):
+        raise checkpointing.CheckpointError(
+            f"{path} does not describe a controller. Name another file."
+        )
+    checkpointing.check_known(path, config, _CONFIG)
+    # A policy without a seed was drawn at random.
+    nested = {n: x for n, x in nested.items() if (n, x) != ("seed", None)}
+    checkpointing.check_known(path, nested, _POLICY_CONFIG)

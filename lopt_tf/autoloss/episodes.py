@@ -82,6 +82,7 @@ class Episodes:
         supplied = self.supplied(task)
         for each in (schedule, step_reward):
             contract.check_needs(task, supplied, getattr(each, "needs", {}))
+        contract.check_pairwise(task, getattr(schedule, "pairwise", ()))
         self.task = task
         self.schedule = schedule
         self.segment_length = segment_length

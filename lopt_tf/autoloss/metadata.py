@@ -108,6 +108,8 @@ FEATURES = {
     # The share of the longest episode that is done, about 0.
     "progress": Feature(lambda m: m["progress"] - 0.5, ("progress",)),
 }
+# Features of a second loss, or of two: a third would be left out, silently.
+PAIRWISE = ("penalty", "magnitudes", "relative_magnitudes", "log_magnitudes")
 
 
 class Features:
@@ -118,6 +120,7 @@ class Features:
 
     Attributes:
         needs: {"the feature 'name'": names of the metadata that it needs}.
+        pairwise: names of those that are for tasks of two actions alone.
     """
 
     def __init__(self, names):
@@ -132,6 +135,7 @@ class Features:
                 f"Unknown feature {unknown[0]!r}. Known: {', '.join(FEATURES)}."
             )
         self.names = names
+        self.pairwise = [name for name in names if name in PAIRWISE]
         self.needs = {
             f"the feature {name!r}": FEATURES[name].needs for name in names
         }

@@ -2,9 +2,30 @@
 
 import dataclasses
 
-from lopt_tf.autoloss import metadata
+from lopt_tf import checks
+from lopt_tf.autoloss import metadata, policy
 
 ALGORITHMS = ("reinforce", "ppo")
+_SHARE = (0.0, 1.0)
+_BOUNDS = {
+    "hidden": policy.BOUNDS["hidden"],
+    "logit_scale": policy.BOUNDS["logit_scale"],
+    "learning_rate": (checks.POSITIVE, 1e3),
+    "episodes": (1, 10**9),
+    "parallel": (1, 65_536),
+    "final_scale": (-1e12, 1e12),
+    "advantage_clip": (checks.POSITIVE, 1e12),
+    "baseline_decay": _SHARE,
+    "step_scale": (0.0, 1e6),
+    "entropy_bonus": (0.0, 1e6),
+    "collapse_after": (1, 10**9),
+    "discount": _SHARE,
+    "gae_lambda": _SHARE,
+    "clip": (checks.POSITIVE, 1.0),
+    "validate_every": (1, 10**9),
+    # A thousand seeds of policies follow from each.
+    "seed": (0, 2_000_000),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +82,7 @@ class ControllerOptions:
                 f"{', '.join(ALGORITHMS)}."
             )
         metadata.Features(self.features)
-        for name in ("episodes", "parallel", "collapse_after"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be at least 1. "
-                    f"Received: {name}={getattr(self, name)}"
-                )
+        checks.all_in_range(self, _BOUNDS)
 
     @property
     def rounds(self):

@@ -3,6 +3,15 @@
 import keras
 import tensorflow_probability as tfp
 
+from lopt_tf import checks
+
+# Bounds of the arguments, {name: (least, most)}.
+BOUNDS = {
+    "num_actions": (2, 10_000),
+    "hidden": (0, 65_536),
+    "logit_scale": (checks.POSITIVE, 1e6),
+}
+
 
 @keras.saving.register_keras_serializable("lopt_tf")
 class Policy(keras.Model):
@@ -30,12 +39,9 @@ class Policy(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if num_actions < 2 or hidden < 0 or logit_scale <= 0:
-            raise ValueError(
-                "A policy needs at least 2 actions, a `hidden` of 0 or more "
-                "and a positive `logit_scale`. Received: num_actions="
-                f"{num_actions}, hidden={hidden}, logit_scale={logit_scale}"
-            )
+        checks.in_range("num_actions", num_actions, *BOUNDS["num_actions"])
+        checks.in_range("hidden", hidden, *BOUNDS["hidden"])
+        checks.in_range("logit_scale", logit_scale, *BOUNDS["logit_scale"])
         self.num_actions = num_actions
         self.hidden = hidden
         self.activation = activation

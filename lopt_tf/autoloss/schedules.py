@@ -103,6 +103,7 @@ class PolicySchedule:
         self.policy = policy
         self.features = features
         self.needs = features.needs
+        self.pairwise = features.pairwise
         # A variable: it changes between calls of the compiled episodes.
         self.epsilon = tf.Variable(0.0, trainable=False)
 

@@ -6,7 +6,7 @@ import inspect
 
 import numpy as np
 
-from lopt_tf import long_run
+from lopt_tf import checks, long_run
 from lopt_tf.autoloss import compiled_episodes, ppo, reinforce, rewards
 from lopt_tf.autoloss import episodes as episodes_lib
 from lopt_tf.autoloss.controller import ScheduleController
@@ -129,10 +129,23 @@ class Trainer(long_run.Trainer):
         """One round of episodes and what is learned from it: a dictionary."""
         before = self.snapshot()
         try:
-            return self._play_round()
+            row = self._play_round()
+            self._check_finite()
+            return row
         except BaseException:
             self.restore(*before)
             raise
+
+    def _check_finite(self):
+        """Raises FloatingPointError if the controller cannot go on."""
+        arrays, _ = self.learner.state()
+        arrays = [*arrays.values(), *self.controller.weights().values()]
+        if not checks.all_finite(arrays):
+            raise FloatingPointError(
+                f"The controller's weights are not finite after round "
+                f"{self.round}; those before it are kept. Start anew in "
+                "another folder with a lower learning rate."
+            )
 
     def _play_round(self):
         options = self.options
@@ -195,6 +208,8 @@ class Trainer(long_run.Trainer):
             self._validation, starts("validation", _VALIDATION_STARTS)
         )
         mean = float(np.mean(self._validation.result(position, "valid")))
+        if not np.isfinite(mean):
+            self.say(f"note: the validation after round {self.round} is {mean}")
         score = -mean if self.task.higher_is_better else mean
         if score < self.best_score:
             self.best_score = score

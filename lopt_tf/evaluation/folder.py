@@ -1,5 +1,6 @@
 """The folder of an experiment, which remembers finished work."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -37,14 +38,14 @@ class ExperimentFolder:
     Raises:
         CheckpointError: if the folder holds results of other settings, or is
             damaged.
-        ValueError: if another process works in it.
+        ValueError: if another process works in it, or it cannot be written
+            to.
     """
 
     def __init__(
         self, root, settings, learned=None, data_dir=None, report=None
     ):
         self.root = pathlib.Path(root)
-        self.root.mkdir(parents=True, exist_ok=True)
         self.settings = json.loads(json.dumps(settings))
         text = json.dumps(self.settings, sort_keys=True)
         self._digest = hashlib.sha256(text.encode()).hexdigest()
@@ -56,7 +57,8 @@ class ExperimentFolder:
         self._settings_path = self.root / "settings.json"
         self._made = set()
         self._began = time.perf_counter()
-        self._lock = folders.lock(self.root)
+        self._claim = contextlib.ExitStack()
+        self._claim.enter_context(folders.claimed(self.root))
         try:
             self._check_settings()
         except BaseException:
@@ -69,7 +71,8 @@ class ExperimentFolder:
         try:
             saved = json.loads(self._settings_path.read_text())
             different = checkpointing.differences(saved, self.settings)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except Exception as error:
+            # Also RecursionError, of JSON that is nested too deeply.
             raise checkpointing.CheckpointError(
                 f"{self._settings_path} is damaged ({error}). Name another "
                 "folder."
@@ -126,7 +129,9 @@ class ExperimentFolder:
         path = self._file(name)
         try:
             arrays, metadata = checkpointing.load(path, _KIND)
-            if metadata["settings"] != self._digest:
+            seconds = metadata.get("seconds")
+            is_piece = isinstance(seconds, (int, float))
+            if not is_piece or metadata.get("settings") != self._digest:
                 raise checkpointing.CheckpointError(
                     f"{path} was made with other settings than those of "
                     f"{self._settings_path}."
@@ -136,10 +141,10 @@ class ExperimentFolder:
                 f"{error} Delete it to have it made again."
             ) from error
         row = {"piece": name, "runs": runs, "steps": steps}
-        self.seconds.append({**row, "seconds": metadata["seconds"]})
+        self.seconds.append({**row, "seconds": seconds})
         self.progress.add(name, runs, steps, name in self._made)
         return arrays
 
     def close(self):
         """Lets another process work in the folder."""
-        self._lock.close()
+        self._claim.close()

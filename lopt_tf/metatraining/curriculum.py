@@ -4,6 +4,20 @@ import dataclasses
 
 import numpy as np
 
+from lopt_tf import checks
+
+_BOUNDS = {
+    "starts": (1, 10**6),
+    "min_partials": (0, 10**6),
+    "mean_partials": (0.0, 1e6),
+    "min_length": (0, 10**6),
+    "mean_length": (0.0, 1e6),
+    "max_steps": (0, 10**7),
+    "min_steps": (0, 10**7),
+}
+# The most inner steps that a start may be expected to have.
+_MOST_STEPS = 10**7
+
 
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
@@ -37,6 +51,15 @@ class Curriculum:
     min_steps: int = 0
 
     def __post_init__(self):
+        checks.all_in_range(self, _BOUNDS)
+        partials = self.min_partials + self.mean_partials
+        steps = partials * (self.min_length + self.mean_length)
+        if not self.max_steps and steps > _MOST_STEPS:
+            raise ValueError(
+                f"A start would have {steps:,.0f} inner steps on average; "
+                f"{_MOST_STEPS:,} are the most. Choose fewer or shorter "
+                "partial unrolls, or set `max_steps`."
+            )
         if self.min_steps and not 0 < self.min_steps <= self.max_steps:
             raise ValueError(
                 "`min_steps` must lie between 1 and `max_steps`, the bounds "

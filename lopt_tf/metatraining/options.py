@@ -1,12 +1,34 @@
 """The settings of a meta-training, and what follows from them alone."""
 
 import dataclasses
-import math
 
+from lopt_tf import checks
 from lopt_tf.metatraining import curriculum as curriculum_lib
 from lopt_tf.metatraining import estimators, meta_optimizers
 from lopt_tf.metatraining import objective as objective_lib
 from problems import wrappers
+
+# Meta-optimizers take squares, of 32 bits.
+_LARGEST = 1e18
+_BOUNDS = {
+    "meta_updates": (1, 10**9),
+    "instances": (1, 65_536),
+    "segment_length": (1, 10**5),
+    "truncation": (0, 10**7),
+    "parallel_tasks": (1, 10**4),
+    "meta_learning_rate": (0.0, 1e3),
+    "meta_learning_rate_decay": (0.0, 1.0),
+    "gradient_clip": (checks.POSITIVE, _LARGEST),
+    "instance_clip": (0.0, _LARGEST),
+    "l2_reg": (0.0, 1e6),
+    "perturbation": (checks.POSITIVE, 1e6),
+    "objective_epsilon": (checks.POSITIVE, 1e3),
+    "obj_train_max_multiplier": (0.0, _LARGEST),
+    "min_parameter_scale": (checks.POSITIVE, _LARGEST),
+    "max_parameter_scale": (checks.POSITIVE, _LARGEST),
+    "weight_average_decay": (0.0, 1.0),
+    "seed": (0, checks.LARGEST_SEED),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,42 +110,25 @@ class TrainingOptions:
         _check_known("estimator", self.estimator, estimators.ESTIMATORS)
         known = meta_optimizers.OPTIMIZERS
         _check_known("meta_optimizer", self.meta_optimizer, known)
-        for name in (
-            "meta_updates",
-            "instances",
-            "segment_length",
-            "parallel_tasks",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be at least 1. "
-                    f"Received: {name}={getattr(self, name)}"
-                )
-        if min(self.truncation, self.instance_clip) < 0:
+        checks.all_in_range(self, _BOUNDS)
+        if 0 < self.obj_train_max_multiplier < 1:
             raise ValueError(
-                "`truncation` and `instance_clip` must not be negative. "
-                f"Received: truncation={self.truncation}, "
-                f"instance_clip={self.instance_clip}"
+                "`obj_train_max_multiplier` must be 0 or at least 1: every "
+                "run would end at its start. Received: "
+                f"obj_train_max_multiplier={self.obj_train_max_multiplier}"
             )
-        for name in ("perturbation", "objective_epsilon"):
-            if getattr(self, name) <= 0:
-                raise ValueError(
-                    f"`{name}` must be positive. "
-                    f"Received: {name}={getattr(self, name)}"
-                )
         if self.estimator == "full" and self.truncation:
             raise ValueError(
                 'The estimator "full" cuts nothing. Received: '
                 f"truncation={self.truncation}"
             )
-
-        if not 0 <= self.weight_average_decay < 1:
+        if self.weight_average_decay == 1:
             raise ValueError(
                 "`weight_average_decay` must be at least 0 and below 1. "
                 f"Received: weight_average_decay={self.weight_average_decay}"
             )
         low, high = self.min_parameter_scale, self.max_parameter_scale
-        if not 0 < low <= high < math.inf:
+        if low > high:
             raise ValueError(
                 "`min_parameter_scale` must be positive and at most "
                 "`max_parameter_scale`. Received: "

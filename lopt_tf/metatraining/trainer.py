@@ -9,7 +9,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import checkpointing, compilation, long_run
+from lopt_tf import checkpointing, checks, compilation, long_run
 from lopt_tf.metatraining import (
     estimators,
     meta_optimizers,
@@ -44,6 +44,7 @@ class Trainer(long_run.Trainer):
             raise ValueError("There are no problems to train on.")
         if options.use_log_objective:
             objective_lib.check_nonnegative(problems)
+        _check_size(problems, options.instances)
         self.problems = dict(problems)
         self.rule = rule
         self.options = options
@@ -158,6 +159,7 @@ class Trainer(long_run.Trainer):
         # Adam's momentum would.
         if estimate.skipped < self.options.instances:
             self._move(estimate.gradient)
+            self._check_finite(it.name)
         self.update += 1
         self._add_to_average()
         self.inner_steps += estimate.inner_steps
@@ -201,6 +203,15 @@ class Trainer(long_run.Trainer):
         self.slots, self.weights = self._apply(
             self.slots, self.weights, gradient, tf.constant(factor, "float32")
         )
+
+    def _check_finite(self, name):
+        """Raises FloatingPointError if the weights cannot be moved on."""
+        if not checks.all_finite([self.weights, *self.slots.values()]):
+            raise FloatingPointError(
+                f"Meta-update {self.update + 1} (problem: {name}) made weights "
+                "that are not finite; those before it are kept. Start from "
+                "them in another folder, with a lower meta learning rate."
+            )
 
     def _add_to_average(self):
         """Moves the average towards the weights after a meta-update."""
@@ -246,14 +257,14 @@ class Trainer(long_run.Trainer):
     def settings(self):
         return {
             "options": _compared(self.options),
-            "rule": self.rule.get_config(),
+            "rule": {"kind": self.rule.name, **self.rule.get_config()},
             "objectives": {n: repr(p) for n, p in self.problems.items()},
         }
 
     def default_settings(self):
         return {
             "options": _compared(type(self.options)()),
-            "rule": self.rule.default_config(),
+            "rule": {"kind": self.rule.name, **self.rule.default_config()},
         }
 
     def completed(self, saved):
@@ -261,6 +272,7 @@ class Trainer(long_run.Trainer):
 
         Its texts left settings out, so that only the types are compared.
         """
+        # Of versions that did not save it; `restore` compares the weights.
         saved = super().completed(saved)
         if "objectives" not in saved:
             self._notes.append(
@@ -329,6 +341,7 @@ class Trainer(long_run.Trainer):
 
     def restore(self, arrays, metadata):
         """Resumes from a snapshot, on any number of replicas."""
+        self._check_arrays(arrays)
         before, now = metadata["meta_updates"], self.num_steps
         if before != now and self.options.meta_learning_rate_decay != 1:
             self._notes.append(
@@ -357,6 +370,26 @@ class Trainer(long_run.Trainer):
             self._runs.load(checkpointing.below(f"tasks/{i}/", arrays), about)
             for i, about in enumerate(metadata["tasks"])
         ]
+
+    def _check_arrays(self, arrays):
+        """Raises CheckpointError unless weights and slots can be these."""
+        expected = {"weights": self.weights}
+        if "average" in arrays:
+            expected["average"] = self.weights
+        expected.update({f"slots/{n}": s for n, s in self.slots.items()})
+        shapes = {name: tuple(array.shape) for name, array in expected.items()}
+        found = {n: a for n, a in arrays.items() if not n.startswith("tasks/")}
+        checkpointing.check_arrays("The checkpoint", found, shapes)
+
+
+def _check_size(problems, instances):
+    """Raises ValueError if not even the parameters fit into memory."""
+    for name, problem in problems.items():
+        size = sum(math.prod(shape) for shape in problem.shapes)
+        # Parameters, gradients, and something of a state.
+        checks.fits_memory(
+            f"{instances:,} instances of {name}", 3 * instances * size
+        )
 
 
 def _compared(options):

@@ -5,11 +5,17 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf import compilation
+from lopt_tf import checks, compilation
 from lopt_tf.metatraining import objective as objective_lib
 from lopt_tf.metatraining import replicas as replicas_lib
 from lopt_tf.metatraining import unroll
 
+_BOUNDS = {
+    "instances": (1, 65_536),
+    "steps": (1, 10**6),
+    "segment_length": (1, 10**5),
+    "seed": (0, checks.LARGEST_SEED),
+}
 # What blows up counts as this multiple of its start, as with "pes".
 _MULTIPLIER = 1e6
 
@@ -39,6 +45,8 @@ class Validation:
     seed: int = 0
 
     def __post_init__(self):
+        for name, bounds in _BOUNDS.items():
+            checks.in_range(name, getattr(self, name), *bounds)
         if not self.problems:
             raise ValueError("There are no problems to validate on.")
         self.objective = self.objective or objective_lib.MetaObjective()
@@ -99,6 +107,7 @@ class BestWeights:
     """
 
     def __init__(self, validate=None, every=0):
+        checks.in_range("eval_every", every, 0, 10**9)
         if every and validate is None:
             raise ValueError("`eval_every` needs `validate`, a `Validation`.")
         self._validate = validate

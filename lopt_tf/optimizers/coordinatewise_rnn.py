@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
+from lopt_tf import checks
 from lopt_tf.optimizers import cells, layouts, scaling, update_rule
 
 _DECAY_BIAS = 2.2
@@ -49,6 +50,10 @@ class CoordinatewiseRNNRule(update_rule.UpdateRule):
                 "Argument `cell_sizes` must hold one or more positive sizes. "
                 f"Received: cell_sizes={self.cell_sizes}"
             )
+        checks.in_range(
+            "cell_sizes", max(self.cell_sizes), 1, checks.LARGEST_LAYER
+        )
+        checks.in_range("the number of cells", len(self.cell_sizes), 1, 16)
         if self.cell not in ("lstm", "gru"):
             raise ValueError(
                 "Argument `cell` must be 'lstm' or 'gru'. "

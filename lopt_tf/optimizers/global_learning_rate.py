@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from lopt_tf import checks
 from lopt_tf.optimizers import update_rule
 
 
@@ -18,6 +19,11 @@ class GlobalLearningRateRule(update_rule.UpdateRule):
     before_training = "it is gradient descent with the given learning rate"
 
     initial_learning_rate: float = 1e-3
+
+    def __post_init__(self):
+        super().__post_init__()
+        rate = self.initial_learning_rate
+        checks.in_range("initial_learning_rate", rate, -1e30, 1e30)
 
     def init_weights(self, seed):
         rate = np.full((1, 1), self.initial_learning_rate, "float32")

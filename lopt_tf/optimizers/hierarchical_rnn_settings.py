@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from lopt_tf import checks
 from lopt_tf.optimizers import cells, lower_bound, update_rule
 
 
@@ -50,16 +51,15 @@ class HierarchicalRNNSettings(update_rule.UpdateRule):
                 "(parameter, tensor and global RNN). "
                 f"Received: level_sizes={sizes}"
             )
+        # A file, too, may ask for networks that fit into no memory.
+        checks.in_range("level_sizes", max(sizes), 1, checks.LARGEST_LAYER)
+        checks.in_range("num_gradient_scales", self.num_gradient_scales, 1, 64)
+        checks.in_range("max_log_lr", self.max_log_lr, -1e3, 1e3)
         if not lower_bound.SMALLEST_LOG_LR <= self.min_log_lr < self.max_log_lr:
             raise ValueError(
                 "Argument `min_log_lr` must be at least -33, and below "
                 "`max_log_lr`. Received: "
                 f"min_log_lr={self.min_log_lr}, max_log_lr={self.max_log_lr}"
-            )
-        if self.num_gradient_scales < 1:
-            raise ValueError(
-                "Argument `num_gradient_scales` must be at least 1. "
-                f"Received: num_gradient_scales={self.num_gradient_scales}"
             )
         if self.step_unit not in (None, "start"):
             raise ValueError(

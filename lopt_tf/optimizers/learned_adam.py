@@ -29,10 +29,11 @@ class LearnedAdamRule(update_rule.UpdateRule):
     def __post_init__(self):
         super().__post_init__()
         for name in ("initial_learning_rate", "epsilon"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(
-                    f"Argument `{name}` must be positive: its logarithm is "
-                    f"learned. Received: {name}={getattr(self, name)}"
+                    f"Argument `{name}` must be positive and finite: its "
+                    f"logarithm is learned. Received: {name}="
+                    f"{getattr(self, name)}"
                 )
         for name in ("beta_1", "beta_2"):
             if not 0 < getattr(self, name) < 1:

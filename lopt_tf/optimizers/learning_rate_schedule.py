@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
+from lopt_tf import checks
 from lopt_tf.optimizers import update_rule
 
 
@@ -23,11 +24,9 @@ class LearningRateScheduleRule(update_rule.UpdateRule):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.num_steps < 1:
-            raise ValueError(
-                "Argument `num_steps` must be at least 1. "
-                f"Received: num_steps={self.num_steps}"
-            )
+        rate = self.initial_learning_rate
+        checks.in_range("initial_learning_rate", rate, -1e30, 1e30)
+        checks.in_range("num_steps", self.num_steps, 1, 10**7)
 
     def init_weights(self, seed):
         shape = (self.num_steps, 1)

@@ -7,6 +7,7 @@ sets of weights.
 """
 
 import dataclasses
+import math
 
 from keras import ops
 
@@ -195,10 +196,10 @@ def _resting(layout, old, new):
 
 def check_init_lr_range(bounds):
     """Raises a ValueError for bounds of learning rates that cannot be."""
-    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] < math.inf:
         raise ValueError(
             "Argument `init_lr_range` must be (min, max) with "
-            f"0 < min <= max. Received: init_lr_range={bounds}"
+            f"0 < min <= max < infinity. Received: init_lr_range={bounds}"
         )
 
 

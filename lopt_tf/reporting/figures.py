@@ -1,5 +1,7 @@
 """PNG figures through matplotlib, which is an extra of the package."""
 
+from lopt_tf import folders
+
 
 def check_available():
     """Raises ImportError, with advice, if there is no matplotlib."""
@@ -31,7 +33,9 @@ def new(size, *shape, **options):
 
 
 def save(figure, path):
-    """Writes a figure as a PNG file, and closes it."""
+    """Writes a figure as a PNG file, whole or not at all, and closes it."""
     # Without the version of the program the same plot is the same file.
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    about = {"Software": None}
+    with folders.whole(path) as file:
+        figure.savefig(file, format="png", dpi=120, metadata=about)
     pyplot().close(figure)

@@ -1,20 +1,20 @@
 """Rows of dictionaries as CSV files and as plain text."""
 
 import csv
+import io
 import math
-import os
-import pathlib
+
+from lopt_tf import folders
 
 
 def write_csv(path, rows):
     """Writes dictionaries as a CSV file, whole or not at all."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns(rows), restval="")
+    with folders.whole(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        writer = csv.DictWriter(text, columns(rows), restval="")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
+        text.detach()
 
 
 def columns(rows):

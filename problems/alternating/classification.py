@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from problems.alternating.supervised import SupervisedTask, check_positive
 
+_MOST_UNITS, _MOST_LAYERS = 4096, 16
 _ROWS = (200, 1000, 200, 1000, 1000)
 _ACTIVATIONS = {
     name: getattr(tf.nn, name)
@@ -45,16 +46,18 @@ class Classification(SupervisedTask):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_positive(int, "features")
-        if not isinstance(self.hidden, (list, tuple)):
+        self.check_positive(int, "features", most=_MOST_UNITS)
+        is_list = isinstance(self.hidden, (list, tuple))
+        if not is_list or len(self.hidden) > _MOST_LAYERS:
             raise ValueError(
-                "`hidden` must be a list of widths, such as [64, 64]. "
+                "`hidden` must be a list of widths, such as [64, 64], at most "
+                f"{_MOST_LAYERS}. "
                 f"Received: hidden={self.hidden!r}"
             )
         # JSON has lists only.
         self.hidden = list(self.hidden)
         for width in self.hidden:
-            check_positive(int, hidden=width)
+            check_positive(int, _MOST_UNITS, hidden=width)
         if self.features < 4 or not 0 <= self.label_noise <= 1:
             raise ValueError(
                 "`features` must be at least 4, `label_noise` between 0 and "

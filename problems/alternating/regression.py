@@ -8,6 +8,8 @@ import tensorflow as tf
 from problems.alternating.supervised import SupervisedTask
 
 _ROWS = 200
+# The model has as many terms as their square.
+_MOST_DIMENSIONS = 512
 
 
 @dataclasses.dataclass(eq=False)
@@ -35,7 +37,7 @@ class Regression(SupervisedTask):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_positive(int, "dimensions")
+        self.check_positive(int, "dimensions", most=_MOST_DIMENSIONS)
         self.check_positive(float, "noise")
         parts = draw_data(self.data_seed, self.dimensions, self.noise)
         self.take_data([(_terms(x), y) for x, y in parts])

@@ -66,10 +66,10 @@ class SupervisedTask(AlternatingTask):
         self.check_positive(float, "penalty", "learning_rate")
         self.check_positive(int, "data_seed", "max_steps", "patience")
 
-    def check_positive(self, kind, *names):
+    def check_positive(self, kind, *names, most=10**9):
         """Raises ValueError unless attributes are positive, of a kind."""
         for name in names:
-            check_positive(kind, **{name: getattr(self, name)})
+            check_positive(kind, most, **{name: getattr(self, name)})
 
     @property
     def loss_weights(self):
@@ -223,15 +223,22 @@ class SupervisedTask(AlternatingTask):
         return metadata
 
 
-def check_positive(kind, **values):
-    """Raises ValueError unless all values are positive numbers of a kind."""
+def check_positive(kind, most=10**9, **values):
+    """Raises ValueError unless all values are positive numbers of a kind.
+
+    Args:
+        kind: int or float.
+        most: the largest value.
+        **values: {name: value}.
+    """
     allowed = (int,) if kind is int else (int, float)
     for name, value in values.items():
         fits = isinstance(value, allowed) and not isinstance(value, bool)
-        if not fits or value <= 0:
+        # Which NaN is not, either.
+        if not (fits and 0 < value <= most):
             what = "integer" if kind is int else "number"
             raise ValueError(
-                f"`{name}` must be a positive {what}. "
+                f"`{name}` must be a positive {what}, at most {most:.12g}. "
                 f"Received: {name}={value!r}"
             )
 

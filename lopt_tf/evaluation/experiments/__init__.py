@@ -9,6 +9,8 @@ optimizer ("required", "optional" or "never"); PRESETS holds the settings of
 import dataclasses
 import importlib
 
+from lopt_tf import checks
+
 NAMES = (
     "training_set",
     "generalization",
@@ -21,6 +23,16 @@ NAMES = (
     "problems",
     "digits",
 )
+
+# Of the settings that a user may change, in whatever experiment.
+BOUNDS = {
+    "steps": (1, 10**7),
+    "seeds": (1, 10**4),
+    "tuning_seeds": (1, 10**4),
+    "epochs": (1, 10**5),
+    "meta_updates": (1, 10**9),
+    "repetitions": (1, 10**5),
+}
 
 
 def find(name):
@@ -40,7 +52,8 @@ def settings(name, preset, changes=None):
     """The settings of an experiment: a preset's, but for `changes`.
 
     Raises:
-        ValueError: if the experiment has no such preset or setting.
+        ValueError: if the experiment has no such preset or setting, or a
+            setting is out of bounds.
     """
     presets = find(name).PRESETS
     if preset not in presets:
@@ -55,4 +68,10 @@ def settings(name, preset, changes=None):
                 f"The experiment {name!r} has no setting {change!r}. It has: "
                 f"{', '.join(known)}."
             )
-    return dataclasses.replace(chosen, **(changes or {}))
+    chosen = dataclasses.replace(chosen, **(changes or {}))
+    for setting in {*known} & {*BOUNDS}:
+        checks.in_range(setting, getattr(chosen, setting), *BOUNDS[setting])
+    steps, seeds = (getattr(chosen, x, 1) for x in ("steps", "seeds"))
+    # Adam runs four times as long.
+    checks.fits_memory(f"curves of {steps:,} steps", 4 * steps * seeds)
+    return chosen

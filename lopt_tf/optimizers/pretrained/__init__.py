@@ -1,9 +1,12 @@
 """Trained meta-parameters as files: arrays, JSON and a format version."""
 
+import dataclasses
 import pathlib
 import typing
 
-from lopt_tf import checkpointing
+import numpy as np
+
+from lopt_tf import checkpointing, checks
 from lopt_tf.optimizers import registry
 
 KIND = "lopt_tf.optimizer"
@@ -19,7 +22,18 @@ def save(path, rule, weights):
         path: the file to write.
         rule: the `UpdateRule`.
         weights: {name: array}.
+
+    Raises:
+        ValueError: unless the weights are finite float32 arrays of the names
+            and shapes that the rule has; nothing is written.
     """
+    weights = {name: np.asarray(array) for name, array in weights.items()}
+    wrong = checks.wrong_arrays(weights, _shapes(rule))
+    if wrong:
+        raise ValueError(
+            f"{path} was not written: its weights would not be of use "
+            f"({checkpointing.some(wrong)})."
+        )
     metadata = {"rule": rule.name, "config": rule.get_config()}
     checkpointing.save(path, KIND, weights, metadata)
 
@@ -59,6 +73,11 @@ def _find(path_or_name, rule_name):
     """(file, shipped name or None); see `load_rule`."""
     if path_or_name is None:
         path_or_name = next(iter(names(rule_name)), "default")
+    if not str(path_or_name):
+        raise ValueError("The name of a trained optimizer is empty.")
+    if isinstance(path_or_name, str) and path_or_name in names():
+        # Whatever lies in the working directory.
+        return path(path_or_name), path_or_name
     as_path = pathlib.Path(path_or_name)
     if as_path.is_dir():
         as_path = as_path / "optimizer.npz"
@@ -92,6 +111,8 @@ def load_rule(path_or_name=None, rule_name=None):
 
     Args:
         path_or_name: the path or name; None for the default ones that ship.
+            A shipped name means the shipped weights, whatever file or folder
+            of that name there is ("./NAME" means those).
         rule_name: the kind of optimizer that is wanted; None for any.
 
     Raises:
@@ -100,10 +121,39 @@ def load_rule(path_or_name=None, rule_name=None):
     """
     file, name = _find(path_or_name, rule_name)
     weights, metadata = checkpointing.load(file, KIND)
-    kind = metadata["rule"]
+    rule = _rule(file, metadata, rule_name)
+    checkpointing.check_arrays(file, weights, _shapes(rule))
+    return TrainedRule(rule, weights, name, file)
+
+
+def _rule(file, metadata, rule_name):
+    """The update rule that a file's metadata describe, checked."""
+    kind, config = metadata.get("rule"), metadata.get("config")
+    if not isinstance(kind, str) or not isinstance(config, dict):
+        raise checkpointing.CheckpointError(
+            f"{file} does not describe an optimizer. Name another file."
+        )
+    if kind not in registry.OPTIMIZERS:
+        raise checkpointing.CheckpointError(
+            f"{file} holds the optimizer {kind!r}, which is not known here: "
+            "import what defines it first, or install a newer lopt_tf."
+        )
     if rule_name not in (None, kind):
         raise checkpointing.CheckpointError(
             f"{file} holds the optimizer {kind!r}, not {rule_name!r}."
         )
-    rule = registry.rule(kind, **metadata["config"])
-    return TrainedRule(rule, weights, name, file)
+    fields = dataclasses.fields(registry.optimizer_class(kind).rule_class)
+    defaults = {field.name: field.default for field in fields}
+    checkpointing.check_known(file, config, defaults)
+    try:
+        return registry.rule(kind, **config)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise checkpointing.CheckpointError(
+            f"{file} describes an optimizer that cannot be ({error}). Name "
+            "another file."
+        ) from error
+
+
+def _shapes(rule):
+    """{name: shape} of a rule's weights."""
+    return {name: a.shape for name, a in rule.init_weights(0).items()}
