@@ -7,6 +7,7 @@ sets of weights.
 """
 
 import dataclasses
+import math
 
 from keras import ops
 
@@ -39,6 +40,11 @@ class UpdateRule:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = _typed(getattr(self, field.name), field.default)
+            if value != value:
+                raise ValueError(
+                    f"Argument `{field.name}` must be a number. Received: "
+                    f"{field.name}={value}"
+                )
             object.__setattr__(self, field.name, value)
 
     def get_config(self):
@@ -133,7 +139,8 @@ class UpdateRule:
         )
 
         def moved(elements, steps):
-            return elements - learning_rate * steps
+            # Float64 parameters keep their digits.
+            return elements - ops.cast(learning_rate * steps, elements.dtype)
 
         if attended_steps is None:
             point = map(moved, params, layout.unpack(steps))
@@ -195,10 +202,10 @@ def _resting(layout, old, new):
 
 def check_init_lr_range(bounds):
     """Raises a ValueError for bounds of learning rates that cannot be."""
-    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] < math.inf:
         raise ValueError(
             "Argument `init_lr_range` must be (min, max) with "
-            f"0 < min <= max. Received: init_lr_range={bounds}"
+            f"0 < min <= max, both finite. Received: init_lr_range={bounds}"
         )
 
 

@@ -1,7 +1,10 @@
 """Trained meta-parameters as files: arrays, JSON and a format version."""
 
+import hashlib
 import pathlib
 import typing
+
+import numpy as np
 
 from lopt_tf import checkpointing
 from lopt_tf.optimizers import registry
@@ -22,6 +25,46 @@ def save(path, rule, weights):
     """
     metadata = {"rule": rule.name, "config": rule.get_config()}
     checkpointing.save(path, KIND, weights, metadata)
+
+
+def absolute(path):
+    """The absolute path of a file, as text."""
+    return str(pathlib.Path(path).resolve())
+
+
+def checked(name, array):
+    """A weight array as float32.
+
+    Raises:
+        ValueError: if it is not of a real floating type, or not finite.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind != "f":
+        raise ValueError(
+            f"The weights {name} are {array.dtype}, not floating-point "
+            "numbers. Meta-train or save the optimizer again."
+        )
+    array = array.astype("float32", copy=False)
+    if not np.all(np.isfinite(array)):
+        raise ValueError(
+            f"The weights {name} are not finite: the optimizer would make all "
+            "parameters NaN. Meta-train it again, or take an older file."
+        )
+    return array
+
+
+def digest(weights):
+    """A short text that tells weights from others.
+
+    Args:
+        weights: {name: array}.
+    """
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name], "float32")
+        found.update(f"{name} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()[:16]
 
 
 def names(rule_name=None):
