@@ -206,8 +206,6 @@ class TwoPoints:
     def _has_two_points(self):
         if not self._rule.attends or not self.built:
             return False
-        if not self._trainable_variables:
-            return False
         started = self._rule.has_started(self._state_variables)
         return bool(ops.convert_to_numpy(started))
 

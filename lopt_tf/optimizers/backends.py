@@ -226,8 +226,14 @@ def dense_shape(gradient, shape):
 
 
 def dense(gradient, shape):
-    """A dense gradient; embeddings have sparse ones."""
+    """A dense gradient of that shape; embeddings have sparse ones."""
     if not _is_sparse(gradient):
+        if (
+            _ON_TENSORFLOW
+            and not tf.TensorShape(gradient.shape).is_fully_defined()
+        ):
+            # In a graph, where it is only known when it runs.
+            gradient = tf.ensure_shape(gradient, shape)
         return gradient
     if gradient.dense_shape is None:
         gradient = tf.IndexedSlices(gradient.values, gradient.indices, shape)

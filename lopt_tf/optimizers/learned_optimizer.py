@@ -136,9 +136,10 @@ class LearnedOptimizer(
     # Variables.
 
     def build(self, variables):
-        if self.built:
-            return
         variables = list(variables)
+        # Frozen models, and Keras when it reads .h5 files, come without any.
+        if self.built or not variables:
+            return
         inputs.check_variables(variables, self._var_key)
         # Values of a large model must not become constants of a graph.
         with backends.outside_of_graphs():
@@ -192,8 +193,6 @@ class LearnedOptimizer(
 
     def _initial_state(self, weights):
         variables = self._trainable_variables
-        if not variables:
-            return {}
         rng = np.random.default_rng([self.seed, 1])
         params, uniforms, tensor_uniforms = [], [], []
         for variable in variables:
@@ -377,6 +376,8 @@ class LearnedOptimizer(
 
     def finalize_variable_values(self, var_list):
         """At the end of fit: says if it has not trained at all lately."""
+        if not self.built:
+            return
         in_a_row = int(ops.convert_to_numpy(self._skipped_in_a_row))
         if not backends.WARNS_DURING_FIT:
             if in_a_row and not int(ops.convert_to_numpy(self._shapes_digest)):

@@ -88,7 +88,8 @@ class TrainedWeights:
 
     def _initial_weights(self):
         if self._trained_weights is not None:
-            return self._trained_weights
+            # Without the wrapper of Keras' tracking.
+            return dict(self._trained_weights)
         return self._rule.init_weights(self.seed)
 
     def _take_weights(self, weights):
