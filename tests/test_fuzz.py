@@ -95,9 +95,7 @@ def test_finite_or_skipped_and_counted(kind, data):
         keras.Variable(_values(rng, shape, dtype, scale), dtype=dtype)
         for shape, dtype, scale in tensors
     ]
-    optimizer = KINDS[kind](
-        seed=1, jit_compile=False, **data.draw(SETTINGS)
-    )
+    optimizer = KINDS[kind](seed=1, jit_compile=False, **data.draw(SETTINGS))
     optimizer.build(variables)
     for _ in range(STEPS):
         kinds = [data.draw(GRADIENTS) for _ in variables]

@@ -3,8 +3,6 @@
 import functools
 import random
 import typing
-import warnings
-import zlib
 
 import keras
 import numpy as np
@@ -18,20 +16,8 @@ from lopt_tf.optimizers import (
     layouts,
     pretrained,
     registry,
+    skipped_steps,
     trained_weights,
-)
-
-# Steps skipped in a row.
-_TOO_MANY = 100
-_SKIPPING = (
-    f"The last {_TOO_MANY} steps were skipped: their gradients, or the "
-    "parameters after them, were not finite. The model no longer trains; look "
-    "for NaN in its data, loss or weights."
-)
-_ZEROED = (
-    "All variables of the optimizer were set to zero, its trained weights "
-    "among them: it takes no step. Use optimizer.reset(), which keeps them, "
-    "and set its learning rate again."
 )
 
 
@@ -47,6 +33,7 @@ class _Variables(typing.NamedTuple):
 
 class LearnedOptimizer(
     attention.TwoPoints,
+    skipped_steps.SkippedSteps,
     trained_weights.TrainedWeights,
     keras.optimizers.Optimizer,
 ):
@@ -126,13 +113,6 @@ class LearnedOptimizer(
         """The update rule: a pure function."""
         return self._rule
 
-    @property
-    def skipped_steps(self):
-        """How many steps were skipped for NaN or infinite numbers."""
-        if not self.built:
-            return 0
-        return int(ops.convert_to_numpy(self._skipped_steps))
-
     # Variables.
 
     def build(self, variables):
@@ -165,7 +145,7 @@ class LearnedOptimizer(
         self._build_points()
         # The last ones: files of older versions do not have them.
         self._skipped_in_a_row = self._add("state_skipped_in_a_row", zero)
-        digest = _shapes_digest(variables)
+        digest = skipped_steps.shapes_digest(variables)
         self._shapes_digest = self._add("shapes_digest", digest)
         if self._copied_variables is not None:
             self.load_own_variables(self._copied_variables())
@@ -216,8 +196,8 @@ class LearnedOptimizer(
         if not self.built:
             return
         self.hold_true_parameters()
-        digest = _shapes_digest(self._trainable_variables)
-        if not int(ops.convert_to_numpy(self._shapes_digest)):
+        digest = skipped_steps.shapes_digest(self._trainable_variables)
+        if self._is_zeroed():
             for name, array in self._initial_weights().items():
                 self._weight_variables[name].assign(array)
         kept = [self._learning_rate, *self._weight_variables.values()]
@@ -354,38 +334,6 @@ class LearnedOptimizer(
             for v in self._trainable_variables
         ]
 
-    def _count(self, counters, taken):
-        """Counts a step that was taken (1) or skipped (0)."""
-        skipped = 1 - taken
-        counters["skipped_steps"].assign(counters["skipped_steps"] + skipped)
-        in_a_row = (counters["skipped_in_a_row"] + 1) * skipped
-        counters["skipped_in_a_row"].assign(in_a_row)
-        # The first step after all variables, this one too, were set to zero.
-        is_zeroed = ops.logical_and(
-            counters["shapes_digest"] == 0, in_a_row == 1
-        )
-        backends.warn_if(
-            ops.logical_or(is_zeroed, in_a_row == _TOO_MANY),
-            lambda zeroed: _ZEROED if zeroed else _SKIPPING,
-            is_zeroed,
-        )
-        # `apply` counts the iteration; a skipped step takes it back.
-        iterations = counters["iterations"]
-        back = skipped * (self.gradient_accumulation_steps or 1)
-        iterations.assign(iterations - ops.cast(back, iterations.dtype))
-
-    def finalize_variable_values(self, var_list):
-        """At the end of fit: says if it has not trained at all lately."""
-        if not self.built:
-            return
-        in_a_row = int(ops.convert_to_numpy(self._skipped_in_a_row))
-        if not backends.WARNS_DURING_FIT:
-            if in_a_row and not int(ops.convert_to_numpy(self._shapes_digest)):
-                warnings.warn(_ZEROED, stacklevel=2)
-            elif in_a_row >= _TOO_MANY:
-                warnings.warn(_SKIPPING, stacklevel=2)
-        super().finalize_variable_values(var_list)
-
 
 def _values(structure):
     return keras.tree.map_structure(backends.value, structure)
@@ -407,9 +355,3 @@ def _layers(variables):
     parents = [inputs.path(v).rpartition("/")[0] for v in variables]
     numbers = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
     return tuple(numbers[parent] for parent in parents)
-
-
-def _shapes_digest(variables):
-    """A positive integer that tells shapes from others: exact as float32."""
-    shapes = str([tuple(v.shape) for v in variables])
-    return np.int32(zlib.crc32(shapes.encode()) % (2**24 - 1) + 1)
