@@ -14,7 +14,7 @@ import lopt_tf
 from lopt_tf.optimizers import registry
 
 # By hand: LOPT_FUZZ_EXAMPLES=1000 pytest tests/test_fuzz.py
-EXAMPLES = int(os.environ.get("LOPT_FUZZ_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("LOPT_FUZZ_EXAMPLES", "10"))
 STEPS = 3
 TYPES = ("float16", "bfloat16", "float32", "float64")
 KINDS = {
@@ -35,19 +35,27 @@ KINDS.update(
 SCALES = st.sampled_from([0.0, *(10.0**e for e in range(-38, 39, 4)), 3e38])
 DIMENSIONS = st.lists(st.integers(1, 3), max_size=5)
 SHAPES = st.one_of(DIMENSIONS, st.sampled_from([[0], [2, 0], [7], [3, 5]]))
-TENSORS = st.lists(
-    st.tuples(SHAPES, st.sampled_from(TYPES), SCALES), min_size=1, max_size=30
+TENSOR = st.tuples(SHAPES, st.sampled_from(TYPES), SCALES)
+TENSORS = st.one_of(
+    st.lists(TENSOR, min_size=1, max_size=4),
+    st.lists(TENSOR, min_size=5, max_size=30),
 )
 GRADIENTS = st.sampled_from(["plain"] * 6 + ["none", "sparse", "nan", "inf"])
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
         "weight_decay": st.sampled_from([1e-3, 1e30]),
-        "clipvalue": st.just(1.0),
-        "clipnorm": st.just(1.0),
         "use_ema": st.just(True),
         "learning_rate": st.sampled_from([0.0, 1e-3, 1e30]),
     },
+)
+CLIPPING = st.sampled_from([{}, {}, {"clipvalue": 1.0}, {"clipnorm": 1.0}])
+FUZZ = hypothesis.settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
 )
 
 
@@ -75,7 +83,7 @@ def _arrays(variables):
     return {v.path: np.array(v).astype("float64") for v in variables}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _eager():
     # Each example has shapes of its own: compiling would take all the time.
     tf.config.run_functions_eagerly(True)
@@ -84,9 +92,7 @@ def _eager():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@hypothesis.settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None
-)
+@FUZZ
 @hypothesis.given(data=st.data())
 def test_finite_or_skipped_and_counted(kind, data):
     tensors = data.draw(TENSORS)
@@ -95,7 +101,9 @@ def test_finite_or_skipped_and_counted(kind, data):
         keras.Variable(_values(rng, shape, dtype, scale), dtype=dtype)
         for shape, dtype, scale in tensors
     ]
-    optimizer = KINDS[kind](seed=1, jit_compile=False, **data.draw(SETTINGS))
+    optimizer = KINDS[kind](
+        seed=1, jit_compile=False, **data.draw(SETTINGS), **data.draw(CLIPPING)
+    )
     optimizer.build(variables)
     for _ in range(STEPS):
         kinds = [data.draw(GRADIENTS) for _ in variables]
@@ -134,9 +142,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@hypothesis.settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None
-)
+@FUZZ
 @hypothesis.given(data=st.data())
 def test_what_does_not_fit_is_a_value_error_that_names_it(wrong, data):
     tensors = data.draw(TENSORS)
