@@ -51,6 +51,7 @@ setuptools.setup(
             *_JAX,
             "pytest>=8",
             "pytest-xdist>=3.5,<4",
+            "hypothesis>=6",
             "ruff>=0.9",
         ],
     },

@@ -19,9 +19,9 @@ class NoRoomError(RuntimeError):
     """This process cannot compile programs for one more problem."""
 
 
-def compiled(function):
-    """An XLA-compiled function; its Python runs as written, once."""
-    return tf.function(function, jit_compile=True, autograph=False)
+def compiled(function, jit_compile=True):
+    """A function compiled (with XLA); its Python runs as written, once."""
+    return tf.function(function, jit_compile=jit_compile, autograph=False)
 
 
 def maps_left():

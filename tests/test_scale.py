@@ -460,7 +460,7 @@ def test_a_step_is_pure_and_counts_no_absent_gradient():
     params = [tf.ones((3, 2)), tf.ones(2)]
     state = rule.init_state(weights, params, [p * 0 - 5 for p in params])
     new = guarded_step.take(
-        rule, weights, state, params, [tf.ones((3, 2)), None], 1.0, None
+        rule, weights, state, params, [tf.ones((3, 2)), None], 1.0, None, ()
     )
     assert np.all(np.array(new.params[1]) == 1)
     assert np.all(np.array(new.params[0]) != 1)

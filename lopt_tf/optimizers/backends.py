@@ -6,6 +6,7 @@ backends these functions change nothing, and TensorFlow is not imported.
 """
 
 import contextlib
+import contextvars
 import functools
 import operator
 import warnings
@@ -16,9 +17,41 @@ from keras import ops
 _ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 if _ON_TENSORFLOW:
     import tensorflow as tf
+    from tensorflow.python.framework import op_callbacks
     from tensorflow.python.ops import control_flow_util
 
     from lopt_tf import compilation
+
+
+_jit_compile = contextvars.ContextVar("jit_compile", default="auto")
+
+
+@contextlib.contextmanager
+def jit_compiling(choice):
+    """A context in which `compiled` and `map_shards` compile so.
+
+    Args:
+        choice: True, False, or "auto": with XLA where it can run.
+    """
+    token = _jit_compile.set(choice)
+    try:
+        yield
+    finally:
+        _jit_compile.reset(token)
+
+
+def _uses_xla():
+    if _jit_compile.get() != "auto":
+        return _jit_compile.get()
+    # Such as of tf.debugging.enable_check_numerics(): XLA has no kernels for
+    # what they insert.
+    return _devices_have_xla() and not op_callbacks.should_invoke_op_callbacks()
+
+
+@functools.cache
+def _devices_have_xla():
+    devices = tf.config.list_logical_devices()
+    return all(d.device_type in ("CPU", "GPU", "TPU") for d in devices)
 
 
 def compiled(function, /, **fixed):
@@ -34,12 +67,13 @@ def compiled(function, /, **fixed):
     """
     if not _ON_TENSORFLOW:
         return functools.partial(function, **fixed)
-    return _compiled(function, tuple(sorted(fixed.items())))
+    return _compiled(function, tuple(sorted(fixed.items())), _uses_xla())
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(function, fixed):
-    return compilation.compiled(functools.partial(function, **dict(fixed)))
+def _compiled(function, fixed, jit_compile):
+    function = functools.partial(function, **dict(fixed))
+    return compilation.compiled(function, jit_compile)
 
 
 def map_shards(step, function, shared, shards):
@@ -102,39 +136,66 @@ def has_accelerator():
 WARNS_DURING_FIT = _ON_TENSORFLOW
 
 
-def warn_if(condition, message):
-    """Warns, where a step can, if a boolean tensor is True."""
+def warn_if(condition, message, value):
+    """Warns, where a step can, if a boolean tensor is True.
+
+    Args:
+        condition: the boolean tensor.
+        message: function of the value: the warning's text.
+        value: scalar tensor.
+    """
     if not _ON_TENSORFLOW or _is_being_compiled():
         return
 
     def warn():
-        tf.py_function(lambda: warnings.warn(message, stacklevel=2), [], [])
+        tf.py_function(
+            lambda value: warnings.warn(message(value.numpy()), stacklevel=2),
+            [value],
+            [],
+        )
         return True
 
     tf.cond(condition, warn, lambda: False)
 
 
-def if_finite(finite, update):
-    """Calls `update(chosen)` unless `finite` is False.
+def update_if(finite, compute, write):
+    """Writes what is computed if all is finite: whether that was so.
 
     Args:
-        finite: boolean tensor.
-        update: writes variables. Where nothing but a choice of values can
-            depend on `finite`, it is called anyway, with a function of (new,
-            old values) that makes the choice; else with the first of them.
+        finite: boolean tensor: whether to compute at all.
+        compute: function of `chosen`; its result has the boolean tensor
+            `finite`: whether to write.
+        write: function of (result, `chosen`); writes variables. `chosen` is a
+            function of (new, old values): the new one, or, where nothing but
+            a choice of values can depend on a tensor, that choice.
     """
-
-    def new(new, old):
-        return new
-
     if _ON_TENSORFLOW:
         # In eager code and in graphs: the state is written or not even read.
-        tf.cond(finite, lambda: (update(new), True)[1], lambda: False)
-    elif keras.backend.backend() == "torch":
+        def attempt():
+            result = compute(_new)
+            return tf.cond(
+                result.finite,
+                lambda: (write(result, _new), True)[1],
+                lambda: False,
+            )
+
+        return tf.cond(finite, attempt, lambda: False)
+    if keras.backend.backend() == "torch":
         if finite:
-            update(new)
-    else:
-        update(lambda new, old: ops.where(finite, new, old))
+            result = compute(_new)
+            finite = result.finite
+            if finite:
+                write(result, _new)
+        return finite
+    result = compute(lambda new, old: ops.where(finite, new, old))
+    finite = ops.logical_and(finite, result.finite)
+    write(result, lambda new, old: ops.where(finite, new, old))
+    return finite
+
+
+def _new(new, old):
+    del old
+    return new
 
 
 def outside_of_graphs():
@@ -142,11 +203,41 @@ def outside_of_graphs():
     return tf.init_scope() if _ON_TENSORFLOW else contextlib.nullcontext()
 
 
-def dense(gradient):
-    """A dense gradient; embeddings have sparse ones."""
-    if _ON_TENSORFLOW and isinstance(gradient, tf.IndexedSlices):
-        return tf.convert_to_tensor(gradient)
-    return gradient
+def _is_sparse(gradient):
+    return _ON_TENSORFLOW and isinstance(gradient, tf.IndexedSlices)
+
+
+def dense_shape(gradient, shape):
+    """A gradient's shape as a tuple, None where it is not known.
+
+    Args:
+        gradient: a tensor, or a sparse gradient.
+        shape: of its variable: what counts where a sparse gradient has none.
+    """
+    found = gradient.shape
+    if _is_sparse(gradient):
+        # Its rows tell all but their number.
+        rows = gradient.values.shape
+        if rows.rank is not None and tuple(rows[1:]) != shape[1:]:
+            return (shape or (None,))[:1] + tuple(rows[1:])
+        if gradient.dense_shape is None:
+            return shape
+    return None if getattr(found, "rank", 0) is None else tuple(found)
+
+
+def dense(gradient, shape):
+    """A dense gradient of that shape; embeddings have sparse ones."""
+    if not _is_sparse(gradient):
+        if (
+            _ON_TENSORFLOW
+            and not tf.TensorShape(gradient.shape).is_fully_defined()
+        ):
+            # In a graph, where it is only known when it runs.
+            gradient = tf.ensure_shape(gradient, shape)
+        return gradient
+    if gradient.dense_shape is None:
+        gradient = tf.IndexedSlices(gradient.values, gradient.indices, shape)
+    return tf.convert_to_tensor(gradient)
 
 
 def value(variable):

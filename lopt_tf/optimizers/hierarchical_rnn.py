@@ -27,6 +27,8 @@ _FIXED_SCALE_DECAY = 0.93
 _FIXED_INPUT_DECAY = 0.89
 _EXTREME_LOG_LR = float(np.log(1e-6))
 _TYPICAL_LOG_LR = float(np.log(1e-3))
+# A large unit must not make infinities of large gradients.
+_LARGEST_GRADIENT = 1e38
 # Of a tensor's elements: none has had a gradient if there are fewer.
 _SMALLEST_SHARE = 1e-12
 _ELEMENT_STATE = (
@@ -164,6 +166,8 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
         mean_squares = state["mean_squares"]
         while isinstance(mean_squares, (list, tuple)):
             mean_squares = mean_squares[0]
+        if 0 in tuple(mean_squares.shape):
+            return ops.zeros((), "bool")
         mean_squares = ops.convert_to_tensor(mean_squares)
         return ops.reshape(mean_squares, (-1,))[0] != 0
 
@@ -293,6 +297,7 @@ class HierarchicalRNNRule(HierarchicalRNNSettings):
         """
         if self.step_unit:
             gradient = element["gradient"] * seen["unit"]
+            gradient = ops.clip(gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT)
             element = {**element, "gradient": gradient}
         epsilon = seen.get("epsilon", scaling.SCALE_EPSILON)
         averages = self._gradient_averages(element)

@@ -102,7 +102,8 @@ class HierarchicalRNN(LearnedOptimizer):
         seed: see `LearnedOptimizer`. Defaults to `None`.
         pretrained_name: the name of weights that ship with the package.
             Defaults to `None`.
-        name: as for any Keras optimizer. Defaults to `"hierarchical_rnn"`.
+        jit_compile: see `LearnedOptimizer`. Defaults to `"auto"`.
+        name: as for any Keras optimizer. Defaults to `None`.
         **kwargs: `weight_decay`, `clipnorm`, `clipvalue`,
             `global_clipnorm`, `use_ema`, `ema_momentum`,
             `ema_overwrite_frequency`, `loss_scale_factor` and
@@ -141,7 +142,8 @@ class HierarchicalRNN(LearnedOptimizer):
         learning_rate=1.0,
         seed=None,
         pretrained_name=None,
-        name="hierarchical_rnn",
+        jit_compile="auto",
+        name=None,
         **kwargs,
     ):
         super().__init__(
@@ -149,6 +151,7 @@ class HierarchicalRNN(LearnedOptimizer):
             learning_rate=learning_rate,
             seed=seed,
             pretrained_name=pretrained_name,
+            jit_compile=jit_compile,
             name=name,
             **kwargs,
         )
@@ -177,7 +180,7 @@ class CoordinatewiseRNN(LearnedOptimizer):
             otherwise. Defaults to `True`.
         zero_init_lr_weights: before meta-training the learning rates stay.
             Defaults to `True`.
-        name: as for any Keras optimizer. Defaults to `"coordinatewise_rnn"`.
+        name: as for any Keras optimizer. Defaults to `None`.
         **kwargs: those of `LearnedOptimizer` but its `rule`.
     """
 
@@ -191,7 +194,7 @@ class CoordinatewiseRNN(LearnedOptimizer):
         dynamic_output_scale=True,
         learnable_decay=True,
         zero_init_lr_weights=True,
-        name="coordinatewise_rnn",
+        name=None,
         **kwargs,
     ):
         super().__init__(self._rule_from(locals()), name=name, **kwargs)
@@ -213,7 +216,7 @@ class LearnedAdam(LearnedOptimizer):
         beta_2: second moment's decay before meta-training. Defaults to `0.999`.
         epsilon: what is added to the root of the second moment, before
             meta-training. Defaults to `1e-08`.
-        name: as for any Keras optimizer. Defaults to `"learned_adam"`.
+        name: as for any Keras optimizer. Defaults to `None`.
         **kwargs: those of `LearnedOptimizer` but its `rule`.
     """
 
@@ -225,7 +228,7 @@ class LearnedAdam(LearnedOptimizer):
         beta_1=0.9,
         beta_2=0.999,
         epsilon=1e-8,
-        name="learned_adam",
+        name=None,
         **kwargs,
     ):
         super().__init__(self._rule_from(locals()), name=name, **kwargs)
@@ -240,16 +243,13 @@ class GlobalLearningRate(LearnedOptimizer):
     Args:
         initial_learning_rate: the learning rate before meta-training.
             Defaults to `0.001`.
-        name: as for any Keras optimizer. Defaults to
-            `"global_learning_rate"`.
+        name: as for any Keras optimizer. Defaults to `None`.
         **kwargs: those of `LearnedOptimizer` but its `rule`.
     """
 
     rule_class = GlobalLearningRateRule
 
-    def __init__(
-        self, initial_learning_rate=1e-3, name="global_learning_rate", **kwargs
-    ):
+    def __init__(self, initial_learning_rate=1e-3, name=None, **kwargs):
         super().__init__(self._rule_from(locals()), name=name, **kwargs)
 
 
@@ -264,8 +264,7 @@ class LearningRateSchedule(LearnedOptimizer):
         initial_learning_rate: all learning rates before meta-training.
             Defaults to `0.001`.
         num_steps: the number of learning rates. Defaults to `1000`.
-        name: as for any Keras optimizer. Defaults to
-            `"learning_rate_schedule"`.
+        name: as for any Keras optimizer. Defaults to `None`.
         **kwargs: those of `LearnedOptimizer` but its `rule`.
     """
 
@@ -275,7 +274,7 @@ class LearningRateSchedule(LearnedOptimizer):
         self,
         initial_learning_rate=1e-3,
         num_steps=1000,
-        name="learning_rate_schedule",
+        name=None,
         **kwargs,
     ):
         super().__init__(self._rule_from(locals()), name=name, **kwargs)

@@ -38,6 +38,11 @@ def choose_layout(tensors, batch_dims=0, present=None):
     return _layout_for_shapes(shapes, batch_dims > 0, present)
 
 
+def is_sharded(tensors):
+    """Whether tensors without leading axes are a large model's."""
+    return isinstance(choose_layout(tensors), ShardedLayout)
+
+
 @functools.cache
 def _layout_for_shapes(shapes, batched, present):
     sizes = [math.prod(shape) for shape in shapes]

@@ -9,6 +9,7 @@ from lopt_tf.optimizers import layouts, scaling, update_rule
 
 # Keeps the slope of the square root finite where no gradient has been.
 _ROOT_EPSILON = 1e-10
+_LARGEST_GRADIENT = scaling.LARGEST_SQUARE**0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +74,20 @@ class LearnedAdamRule(update_rule.UpdateRule):
         """(new averages and "step" of some elements, nothing to average)."""
         del seen
         weights, step = shared
-        gradient = element["gradient"]
+        # A larger one would make a giant step: its square is bounded, too.
+        gradient = ops.clip(
+            element["gradient"], -_LARGEST_GRADIENT, _LARGEST_GRADIENT
+        )
         momentum, unbiased_momentum = _average(
             weights["beta_1_logit"], step, element["momentum"], gradient
         )
         # The release put the formula of the unbiased value here: its second
         # moment stayed 0.
-        squares = ops.minimum(ops.square(gradient), scaling.LARGEST_SQUARE)
         velocity, unbiased_velocity = _average(
-            weights["beta_2_logit"], step, element["velocity"], squares
+            weights["beta_2_logit"],
+            step,
+            element["velocity"],
+            ops.square(gradient),
         )
         scale = ops.sqrt(unbiased_velocity + _ROOT_EPSILON)
         steps = ops.exp(weights["log_learning_rate"]) * unbiased_momentum

@@ -3,7 +3,6 @@
 import functools
 import random
 import typing
-import warnings
 
 import keras
 import numpy as np
@@ -13,16 +12,12 @@ from lopt_tf.optimizers import (
     attention,
     backends,
     guarded_step,
+    inputs,
+    layouts,
     pretrained,
     registry,
-)
-
-# Steps skipped in a row.
-_TOO_MANY = 100
-_SKIPPING = (
-    f"The last {_TOO_MANY} steps were skipped: their gradients were not "
-    "finite. The model no longer trains; look for NaN in its data, loss or "
-    "weights."
+    skipped_steps,
+    trained_weights,
 )
 
 
@@ -32,17 +27,25 @@ class _Variables(typing.NamedTuple):
     params: list
     weights: dict
     state: dict
+    points: attention.Points | tuple
     counters: dict
 
 
-class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
+class LearnedOptimizer(
+    attention.TwoPoints,
+    skipped_steps.SkippedSteps,
+    trained_weights.TrainedWeights,
+    keras.optimizers.Optimizer,
+):
     """Base of Keras optimizers whose update is a learned rule.
 
     A subclass names its `rule_class` and makes its rule from its constructor's
     arguments; `from_pretrained` then knows it, too. All tensors are updated
-    together, in one compiled call. A step whose gradients are not all finite
-    is skipped (parameters, state and iteration stay as they are) and counted
-    in `skipped_steps`.
+    together, in one compiled call, each in its own type (float16, bfloat16,
+    float32, float64). A step is skipped (parameters, state and iteration stay
+    as they are) and counted in `skipped_steps` if its gradients, or the
+    parameters after it, are not all finite. (Of models of millions of
+    parameters only the gradients tell in time for the state to stay, too.)
 
     Args:
         rule: the `UpdateRule`.
@@ -53,7 +56,10 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
             from Keras' global seed. Defaults to `None`.
         pretrained_name: the name of shipped weights, or None. Defaults to
             `None`.
-        name: as for any Keras optimizer. Defaults to `None`.
+        jit_compile: whether to compile the update with XLA: "auto" does where
+            XLA can run, True always, False never. Defaults to `"auto"`.
+        name: as for any Keras optimizer: None makes one of the class' name.
+            Defaults to `None`.
         **kwargs: as for any Keras optimizer. `weight_decay` removes
             weight_decay * learning_rate of each parameter in each step. With
             a learning rate of 1.0 that is strong: start from 1e-5.
@@ -72,9 +78,15 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
         learning_rate=1.0,
         seed=None,
         pretrained_name=None,
+        jit_compile="auto",
         name=None,
         **kwargs,
     ):
+        if jit_compile not in ("auto", True, False):
+            raise ValueError(
+                'Argument `jit_compile` must be "auto", True or False. '
+                f"Received: jit_compile={jit_compile!r}"
+            )
         if isinstance(learning_rate, int):
             learning_rate = float(learning_rate)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
@@ -82,6 +94,7 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
         # keras.utils.set_random_seed sets.
         self.seed = random.randint(1, 10**9) if seed is None else seed
         self.pretrained_name = pretrained_name
+        self.jit_compile = jit_compile
         self._rule = rule
         self._trained_weights = None
         self._weights_are_known = False
@@ -100,94 +113,14 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
         """The update rule: a pure function."""
         return self._rule
 
-    @property
-    def skipped_steps(self):
-        """How many steps were skipped for NaN or infinite gradients."""
-        if not self.built:
-            return 0
-        return int(ops.convert_to_numpy(self._skipped_steps))
-
-    # Pretrained weights.
-
-    @classmethod
-    def from_pretrained(cls, path_or_name=None, **kwargs):
-        """Makes an optimizer with trained weights.
-
-        Args:
-            path_or_name: a file that `save_pretrained` or the meta-training
-                wrote, or the name of weights that ship with the package;
-                None for the default ones that do.
-                `LearnedOptimizer.from_pretrained` makes whatever optimizer
-                the file holds; a subclass takes its own kind only.
-            **kwargs: Keras arguments such as `learning_rate`. Arguments of
-                the rule come from the file, but those in the rule's
-                `adjustable` can be given, too.
-
-        Raises:
-            ValueError: if the file is missing, damaged or of another kind,
-                the name is unknown, or an argument contradicts the file.
-        """
-        wanted = getattr(cls.rule_class, "name", None)
-        trained = pretrained.load_rule(path_or_name, wanted)
-        if wanted is None:
-            cls = registry.optimizer_class(trained.rule.name)
-        config = trained.rule.get_config()
-        for key in sorted(set(config) & set(kwargs)):
-            given = kwargs.pop(key)
-            given = list(given) if isinstance(given, tuple) else given
-            if key in trained.rule.adjustable:
-                config[key] = given
-            elif given != config[key]:
-                raise ValueError(
-                    f"{trained.path} was trained with {key}={config[key]!r}, "
-                    f"which cannot be changed. Received: {key}={given!r}"
-                )
-        optimizer = cls(**config, **kwargs)
-        optimizer.pretrained_name = trained.name
-        optimizer._take_weights(trained.weights)
-        return optimizer
-
-    def save_pretrained(self, path):
-        """Saves the rule's configuration and weights to one file."""
-        pretrained.save(path, self._rule, self.rule_weights())
-
-    def rule_weights(self):
-        """The rule's meta-parameters now: {name: NumPy array}."""
-        if not self.built:
-            return self._initial_weights()
-        return {
-            name: ops.convert_to_numpy(variable)
-            for name, variable in self._weight_variables.items()
-        }
-
-    def _initial_weights(self):
-        if self._trained_weights is not None:
-            return self._trained_weights
-        return self._rule.init_weights(self.seed)
-
-    def _take_weights(self, weights):
-        expected = self._rule.init_weights(0)
-        wrong = [
-            f"{name}: {weights[name].shape} instead of {array.shape}"
-            if name in weights
-            else f"{name} is missing"
-            for name, array in expected.items()
-            if name not in weights or weights[name].shape != array.shape
-        ]
-        wrong += [f"unknown: {name}" for name in set(weights) - set(expected)]
-        if wrong:
-            raise ValueError(
-                "The weights do not fit this optimizer's configuration "
-                f"({'; '.join(sorted(wrong))})."
-            )
-        self._trained_weights = weights
-        self._weights_are_known = True
-
     # Variables.
 
     def build(self, variables):
-        if self.built:
+        variables = list(variables)
+        # Frozen models, and Keras when it reads .h5 files, come without any.
+        if self.built or not variables:
             return
+        inputs.check_variables(variables, self._var_key)
         # Values of a large model must not become constants of a graph.
         with backends.outside_of_graphs():
             super().build(variables)
@@ -197,20 +130,26 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
         self._layers = _layers(variables)
         weights = self._initial_weights()
         self._weight_variables = {
-            name: self._add(name, weights[name]) for name in sorted(weights)
+            name: self._add(f"weights_{name}", weights[name])
+            for name in sorted(weights)
         }
-        state = self._initial_state(variables)
+        state = self._initial_state(weights)
         self._state_variables = {}
         for name in sorted(state):
             # Each value is freed when its variable is there.
             self._state_variables[name] = self._add_packed(
-                name, state.pop(name)
+                f"state_{name}", state.pop(name)
             )
-        self._skipped_steps = self._add("skipped_steps", np.zeros((), "int32"))
-        self._build_points()
-        # The last one: files of older versions do not have it.
         zero = np.zeros((), "int32")
-        self._skipped_in_a_row = self._add("skipped_in_a_row", zero)
+        self._skipped_steps = self._add("state_skipped_steps", zero)
+        self._build_points()
+        # The last ones: files of older versions do not have them.
+        self._skipped_in_a_row = self._add("state_skipped_in_a_row", zero)
+        digest = skipped_steps.shapes_digest(variables)
+        self._shapes_digest = self._add("shapes_digest", digest)
+        if self._copied_variables is not None:
+            self.load_own_variables(self._copied_variables())
+            self._copied_variables = None
 
     def _add_packed(self, name, value):
         """A variable, or of a large model a tuple of them."""
@@ -232,7 +171,8 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
             name=name.replace("/", "_"),
         )
 
-    def _initial_state(self, variables):
+    def _initial_state(self, weights):
+        variables = self._trainable_variables
         rng = np.random.default_rng([self.seed, 1])
         params, uniforms, tensor_uniforms = [], [], []
         for variable in variables:
@@ -240,27 +180,53 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
             uniforms.append(rng.random(shape, "float32"))
             tensor_uniforms.append(rng.random((1,) * len(shape), "float32"))
             # What is measured, or attended to, is known at the first step.
-            params.append(np.broadcast_to(np.float32(0), shape))
+            zero = np.zeros((), inputs.wide_type(variable.dtype))
+            params.append(np.broadcast_to(zero, shape))
         rates = self._rule.draw_log_learning_rates(uniforms, tensor_uniforms)
         del uniforms
-        weights = self._initial_weights()
         state = self._rule.init_state(weights, params, rates)
         unknown = {n: ops.zeros_like(state[n]) for n in self._rule.measures}
         return {**state, **unknown}
 
+    def reset(self):
+        """Back to the start: state, iteration, counters and averages.
+
+        The trained weights, the learning rate and the model's parameters stay.
+        """
+        if not self.built:
+            return
+        self.hold_true_parameters()
+        digest = skipped_steps.shapes_digest(self._trainable_variables)
+        if self._is_zeroed():
+            for name, array in self._initial_weights().items():
+                self._weight_variables[name].assign(array)
+        kept = [self._learning_rate, *self._weight_variables.values()]
+        kept = {id(variable) for variable in kept}
+        for variable in self.variables:
+            if id(variable) not in kept:
+                variable.assign(ops.zeros_like(variable))
+        self._shapes_digest.assign(digest)
+        state = self._initial_state(self.rule_weights())
+        for name, value in state.items():
+            keras.tree.map_structure(
+                lambda variable, part: variable.assign(part),
+                attention.plain(self._state_variables[name]),
+                value,
+            )
+
     # The update.
 
     def apply(self, grads, trainable_variables=None):
-        if not self._weights_are_known:
-            self._weights_are_known = True
-            warnings.warn(
-                f"{type(self).__name__} has no trained weights: "
-                f"{self._rule.before_training}. Use from_pretrained(), or "
-                "meta-train one.",
-                stacklevel=2,
-            )
-        # A sparse gradient updates every element: the hidden states move.
-        grads = [backends.dense(gradient) for gradient in grads]
+        self._check_weights()
+        grads = list(grads)
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+        known = trainable_variables
+        if known is None and self.built:
+            known = self._trainable_variables
+        if grads and known is not None:
+            # Sparse ones become dense: the hidden states of all elements move.
+            grads = inputs.checked(grads, known, self._var_key)
         super().apply(grads, trainable_variables)
 
     def _clip_gradients(self, grads):
@@ -281,19 +247,18 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
             self._get_variable_index(v): gradient
             for v, gradient in zip(trainable_variables, grads)
         }
-        counters = {
-            "skipped_steps": self._skipped_steps,
-            "skipped_in_a_row": self._skipped_in_a_row,
-            "iterations": self._iterations,
-        }
-        if self._rule.attends:
-            counters["holds_true"] = self._holds_true
         # As plain structures: Keras wraps those that are attributes.
         variables = _Variables(
             list(self._trainable_variables),
             dict(self._weight_variables),
-            {n: _plain(v) for n, v in self._state_variables.items()},
-            counters,
+            {n: attention.plain(v) for n, v in self._state_variables.items()},
+            self._points(),
+            {
+                "skipped_steps": self._skipped_steps,
+                "skipped_in_a_row": self._skipped_in_a_row,
+                "shapes_digest": self._shapes_digest,
+                "iterations": self._iterations,
+            },
         )
         # Arithmetic makes a tensor of it; a conversion would leave a variable.
         learning_rate = ops.cast(learning_rate * 1.0, "float32")
@@ -304,18 +269,19 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
     def _update_variables(self, present, variables, grads, learning_rate):
         """Gives (one device's) variables their values after the step.
 
-        Only this function writes variables; `guarded_step` computes.
+        Only this function and what it calls write variables in a step;
+        `guarded_step` computes.
         """
-        grads = [ops.cast(gradient, "float32") for gradient in grads]
-        finite = guarded_step.are_finite(grads)
-        found = dict(zip(present, grads))
+        finite = ops.logical_and(
+            guarded_step.are_finite(grads),
+            variables.counters["shapes_digest"] != 0,
+        )
+        found = dict(zip(present, map(inputs.narrowed, grads)))
         grads = [found.get(i) for i in range(len(variables.params))]
+        is_large = layouts.is_sharded(variables.params)
 
-        def update(chosen):
-            weights, state, params = keras.tree.map_structure(
-                backends.value,
-                (variables.weights, variables.state, variables.params),
-            )
+        def compute(chosen):
+            params, weights, state, points = _values(variables[:4])
             new = guarded_step.take(
                 self._rule,
                 weights,
@@ -323,78 +289,69 @@ class LearnedOptimizer(attention.TwoPoints, keras.optimizers.Optimizer):
                 params,
                 grads,
                 learning_rate,
-                self._kept_shares(learning_rate),
+                self._decays(learning_rate),
+                points,
                 layers=self._layers,
+                constrained=self._constrained(),
+                jit_compile=self.jit_compile,
             )
-            for i in present:
-                value = chosen(new.params[i], params[i])
-                variables.params[i].assign(value)
-            keras.tree.map_structure(
-                lambda variable, new, old: variable.assign(chosen(new, old)),
-                variables.state,
-                new.state,
-                state,
-            )
+            if self._rule.attends:
+                new = attention.with_constraints(new, self._constraints())
+            if is_large:
+                # Two states at once would be too much of the memory.
+                self._write_state(variables, new, chosen)
+            return new
 
-        backends.if_finite(finite, update)
-        self._count(variables.counters, ops.cast(finite, "int32"))
+        def write(new, chosen):
+            if not is_large:
+                self._write_state(variables, new, chosen)
+            self._write_params(present, variables, new, chosen)
 
-    def _kept_shares(self, learning_rate):
-        """What weight decay leaves of each parameter; None without it."""
+        taken = backends.update_if(finite, compute, write)
+        self._count(variables.counters, ops.cast(taken, "int32"))
+
+    def _write_state(self, variables, new, chosen):
+        for name in set(variables.state) - {"true_parameters"}:
+            _assign(variables.state[name], new.state[name], chosen)
+
+    def _write_params(self, present, variables, new, chosen):
+        for i in present:
+            _assign(variables.params[i], new.params[i], chosen)
+        if self._rule.attends:
+            true = "true_parameters"
+            _assign(variables.state[true], new.state[true], chosen)
+            points = variables.points
+            _assign(points.attended, new.attended, chosen)
+            _assign(points.holds_true, ops.zeros((), "int32"), chosen)
+
+    def _decays(self, learning_rate):
+        """What weight decay removes of each parameter; None without it."""
         if not self.weight_decay:
             return None
         decay = self.weight_decay * learning_rate
         return [
-            1 - decay * float(self._use_weight_decay(v))
+            decay if self._use_weight_decay(v) else 0.0
             for v in self._trainable_variables
         ]
 
-    def _count(self, counters, finite):
-        """Counts a step that was taken (finite: 1) or skipped (0)."""
-        skipped = 1 - finite
-        counters["skipped_steps"].assign(counters["skipped_steps"] + skipped)
-        in_a_row = (counters["skipped_in_a_row"] + 1) * skipped
-        counters["skipped_in_a_row"].assign(in_a_row)
-        backends.warn_if(in_a_row == _TOO_MANY, _SKIPPING)
-        # `apply` counts the iteration; a skipped step takes it back.
-        iterations = counters["iterations"]
-        back = skipped * (self.gradient_accumulation_steps or 1)
-        iterations.assign(iterations - ops.cast(back, iterations.dtype))
-        if "holds_true" in counters:
-            counters["holds_true"].assign(ops.zeros((), "int32"))
 
-    # Serialisation.
+def _values(structure):
+    return keras.tree.map_structure(backends.value, structure)
 
-    def load_own_variables(self, store):
-        if len(store.keys()) == len(self.variables) - 1:
-            zero = np.zeros((), "int32")
-            store = {**store, str(len(self.variables) - 1): zero}
-        super().load_own_variables(store)
-        self._weights_are_known = True
 
-    def finalize_variable_values(self, var_list):
-        """At the end of fit: says if it has not trained at all lately."""
-        in_a_row = int(ops.convert_to_numpy(self._skipped_in_a_row))
-        if in_a_row >= _TOO_MANY and not backends.WARNS_DURING_FIT:
-            warnings.warn(_SKIPPING, stacklevel=2)
-        super().finalize_variable_values(var_list)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(self._rule.get_config())
-        config.update(seed=self.seed, pretrained_name=self.pretrained_name)
-        return config
+def _assign(variables, values, chosen):
+    """Assigns `chosen(new, old)` to a variable or a tuple of them."""
+    keras.tree.map_structure(
+        lambda variable, value: variable.assign(
+            chosen(value, backends.value(variable))
+        ),
+        variables,
+        values,
+    )
 
 
 def _layers(variables):
     """For each variable the number of its layer, which its path tells."""
-    parents = [variable.path.rpartition("/")[0] for variable in variables]
+    parents = [inputs.path(v).rpartition("/")[0] for v in variables]
     numbers = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
     return tuple(numbers[parent] for parent in parents)
-
-
-def _plain(structure):
-    """A tuple without the wrapper of Keras' tracking, or a variable."""
-    if isinstance(structure, (list, tuple)):
-        return tuple(structure)
-    return structure

@@ -70,6 +70,9 @@ def sizes(params, batch_dims=0):
 def _size_and_spread(tensor, batch_dims):
     """Root mean square, and the same or 0 if all elements are equal."""
     axes = tuple(range(batch_dims, len(tensor.shape)))
+    if 0 in tuple(tensor.shape):
+        nothing = ops.zeros(tuple(tensor.shape[:batch_dims]), "float32")
+        return nothing, nothing
     values = ops.cast(tensor, "float32")
     # A tensor that overflows must not spoil the others' means.
     finite = ops.isfinite(values)

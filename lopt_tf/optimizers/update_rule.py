@@ -40,6 +40,11 @@ class UpdateRule:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = _typed(getattr(self, field.name), field.default)
+            if value != value:
+                raise ValueError(
+                    f"Argument `{field.name}` must be a number. Received: "
+                    f"{field.name}={value}"
+                )
             object.__setattr__(self, field.name, value)
 
     def get_config(self):
@@ -134,7 +139,8 @@ class UpdateRule:
         )
 
         def moved(elements, steps):
-            return elements - learning_rate * steps
+            # Float64 parameters keep their digits.
+            return elements - ops.cast(learning_rate * steps, elements.dtype)
 
         if attended_steps is None:
             point = map(moved, params, layout.unpack(steps))

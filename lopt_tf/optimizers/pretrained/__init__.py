@@ -1,6 +1,7 @@
 """Trained meta-parameters as files: arrays, JSON and a format version."""
 
 import dataclasses
+import hashlib
 import pathlib
 import typing
 
@@ -36,6 +37,25 @@ def save(path, rule, weights):
         )
     metadata = {"rule": rule.name, "config": rule.get_config()}
     checkpointing.save(path, KIND, weights, metadata)
+
+
+def absolute(path):
+    """The absolute path of a file, as text."""
+    return str(pathlib.Path(path).resolve())
+
+
+def digest(weights):
+    """A short text that tells weights from others.
+
+    Args:
+        weights: {name: array}.
+    """
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name], "float32")
+        found.update(f"{name} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()[:16]
 
 
 def names(rule_name=None):

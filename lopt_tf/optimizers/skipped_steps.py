@@ -1,0 +1,75 @@
+"""Steps that are skipped: counted, and said when there are too many."""
+
+import warnings
+import zlib
+
+import numpy as np
+from keras import ops
+
+from lopt_tf.optimizers import backends
+
+# Steps skipped in a row.
+_TOO_MANY = 100
+_SKIPPING = (
+    f"The last {_TOO_MANY} steps were skipped: their gradients, or the "
+    "parameters after them, were not finite. The model no longer trains; look "
+    "for NaN in its data, loss or weights."
+)
+_ZEROED = (
+    "All variables of the optimizer were set to zero, its trained weights "
+    "among them: it takes no step. Use optimizer.reset(), which keeps them, "
+    "and set its learning rate again."
+)
+
+
+class SkippedSteps:
+    """The part of `LearnedOptimizer` that counts the steps it skips."""
+
+    @property
+    def skipped_steps(self):
+        """How many steps were skipped for NaN or infinite numbers."""
+        if not self.built:
+            return 0
+        return int(ops.convert_to_numpy(self._skipped_steps))
+
+    def _is_zeroed(self):
+        """Whether all variables, the trained weights too, were set to zero."""
+        return not int(ops.convert_to_numpy(self._shapes_digest))
+
+    def _count(self, counters, taken):
+        """Counts a step that was taken (1) or skipped (0)."""
+        skipped = 1 - taken
+        counters["skipped_steps"].assign(counters["skipped_steps"] + skipped)
+        in_a_row = (counters["skipped_in_a_row"] + 1) * skipped
+        counters["skipped_in_a_row"].assign(in_a_row)
+        # The first step after all variables, this one too, were set to zero.
+        is_zeroed = ops.logical_and(
+            counters["shapes_digest"] == 0, in_a_row == 1
+        )
+        backends.warn_if(
+            ops.logical_or(is_zeroed, in_a_row == _TOO_MANY),
+            lambda zeroed: _ZEROED if zeroed else _SKIPPING,
+            is_zeroed,
+        )
+        # `apply` counts the iteration; a skipped step takes it back.
+        iterations = counters["iterations"]
+        back = skipped * (self.gradient_accumulation_steps or 1)
+        iterations.assign(iterations - ops.cast(back, iterations.dtype))
+
+    def finalize_variable_values(self, var_list):
+        """At the end of fit: says if it has not trained at all lately."""
+        if not self.built:
+            return
+        in_a_row = int(ops.convert_to_numpy(self._skipped_in_a_row))
+        if not backends.WARNS_DURING_FIT:
+            if in_a_row and self._is_zeroed():
+                warnings.warn(_ZEROED, stacklevel=2)
+            elif in_a_row >= _TOO_MANY:
+                warnings.warn(_SKIPPING, stacklevel=2)
+        super().finalize_variable_values(var_list)
+
+
+def shapes_digest(variables):
+    """A positive integer that tells shapes from others: exact as float32."""
+    shapes = str([tuple(v.shape) for v in variables])
+    return np.int32(zlib.crc32(shapes.encode()) % (2**24 - 1) + 1)
