@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import layers
 
 import lopt_tf
-from lopt_tf import callbacks
+from lopt_tf import callbacks, checkpointing
 from lopt_tf.optimizers import pretrained, registry
 
 RNG = np.random.default_rng(0)
@@ -788,19 +788,24 @@ def test_cross_validation_of_a_compiled_model(own):
         lambda a: a > 0,
         lambda a: a.astype("complex64"),
         lambda a: a.astype(str),
+        lambda a: a.astype("float64"),
     ],
 )
 def test_weights_that_are_not_numbers_are_refused(own, spoil):
+    """When written, when read, and when an optimizer is given them."""
     optimizer = _load(own)
     weights = {**optimizer.rule_weights()}
     weights["update"] = spoil(weights["update"])
-    pretrained.save(own, optimizer.rule, weights)
-    with pytest.raises(ValueError, match="weights update are"):
-        _load(own)
-    for dtype in ("float64", "float16"):
-        weights["update"] = np.ones_like(weights["update"], dtype)
+    before = own.read_bytes()
+    with pytest.raises(ValueError, match="update"):
         pretrained.save(own, optimizer.rule, weights)
-        assert _load(own).rule_weights()["update"].dtype == "float32"
+    assert own.read_bytes() == before
+    with pytest.raises(ValueError, match="do not fit .*update"):
+        optimizer._take_weights(weights)
+    rule = {"rule": optimizer.rule.name, "config": optimizer.rule.get_config()}
+    checkpointing.save(own, pretrained.KIND, weights, rule)
+    with pytest.raises(ValueError, match="own.npz .*update"):
+        _load(own)
 
 
 def test_settings_that_are_not_numbers_are_refused():
