@@ -158,39 +158,23 @@ def warn_if(condition, message, value):
     tf.cond(condition, warn, lambda: False)
 
 
-def update_if(finite, compute, write):
-    """Writes what is computed if all is finite: whether that was so.
+def write_if(condition, write):
+    """Writes variables if a boolean tensor is True: whether it was written.
 
     Args:
-        finite: boolean tensor: whether to compute at all.
-        compute: function of `chosen`; its result has the boolean tensor
-            `finite`: whether to write.
-        write: function of (result, `chosen`); writes variables. `chosen` is a
-            function of (new, old values): the new one, or, where nothing but
-            a choice of values can depend on a tensor, that choice.
+        condition: the boolean tensor.
+        write: function of `chosen`; writes variables, and returns whether it
+            did. `chosen` is a function of (new, old values): the new one, or,
+            where nothing but a choice of values can depend on a tensor, that
+            choice.
     """
     if _ON_TENSORFLOW:
-        # In eager code and in graphs: the state is written or not even read.
-        def attempt():
-            result = compute(_new)
-            return tf.cond(
-                result.finite,
-                lambda: (write(result, _new), True)[1],
-                lambda: False,
-            )
-
-        return tf.cond(finite, attempt, lambda: False)
+        # In eager code and in graphs.
+        return tf.cond(condition, lambda: write(_new), lambda: False)
     if keras.backend.backend() == "torch":
-        if finite:
-            result = compute(_new)
-            finite = result.finite
-            if finite:
-                write(result, _new)
-        return finite
-    result = compute(lambda new, old: ops.where(finite, new, old))
-    finite = ops.logical_and(finite, result.finite)
-    write(result, lambda new, old: ops.where(finite, new, old))
-    return finite
+        return write(_new) if condition else condition
+    written = write(lambda new, old: ops.where(condition, new, old))
+    return ops.logical_and(condition, written)
 
 
 def _new(new, old):

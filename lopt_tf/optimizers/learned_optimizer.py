@@ -278,9 +278,8 @@ class LearnedOptimizer(
         )
         found = dict(zip(present, map(inputs.narrowed, grads)))
         grads = [found.get(i) for i in range(len(variables.params))]
-        is_large = layouts.is_sharded(variables.params)
 
-        def compute(chosen):
+        def compute():
             params, weights, state, points = _values(variables[:4])
             new = guarded_step.take(
                 self._rule,
@@ -297,22 +296,39 @@ class LearnedOptimizer(
             )
             if self._rule.attends:
                 new = attention.with_constraints(new, self._constraints())
-            if is_large:
-                # Two states at once would be too much of the memory.
-                self._write_state(variables, new, chosen)
             return new
 
-        def write(new, chosen):
-            if not is_large:
-                self._write_state(variables, new, chosen)
-            self._write_params(present, variables, new, chosen)
+        def write_all(new, chosen):
+            self._write_state(variables, new, chosen)
+            return write_params(new, chosen)
 
-        taken = backends.update_if(finite, compute, write)
+        def write_params(new, chosen):
+            self._write_params(present, variables, new, chosen)
+            return True
+
+        def write_at_once(chosen):
+            # Two states of a large model would be too much of the memory.
+            new = compute()
+            self._write_state(variables, new, chosen)
+            return backends.write_if(
+                ops.logical_and(finite, new.finite),
+                functools.partial(write_params, new),
+            )
+
+        if layouts.is_sharded(variables.params):
+            taken = backends.write_if(finite, write_at_once)
+        else:
+            new = compute()
+            taken = backends.write_if(
+                ops.logical_and(finite, new.finite),
+                functools.partial(write_all, new),
+            )
         self._count(variables.counters, ops.cast(taken, "int32"))
 
     def _write_state(self, variables, new, chosen):
-        for name in set(variables.state) - {"true_parameters"}:
-            _assign(variables.state[name], new.state[name], chosen)
+        for name, own in variables.state.items():
+            if name != "true_parameters":
+                _assign(own, new.state[name], chosen)
 
     def _write_params(self, present, variables, new, chosen):
         for i in present:
