@@ -155,8 +155,9 @@ def _rule(file, metadata, rule_name):
         )
     if kind not in registry.OPTIMIZERS:
         raise checkpointing.CheckpointError(
-            f"{file} holds the optimizer {kind!r}, which is not known here: "
-            "import what defines it first, or install a newer lopt_tf."
+            f"{file} holds the optimizer {kind!r}. Known: "
+            f"{', '.join(registry.OPTIMIZERS)}. Import what defines it first, "
+            "or install a newer lopt_tf."
         )
     if rule_name not in (None, kind):
         raise checkpointing.CheckpointError(
