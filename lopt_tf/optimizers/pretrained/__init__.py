@@ -44,17 +44,17 @@ def absolute(path):
     return str(pathlib.Path(path).resolve())
 
 
-def digest(weights):
+def digest(weights, about=""):
     """A short text that tells weights from others.
 
     Args:
         weights: {name: array}.
+        about: what else it shall tell, as text. Defaults to `""`.
     """
-    found = hashlib.sha256()
+    found = hashlib.sha256(about.encode())
     for name in sorted(weights):
-        array = np.ascontiguousarray(weights[name], "float32")
-        found.update(f"{name} {array.shape}".encode())
-        found.update(array.tobytes())
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(weights[name], "float32").tobytes())
     return found.hexdigest()[:16]
 
 
