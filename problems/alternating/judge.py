@@ -47,6 +47,36 @@ def digits():
     return Images(pixels[train], pixels[rest], labels[train], labels[rest])
 
 
+def read_images(path):
+    """`Images` of a file ".npz" with "images" [count, size, size] in 0..1.
+
+    Raises:
+        ValueError: if it is missing, damaged, or has other images.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            pixels = np.float32(arrays["images"])
+    except Exception as error:
+        # Whatever NumPy meets in a file that holds no such array.
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). Name an "
+            ".npz file with an array called images."
+        ) from error
+    square = pixels.ndim == 3 and pixels.shape[1] == pixels.shape[2]
+    if not (square and pixels.shape[1] % 4 == 0 and len(pixels) >= 10):
+        raise ValueError(
+            f"The images of {path} must be at least ten, [count, size, size] "
+            f"with a size divisible by 4. Received: {pixels.shape}."
+        )
+    if not (
+        np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1
+    ):
+        raise ValueError(f"The images of {path} must have values in 0..1.")
+    pixels = 2 * pixels[..., None] - 1
+    most = len(pixels) * 4 // 5
+    return Images(pixels[:most], pixels[most:])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
     """A Keras classifier, and how it is to be asked.

@@ -1,5 +1,7 @@
 """The interface of a task that asks, step by step, what to optimise next."""
 
+import typing
+
 # Metadata with a meaning (see `AlternatingTask`), by what they must be.
 BOOLEANS = ("finished", "validated")
 PER_ACTION = ("losses", "gradient_magnitudes")
@@ -7,6 +9,21 @@ NUMBERS = (
     *("improvement", "mean_improvement", "gradient_cosine"),
     *("train_loss", "valid_loss", "train_accuracy", "valid_accuracy"),
 )
+
+
+class Feedback(typing.NamedTuple):
+    """A rule that a task suggests: an action's chance from one of its metadata.
+
+    The chance of the first of two actions is sigmoid(-slope (value - level)).
+
+    Attributes:
+        value: the name of the metadata, [E].
+        slopes, levels: what to choose from.
+    """
+
+    value: str
+    slopes: tuple
+    levels: tuple
 
 
 class Task:
@@ -26,6 +43,10 @@ class Task:
         period: steps between two validations, at least 1. Defaults to 1.
         result_name: what an episode's result measures.
         higher_is_better: of the result. Defaults to False.
+        coin_parts: chances of coins are tried in these parts, when baselines
+            are tuned. Defaults to None, which takes the grid's own.
+        feedback: a `Feedback` to tune beside them, if there are two actions.
+            Defaults to None.
     """
 
     name = None
@@ -35,6 +56,8 @@ class Task:
     period = 1
     result_name = None
     higher_is_better = False
+    coin_parts = None
+    feedback = None
 
     @property
     def loss_weights(self):
@@ -43,6 +66,21 @@ class Task:
     def get_config(self):
         """The constructor's arguments, ready for JSON."""
         raise NotImplementedError
+
+    def keep_beside(self, folder):
+        """Told once, before episodes: where to keep what takes time to make."""
+
+    def groups(self, seeds):
+        """Labels of starts whose results are looked at apart, or None."""
+        return None
+
+    def details(self, state):
+        """More that is known of episodes than the result, {name: [E]}."""
+        return {}
+
+    def samples(self, state, count):
+        """Images to look at, [E, count, height, width] in -1..1, or None."""
+        return None
 
 
 class AlternatingTask(Task):
