@@ -8,13 +8,12 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from problems.alternating import gan_losses, gan_nets
+from problems.alternating import gan_losses, gan_nets, gan_update
 from problems.alternating import judge as judge_lib
 from problems.alternating.supervised import check_positive
 from problems.alternating.task import AlternatingTask, Feedback
 
-_BETA_1, _BETA_2, _EPSILON = 0.5, 0.999, 1e-8
-# Of the moving averages of losses and improvements (published).
+# Of the moving mean of improvements.
 _DECAY = 0.9
 # Images of a result, and where its random numbers begin.
 _RESULT_IMAGES = {"valid": 2000, "test": 5000}
@@ -22,12 +21,6 @@ _RESULT_SEEDS = {"valid": 2**30, "test": 2**30 + 1}
 _SCORE_SEEDS = 2**29
 # A score that is told when it is first reached (chosen: digits can be read).
 _GOAL = 5.0
-_NAMES = ("discriminator", "generator")
-# What an update changes in the state of an episode.
-_UPDATED = (
-    *("params", "first_moments", "second_moments", "updates"),
-    *("magnitudes", "averages"),
-)
 
 
 @dataclasses.dataclass(eq=False)
@@ -88,7 +81,7 @@ class Gan(AlternatingTask):
     classifier_outputs: str = "logits"
 
     name = "gan"
-    actions = _NAMES
+    actions = gan_update.NAMES
     result_name = "inception score"
     higher_is_better = True
     coin_parts = 10
@@ -115,9 +108,13 @@ class Gan(AlternatingTask):
         self.nets = gan_nets.Nets(
             size, self.z_dim, self.width, bool(self.batch_norm)
         )
-        self._losses = gan_losses.LOSSES[self.loss]
         flat = self.images.train.reshape(len(self.images.train), -1)
-        self._real = tf.constant(flat, tf.float32)
+        self._updates = gan_update.Updates(
+            self.nets,
+            gan_losses.LOSSES[self.loss],
+            tf.constant(flat, tf.float32),
+            self.batch_size,
+        )
         self._compiled_result = tf.function(
             self._fresh_scores, jit_compile=True, autograph=False
         )
@@ -203,7 +200,7 @@ class Gan(AlternatingTask):
             for vectors in zip(*map(self.nets.initial, seeds))
         )
         count = len(seeds)
-        params = dict(zip(_NAMES, (discriminator, generator)))
+        params = dict(zip(self.actions, (discriminator, generator)))
         zeros = {name: tf.zeros_like(x) for name, x in params.items()}
         none = tf.zeros([count])
         state = {
@@ -235,18 +232,7 @@ class Gan(AlternatingTask):
         # An episode that has finished moves no further.
         choice = tf.where(alive, choice, 2)
         time = state["time"]
-        parts = {name: state[name] for name in (*_UPDATED, "rates", "seed")}
-        signature = {
-            name: tf.nest.map_structure(
-                lambda x: tf.TensorSpec(x.shape[1:], x.dtype), parts[name]
-            )
-            for name in _UPDATED
-        }
-        state |= tf.map_fn(
-            lambda each: self._update(*each, time),
-            (parts, choice),
-            fn_output_signature=signature,
-        )
+        state |= gan_update.updated(state, choice, self._updates)
         state["time"] = time + tf.cast(tf.reduce_any(alive), tf.int32)
         scored = tf.nest.map_structure(tf.identity, self._of_score(state))
         state |= tf.cond(
@@ -314,59 +300,6 @@ class Gan(AlternatingTask):
         both += [(b, a) for a, b in layers[::-1]]
         return [(self.batch_size, a, b) for a, b in both]
 
-    def _update(self, parts, choice, time):
-        """One update of one episode: what `_UPDATED` names."""
-        kept = {name: parts[name] for name in _UPDATED}
-        branches = [
-            functools.partial(self._update_net, place, parts, time)
-            for place in range(2)
-        ]
-        return tf.switch_case(choice, [*branches, lambda: dict(kept)])
-
-    def _update_net(self, place, parts, time):
-        """Adam on the discriminator (0) or the generator (1)."""
-        name, params = _NAMES[place], parts["params"]
-        seed = parts["seed"]
-        z = _normal([self.batch_size, self.z_dim], seed, 2 * time)
-        rows = tf.random.stateless_uniform(
-            [self.batch_size],
-            tf.stack([seed, 2 * time + 1]),
-            maxval=len(self._real),
-            dtype=tf.int32,
-            alg="threefry",
-        )
-        net = params[name]
-        with tf.GradientTape() as tape:
-            tape.watch(net)
-            own = {**params, name: net}
-            if place == 0:
-                real = tf.gather(self._real, rows)
-                loss, found = self._losses.discriminator(
-                    self.nets, own, real, z, tf.stack([seed, -1 - time])
-                )
-            else:
-                loss, found = self._losses.generator(self.nets, own, z)
-        gradient = tape.gradient(loss, net)
-        count = parts["updates"][place] + 1
-        power = tf.cast(count, tf.float32)
-        first = parts["first_moments"][name]
-        second = parts["second_moments"][name]
-        first = _BETA_1 * first + (1 - _BETA_1) * gradient
-        second = _BETA_2 * second + (1 - _BETA_2) * tf.square(gradient)
-        rate = parts["rates"][place] * tf.sqrt(1 - _BETA_2**power)
-        rate /= 1 - _BETA_1**power
-        net -= rate * first / (tf.sqrt(second) + _EPSILON)
-        magnitude = tf.sqrt(tf.reduce_mean(tf.square(gradient)))
-        here = tf.one_hot(place, 2)
-        return {
-            "params": {**params, name: net},
-            "first_moments": {**parts["first_moments"], name: first},
-            "second_moments": {**parts["second_moments"], name: second},
-            "updates": parts["updates"] + tf.cast(here, tf.int32),
-            "magnitudes": tf.where(here > 0, magnitude, parts["magnitudes"]),
-            "averages": _averaged(parts, place, found),
-        }
-
     def _of_score(self, state):
         """What a score changes in the state."""
         names = (
@@ -419,7 +352,7 @@ class Gan(AlternatingTask):
         )
 
     def _images(self, generator, seed, count, place):
-        z = _normal([count, self.z_dim], seed, place)
+        z = gan_update.normal([count, self.z_dim], seed, place)
         images = self.nets.generate(generator, z)
         return tf.reshape(images, [count, self.nets.size, self.nets.size, 1])
 
@@ -444,27 +377,3 @@ class Gan(AlternatingTask):
             "discriminator_loss": tf.reduce_mean(averages[:, 1:], 1),
             "gradient_magnitudes": state["magnitudes"],
         }
-
-
-def _normal(shape, seed, place):
-    # The default algorithm takes nine times as long under XLA on CPUs.
-    return tf.random.stateless_normal(
-        shape, tf.stack([seed, place]), alg="threefry"
-    )
-
-
-def _averaged(parts, place, found):
-    """Moving averages of the generator's loss and D's fake and real parts.
-
-    They start at the first value; a generator's update has no real part.
-
-    Args:
-        parts: of the state, before the update.
-        place: 0 for an update of the discriminator, 1 for the generator's.
-        found: the losses [3] of this update.
-    """
-    before, updates = parts["averages"], parts["updates"]
-    is_first = tf.stack(2 * [tf.reduce_sum(updates) == 0] + [updates[0] == 0])
-    decay = tf.where(is_first, 0.0, _DECAY)
-    after = decay * before + (1 - decay) * found
-    return after if place == 0 else tf.concat([after[:2], before[2:]], 0)

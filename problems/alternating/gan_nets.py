@@ -84,7 +84,7 @@ class Nets:
         return tf.tanh(values + next(arrays))
 
     def _hidden(self, values, channels, arrays):
-        """Bias, normalisation and relu of a layer [batch, places * channels]."""
+        """Bias, normalisation, relu of a layer [batch, places * channels]."""
         shape = tf.shape(values)
         values = tf.reshape(values, [shape[0], -1, channels])
         bias = next(arrays)
@@ -154,7 +154,7 @@ def _joins(size):
 
 
 def _matrix(joins, kernel):
-    """The matrix [pixels in * in, pixels out * out] of a kernel [16, in, out]."""
+    """The matrix [pixels * in, pixels * out] of a kernel [16, in, out]."""
     inputs, outputs, places = joins.shape
     _, one, two = kernel.shape
     flat = joins.reshape(-1, places) @ tf.reshape(kernel, [places, one * two])
