@@ -1,5 +1,6 @@
 """Episodes of an `AlternatingTask`: side by side, compiled whole."""
 
+import numpy as np
 import tensorflow as tf
 
 from lopt_tf import compilation
@@ -40,6 +41,13 @@ class CompiledEpisodes(episodes.Episodes):
         count = position.metadata["finished"].shape[0]
         contract.check_shape(self.task, "The result", result, [count])
         return result.numpy()
+
+    def details(self, position):
+        found = self.task.details(position.state)
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    def samples(self, position, count):
+        return self.task.samples(position.state, count)
 
     def save(self, position):
         arrays = named_arrays.read("position", tf.nest.flatten(position))

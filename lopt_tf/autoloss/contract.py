@@ -70,6 +70,15 @@ def check_needs(task, supplied, needs):
             )
 
 
+def check_detail(task, details, name):
+    """Checks that a task tells the detail that is to be the reward."""
+    if name and name not in details:
+        raise ValueError(
+            f"The task {task.name!r} does not tell {name!r}, which is to be "
+            f"the reward. It tells {', '.join(details) or 'the result alone'}."
+        )
+
+
 def check_pairwise(task, features):
     """Checks that features which compare two losses see all there are."""
     count = len(task.actions)

@@ -82,6 +82,15 @@ def _log_magnitudes(metadata):
     return tf.math.log(ratio) / tf.math.log(10.0)
 
 
+def _natural_ratio(metadata):
+    return _log_magnitudes(metadata) * tf.math.log(10.0)
+
+
+def _alternation(metadata):
+    first, second = tf.unstack(metadata["last_action"], axis=1)
+    return second - first
+
+
 GAP_NEEDS = ("train_loss", "valid_loss")
 _MAGNITUDES = ("gradient_magnitudes",)
 # Those of the recipes in `tasks` are published, with their scales; the others
@@ -105,11 +114,38 @@ FEATURES = {
         ("train_accuracy", "valid_accuracy"),
     ),
     "cosine": Feature(lambda m: m["gradient_cosine"], ("gradient_cosine",)),
+    # Of two opposed networks, published: the logarithm of the gradient
+    # magnitudes' ratio, moving averages of their losses, and a score.
+    "log_ratio": Feature(_natural_ratio, _MAGNITUDES),
+    "generator_loss": Feature(
+        lambda m: m["generator_loss"] - 1, ("generator_loss",)
+    ),
+    "discriminator_loss": Feature(
+        lambda m: m["discriminator_loss"], ("discriminator_loss",)
+    ),
+    "score": Feature(lambda m: m["score"] - 8, ("score",)),
+    # The same, about 0 and of one size on small networks.
+    "centred_log_ratio": Feature(
+        lambda m: _natural_ratio(m) + 1.2, _MAGNITUDES
+    ),
+    "centred_generator_loss": Feature(
+        lambda m: 2 * (m["generator_loss"] - 1.3), ("generator_loss",)
+    ),
+    "centred_discriminator_loss": Feature(
+        lambda m: 3 * (m["discriminator_loss"] - 0.45), ("discriminator_loss",)
+    ),
+    "centred_score": Feature(lambda m: 0.5 * (m["score"] - 5), ("score",)),
+    # 1 after the second action, -1 after the first: without it a policy cannot
+    # take them by turns.
+    "last_action": Feature(_alternation, ("last_action",)),
     # The share of the longest episode that is done, about 0.
     "progress": Feature(lambda m: m["progress"] - 0.5, ("progress",)),
 }
 # Features of a second loss, or of two: a third would be left out, silently.
-PAIRWISE = ("penalty", "magnitudes", "relative_magnitudes", "log_magnitudes")
+PAIRWISE = (
+    *("penalty", "magnitudes", "relative_magnitudes", "log_magnitudes"),
+    *("log_ratio", "centred_log_ratio", "last_action"),
+)
 
 
 class Features:
