@@ -198,6 +198,8 @@ def test_every_feature_needs_what_it_says_and_no_more():
             need: tf.ones([2, 3] if need in ("losses",) else [2])
             for need in feature.needs
         }
+        if "last_action" in given:
+            given["last_action"] = tf.ones([2, 2])
         if "gradient_magnitudes" in given:
             given["gradient_magnitudes"] = tf.ones([2, 3])
         assert feature.function(given).shape == [2], name

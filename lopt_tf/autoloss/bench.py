@@ -37,14 +37,14 @@ class Bench:
 
     def baseline(self, task):
         """Runs fixed schedules, tuned before, on the test starts."""
-        task.keep_beside(self.folder)
+        self._begin(task)
         self._compare("baselines", task, {})
 
     def test(self, task, controller):
         """Runs a controller and fixed schedules on the test starts."""
         figures.check_available()
         controller.check_fits(task)
-        task.keep_beside(self.folder)
+        self._begin(task)
         trained = controller.facts.get("task", {})
         differing = ", ".join(
             f"{name} {trained[name]} instead of {value}"
@@ -130,6 +130,14 @@ class Bench:
             for name, label in labels.items()
         }
         return {**baselines.published(task), **tuned}
+
+    def _begin(self, task):
+        """Lets a task keep files here, and tells how far to trust it."""
+        task.keep_beside(self.folder)
+        rows = task.sanity_rows()
+        if rows:
+            tables.write_csv(self.folder / "scores.csv", rows)
+            self.say(tables.format_table(rows))
 
     def _compare(self, name, task, learned):
         """Adds fixed schedules to results, and writes files of that name."""

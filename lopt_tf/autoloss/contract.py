@@ -70,9 +70,12 @@ def check_needs(task, supplied, needs):
             )
 
 
-def check_detail(task, details, name):
-    """Checks that a task tells the detail that is to be the reward."""
-    if name and name not in details:
+def check_reward(task, episodes, name):
+    """Checks that a task tells the detail that is to be the reward, if any."""
+    if not name:
+        return
+    details = episodes.details(episodes.begin([0]))
+    if name not in details:
         raise ValueError(
             f"The task {task.name!r} does not tell {name!r}, which is to be "
             f"the reward. It tells {', '.join(details) or 'the result alone'}."

@@ -156,10 +156,15 @@ _PUBLISHED_GAN = ControllerOptions(
     step_scale=0.0,
     collapse_after=150,
 )
-TASKS["gan"] = Entry(make=alternating.Gan, recipe=_GAN)
+TASKS["gan"] = Entry(
+    make=alternating.Gan,
+    recipe=_GAN,
+    transfer={"width": (16,), "batch_norm": (True,), "loss": ("wgan_gp",)},
+)
 TASKS["published_gan"] = Entry(
     make=functools.partial(alternating.Gan, balance=1.0),
     recipe=_PUBLISHED_GAN,
+    transfer={"width": (16,), "batch_norm": (True,)},
 )
 _EVOLUTION = {"learning_rate": 0.5, "group": 1, "exploration": 0.0}
 _PPO = {"hidden": 32, "activation": "tanh", "entropy_bonus": 0.01}

@@ -131,6 +131,7 @@ class Trainer(long_run.Trainer):
             self.learner.segment_length,
             rewards.step_reward(options.step_scale),
         )
+        contract.check_reward(self.task, self.episodes, options.reward)
         if self.validation_task is not None:
             self._validation = compiled_episodes.episodes_of(
                 self.validation_task, self.controller.schedule()
@@ -188,7 +189,6 @@ class Trainer(long_run.Trainer):
             actions, log_prob, options.exploration, len(self.task.actions)
         )
         details = self.episodes.details(position)
-        contract.check_detail(self.task, details, options.reward)
         final, collapsed = self._final_rewards(results, own, alive, details)
         metrics = self.learner.after_round(final, self.task.period)
         self.round += 1

@@ -96,18 +96,21 @@ class Gan(AlternatingTask):
             check_positive(int, 2**28, **{name: getattr(self, name)})
         check_positive(float, 10.0, learning_rate=self.learning_rate)
         self._check_balances()
+        self._check_classifier()
+        if not isinstance(self.batch_norm, bool):
+            raise ValueError(
+                "`batch_norm` must be True or False. Received: "
+                f"batch_norm={self.batch_norm!r}"
+            )
         if self.loss not in gan_losses.LOSSES:
             raise ValueError(
                 f"Unknown loss {self.loss!r}. Known: "
                 f"{', '.join(gan_losses.LOSSES)}."
             )
-        self._classifier_file = None
         self._kept_beside = None
         self.images = self._read_images()
         size = self.images.train.shape[1]
-        self.nets = gan_nets.Nets(
-            size, self.z_dim, self.width, bool(self.batch_norm)
-        )
+        self.nets = gan_nets.Nets(size, self.z_dim, self.width, self.batch_norm)
         flat = self.images.train.reshape(len(self.images.train), -1)
         self._updates = gan_update.Updates(
             self.nets,
@@ -136,6 +139,18 @@ class Gan(AlternatingTask):
             )
         for ratio in self.balances:
             check_positive(float, 1e6, balances=ratio)
+
+    def _check_classifier(self):
+        try:
+            low, high = map(float, self.classifier_range)
+            fits = -1e6 <= low < high <= 1e6
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError(
+                "`classifier_range` must be two numbers, the lower one first. "
+                f"Received: classifier_range={self.classifier_range!r}"
+            )
 
     def _read_images(self):
         if self.dataset == "digits":

@@ -262,7 +262,17 @@ def _digits_classifier():
 def _save(model, path):
     """Writes a model, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        temporary = pathlib.Path(folder) / "model.keras"
-        model.save(temporary)
-        os.replace(temporary, path)
+    with tempfile.TemporaryDirectory() as folder:
+        # Keras wants this ending.
+        written = pathlib.Path(folder) / "model.keras"
+        model.save(written)
+        content = written.read_bytes()
+    number, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(number)
+        os.replace(name, path)
+    finally:
+        pathlib.Path(name).unlink(missing_ok=True)

@@ -70,6 +70,10 @@ class Task:
     def keep_beside(self, folder):
         """Told once, before episodes: where to keep what takes time to make."""
 
+    def sanity_rows(self):
+        """Rows of a table: what the result is of things that are known."""
+        return []
+
     def groups(self, seeds):
         """Labels of starts whose results are looked at apart, or None."""
         return None
