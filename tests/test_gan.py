@@ -265,7 +265,8 @@ def test_gradients_follow_finite_differences(loss):
         jit_compile=True,
     )
 
-    # The loss itself, of the same draws, as a function of one network.
+    # The loss itself, of the same draws, as a function of one network. Steps
+    # are small: the penalty jumps at a leaky relu's kink.
     @tf.function(jit_compile=True)
     def value(place, p):
         z = gan_update.normal([8, 4], 5, 14)
@@ -285,11 +286,11 @@ def test_gradients_follow_finite_differences(loss):
         direction /= np.linalg.norm(direction)
         ends = [
             float(value(place, {**params, name: params[name] + e * direction}))
-            for e in (1e-2, -1e-2)
+            for e in (1e-3, -1e-3)
         ]
-        slope = (ends[0] - ends[1]) / 2e-2
+        slope = (ends[0] - ends[1]) / 2e-3
         expected = float(np.sum(gradient * direction))
-        assert slope == pytest.approx(expected, rel=0.05, abs=3e-3)
+        assert slope == pytest.approx(expected, rel=0.02, abs=3e-3)
 
 
 # Episodes
@@ -617,7 +618,10 @@ def test_a_restarted_controller_takes_smaller_steps(tiny):
     assert not np.delete(logits, last, 0).any()
 
 
-@pytest.mark.parametrize("algorithm", ["evolution", "reinforce"])
+@pytest.mark.parametrize(
+    "algorithm",
+    ["evolution", pytest.param("reinforce", marks=pytest.mark.slow)],
+)
 def test_a_training_resumes_exactly(algorithm, tiny, tmp_path):
     chosen = tasks.recipe(
         "gan", algorithm, episodes=12, parallel=4, validate_every=10

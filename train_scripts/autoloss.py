@@ -7,10 +7,12 @@
 
 train: a controller by policy gradient or evolution; DIR gets best.npz (best at
 validation), controller.npz (the last), rounds.csv, training.png, checkpoints
-and TensorBoard scalars. baseline: fixed schedules, tuned on validation data. test: the
-controller beside them, on starts that nothing else has seen. transfer: the
-frozen controller on tasks that it was not trained on, beside schedules that are
-tuned anew. The test split is read only after every choice has been made.
+and TensorBoard scalars. baseline: fixed schedules, tuned on validation data.
+test: the controller beside them, on starts that nothing else has seen.
+transfer: the frozen controller on tasks that it was not trained on, beside
+schedules that are tuned anew. The test split is read only after every choice
+has been made. Generated images are judged by a classifier: the folder gets
+classifier.keras (of digits), scores.csv and samples.png.
 """
 
 import json
