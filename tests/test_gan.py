@@ -320,6 +320,21 @@ def test_episodes_side_by_side_are_as_alone(tiny):
         )
 
 
+def test_episodes_resume_in_the_middle(tiny):
+    ratio = schedules.Ratio([(1, 1), (2, 1)])
+    played = compiled_episodes.episodes_of(tiny, ratio, 12)
+    position, _ = played.advance(played.begin([1, 2]))
+    saved = played.save(position)
+    other = compiled_episodes.episodes_of(tiny, ratio, 12)
+    other._advance = played._advance
+    again = other.load(*saved)
+    assert not played.finished(position)
+    ends = [played.advance(each)[0] for each in (position, again)]
+    assert played.finished(ends[0])
+    for one, two in zip(*map(tf.nest.flatten, ends)):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_an_action_moves_its_network_alone(tiny):
     step = tf.function(tiny.step, jit_compile=True)
     state, found = tiny.reset([1, 2, 3])
