@@ -86,7 +86,9 @@ class Gan(AlternatingTask):
     higher_is_better = True
     coin_parts = 10
     feedback = Feedback(
-        "generator_loss", slopes=(1.0, 3.0, 6.0), levels=(1.2, 1.5, 1.7, 2.0)
+        "generator_loss",
+        slopes=(1.0, 3.0, 6.0),
+        levels=(0.8, 1.0, 1.2, 1.5, 1.7, 2.0),
     )
 
     def __post_init__(self):
