@@ -160,6 +160,10 @@ def test_any_classifier_judges(tmp_path):
         judge_lib.Judge(model, "third")
     with pytest.raises(ValueError, match="Unknown outputs 'odds'"):
         judge_lib.Judge(model, outputs="odds")
+    with pytest.raises(ValueError, match=r"of \(8, 8\) pixels; .* \(4, 4\)"):
+        task.judge.check_fits(images[:, :4, :4])
+    with pytest.raises(ValueError, match="sequential or functional"):
+        judge_lib.Judge(Policy(2))
 
 
 @pytest.mark.parametrize(

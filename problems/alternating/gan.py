@@ -182,12 +182,14 @@ class Gan(AlternatingTask):
         if self.classifier_path is None:
             return judge_lib.digits_judge(self._kept_beside)
         model = judge_lib.read_classifier(self.classifier_path)
-        return judge_lib.Judge(
+        judge = judge_lib.Judge(
             model,
             self.classifier_layer,
             tuple(self.classifier_range),
             self.classifier_outputs,
         )
+        judge.check_fits(self.images.train)
+        return judge
 
     def ratios(self, seeds):
         """Learning rates of G over those of D of some starts, an array [E]."""

@@ -102,6 +102,14 @@ class Judge:
                 f"Unknown outputs {self.outputs!r} of a classifier. Known: "
                 f"{', '.join(_OUTPUTS)}."
             )
+        if (
+            not getattr(self.model, "inputs", None)
+            or len(self.model.layers) < 2
+        ):
+            raise ValueError(
+                "A classifier must be a sequential or functional Keras model of "
+                "at least two layers."
+            )
         names = [layer.name for layer in self.model.layers]
         if self.layer is not None and self.layer not in names:
             raise ValueError(
@@ -129,6 +137,15 @@ class Judge:
         if self.outputs == "logits":
             outputs = tf.nn.softmax(outputs)
         return outputs, tf.reshape(features, [tf.shape(features)[0], -1])
+
+    def check_fits(self, images):
+        """Raises ValueError if the model does not take images of this size."""
+        expected, size = self.model.inputs[0].shape[1:3], images.shape[1:3]
+        if any(x not in (None, y) for x, y in zip(expected, size)):
+            raise ValueError(
+                f"The classifier takes images of {tuple(expected)} pixels; "
+                f"these have {tuple(size)}. Name another classifier."
+            )
 
     def score(self, images):
         """The inception score of images, a scalar tensor."""
