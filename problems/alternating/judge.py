@@ -107,8 +107,8 @@ class Judge:
             or len(self.model.layers) < 2
         ):
             raise ValueError(
-                "A classifier must be a sequential or functional Keras model of "
-                "at least two layers."
+                "A classifier must be a sequential or functional Keras model "
+                "of at least two layers."
             )
         names = [layer.name for layer in self.model.layers]
         if self.layer is not None and self.layer not in names:
