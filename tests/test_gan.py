@@ -497,6 +497,8 @@ def test_groups_share_starts_and_are_compared_within():
         options.ControllerOptions(algorithm="evolution", parallel=5)
     with pytest.raises(ValueError, match="`alternation` is for linear"):
         options.ControllerOptions(alternation=1.0)
+    with pytest.raises(ValueError, match="two actions. This policy has 3"):
+        Policy(3, hidden=0).alternate(0, 1.0)
 
 
 def test_exploration_does_not_hide_a_collapse():
@@ -711,8 +713,8 @@ def test_the_program_trains_tests_and_compares(tmp_path):
 @pytest.mark.slow
 def test_a_policy_learns_to_balance():
     """Evolution beats 3:1, the best single ratio, over unseen starts."""
-    task = tasks.TASKS["gan"].task(max_steps=1200)
-    chosen = tasks.recipe("gan", "evolution", episodes=144)
+    task = tasks.TASKS["gan"].task(max_steps=1000)
+    chosen = tasks.recipe("gan", "evolution", episodes=96)
     run = trainer.Trainer(task, chosen)
     while run.round < chosen.rounds:
         run.step()

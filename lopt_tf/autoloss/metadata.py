@@ -86,9 +86,8 @@ def _natural_ratio(metadata):
     return _log_magnitudes(metadata) * tf.math.log(10.0)
 
 
-def _alternation(metadata):
-    first, second = tf.unstack(metadata["last_action"], axis=1)
-    return second - first
+def _last_action(metadata):
+    return metadata["last_action"][:, 1] - metadata["last_action"][:, 0]
 
 
 GAP_NEEDS = ("train_loss", "valid_loss")
@@ -135,16 +134,15 @@ FEATURES = {
         lambda m: 3 * (m["discriminator_loss"] - 0.45), ("discriminator_loss",)
     ),
     "centred_score": Feature(lambda m: 0.5 * (m["score"] - 5), ("score",)),
-    # 1 after the second action, -1 after the first: without it a policy cannot
-    # take them by turns.
-    "last_action": Feature(_alternation, ("last_action",)),
     # The share of the longest episode that is done, about 0.
     "progress": Feature(lambda m: m["progress"] - 0.5, ("progress",)),
+    # Which of the first two actions came last: -1, 1, or 0 for neither.
+    "last_action": Feature(_last_action, ("last_action",)),
 }
 # Features of a second loss, or of two: a third would be left out, silently.
 PAIRWISE = (
     *("penalty", "magnitudes", "relative_magnitudes", "log_magnitudes"),
-    *("log_ratio", "centred_log_ratio", "last_action"),
+    *("log_ratio", "centred_log_ratio"),
 )
 
 

@@ -78,7 +78,15 @@ class Policy(keras.Model):
             feature: the column that is 1 after the second action, -1 after the
                 first.
             weight: how far the logits are apart then; the others become 0.
+
+        Raises:
+            ValueError: if there are not two actions.
         """
+        if self.num_actions != 2:
+            raise ValueError(
+                "`alternation` is for tasks of two actions. This policy has "
+                f"{self.num_actions}."
+            )
         kernel, bias = self.trainable_variables
         row = np.zeros(kernel.shape, "float32")
         row[feature] = np.array([0.5, -0.5]) * weight * self.logit_scale
