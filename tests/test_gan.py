@@ -408,6 +408,15 @@ def compiled_details(task, state):
     return {n: v.numpy() for n, v in task.details(state).items()}
 
 
+def test_other_losses_and_layers_play_episodes():
+    task = alternating.Gan(loss="wgan_gp", batch_norm=True, **TINY)
+    _, position = _played(task, schedules.Ratio([(2, 1), (1, 2)]), [1, 2])
+    before, _ = task.reset([1, 2])
+    for name, after in position.state["params"].items():
+        assert np.isfinite(after).all()
+        assert np.any(after != before["params"][name], axis=1).all()
+
+
 def test_balances_are_drawn_from_the_start():
     task = alternating.Gan(**TINY)
     ratios = task.ratios(range(400))

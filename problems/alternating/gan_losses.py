@@ -58,7 +58,9 @@ class Loss:
 
 def _penalty(nets, vector, real, fake, seed):
     """(|gradient| - 1)^2 at images between real and generated ones."""
-    share = tf.random.stateless_uniform([len(real), 1], seed, alg="threefry")
+    share = tf.random.stateless_uniform(
+        [real.shape[0], 1], seed, alg="threefry"
+    )
     between = real + share * (fake - real)
     with tf.GradientTape() as tape:
         tape.watch(between)
