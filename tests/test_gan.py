@@ -480,7 +480,7 @@ def test_feedback_rule_by_hand():
     single = rule.alone(7)
     assert single.settings.shape == [1, 2] and single.needs == rule.needs
     grids = baselines.grids(alternating.Gan(**TINY))
-    assert len(grids["best feedback rule"]) == 18
+    assert len(grids["best feedback rule"]) == 24
     assert len(grids["best coin"]) == 9 and len(grids["best ratio"]) == 13
     assert "best weighted sum" not in grids
     assert "best feedback rule" not in baselines.grids(

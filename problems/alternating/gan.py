@@ -87,7 +87,7 @@ class Gan(AlternatingTask):
     coin_parts = 10
     feedback = Feedback(
         "generator_loss",
-        slopes=(1.0, 3.0, 6.0),
+        slopes=(1.0, 3.0, 6.0, 10.0),
         levels=(0.8, 1.0, 1.2, 1.5, 1.7, 2.0),
     )
 
