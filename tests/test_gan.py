@@ -402,6 +402,8 @@ def test_averages_and_scores_of_a_run(tiny):
     assert found[0] == pytest.approx(fresh, rel=1e-3)
     assert found[0] != tiny.result(state, "valid").numpy()[0]
     assert tiny.distances(state, 100).shape == (1,)
+    tested = tiny.details(state, "test")
+    assert tested["Frechet distance"] == pytest.approx(tiny.distances(state))
 
 
 def compiled_details(task, state):
@@ -715,6 +717,7 @@ def test_the_program_trains_tests_and_compares(tmp_path):
         *rows
     }
     assert float(rows["1:1"]["worst group"]) >= 1
+    assert float(rows["1:1"]["Frechet distance"]) > 10
     (tmp_path / "classifier.keras").write_bytes(b"no")
     assert autoloss.main(["autoloss", *common, *test]) == 2
 

@@ -173,7 +173,7 @@ def outcomes(task, candidates, seeds, split):
     shape = len(candidates), len(seeds)
     details = {
         name: value.reshape(shape)
-        for name, value in played.details(position).items()
+        for name, value in played.details(position, split).items()
     }
     return played.result(position, split).reshape(shape), details
 

@@ -49,7 +49,7 @@ def run_controller(task, controller, count, look=None):
     position, shares = episodes.play(played, starts("test", count))
     if look:
         look(played, position)
-    results = played.result(position, "test"), played.details(position)
+    results = [f(position, "test") for f in (played.result, played.details)]
     # Some episode is alive in every segment that was run.
     found = {"controller": Outcome("learned", *results)}
     return found, np.nanmean(shares, axis=1)

@@ -42,8 +42,8 @@ class CompiledEpisodes(episodes.Episodes):
         contract.check_shape(self.task, "The result", result, [count])
         return result.numpy()
 
-    def details(self, position):
-        found = self.task.details(position.state)
+    def details(self, position, split=None):
+        found = self.task.details(position.state, split)
         return {name: np.asarray(value) for name, value in found.items()}
 
     def samples(self, position, count):

@@ -115,8 +115,8 @@ class Episodes:
         """Results of the episodes on "valid" or "test", an array [E]."""
         raise NotImplementedError
 
-    def details(self, position):
-        """What the task tells of the episodes besides, {name: array [E]}."""
+    def details(self, position, split=None):
+        """What the task tells besides, {name: array [E]}: `Task.details`."""
         return {}
 
     def samples(self, position, count):

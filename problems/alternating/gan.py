@@ -21,6 +21,11 @@ _RESULT_SEEDS = {"valid": 2**30, "test": 2**30 + 1}
 _SCORE_SEEDS = 2**29
 # A score that is told when it is first reached (chosen: digits can be read).
 _GOAL = 5.0
+# What a score changes in the state.
+_OF_SCORE = (
+    *("best_params", "best_score", "score", "score_sum", "reached"),
+    *("improvement", "mean_improvement"),
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -253,11 +258,10 @@ class Gan(AlternatingTask):
         time = state["time"]
         state |= gan_update.updated(state, choice, self._updates)
         state["time"] = time + tf.cast(tf.reduce_any(alive), tf.int32)
-        scored = tf.nest.map_structure(tf.identity, self._of_score(state))
         state |= tf.cond(
             tf.reduce_any(alive) & (state["time"] % self.period == 0),
             lambda: self._scored(state),
-            lambda: scored,
+            lambda: {name: state[name] for name in _OF_SCORE},
         )
         state["finished"] |= state["time"] >= self.max_steps
         return state, self._metadata(state)
@@ -266,17 +270,21 @@ class Gan(AlternatingTask):
         parts = state["best_params"], state["seed"]
         return self._compiled_result(*parts, split)
 
-    def details(self, state):
+    def details(self, state, split=None):
         """How the scores of an episode went, {name: [E]}.
 
         "mean score" of its curve, "last score", "best score" (too high, being
         the best of many), "reaches 5": 1.0 or 0.0, and the "updates to 5",
-        which are NaN where it is not reached.
+        which are NaN where it is not reached. With `split` "test" also the
+        "Frechet distance" of the kept generator's images.
         """
         scores = tf.maximum(state["time"] // self.period, 1)
         reached = state["reached"]
         is_reached = tf.math.is_finite(reached)
-        return {
+        distances = {}
+        if split == "test":
+            distances["Frechet distance"] = self.distances(state)
+        return distances | {
             "mean score": state["score_sum"] / tf.cast(scores, tf.float32),
             "last score": state["score"],
             "best score": state["best_score"],
@@ -318,14 +326,6 @@ class Gan(AlternatingTask):
         both = [(self.z_dim, places * 2 * width), *layers]
         both += [(b, a) for a, b in layers[::-1]]
         return [(self.batch_size, a, b) for a, b in both]
-
-    def _of_score(self, state):
-        """What a score changes in the state."""
-        names = (
-            *("best_params", "best_score", "score", "score_sum", "reached"),
-            *("improvement", "mean_improvement"),
-        )
-        return {name: state[name] for name in names}
 
     def _scored(self, state):
         time, before = state["time"], state["score"]

@@ -78,8 +78,13 @@ class Task:
         """Labels of starts whose results are looked at apart, or None."""
         return None
 
-    def details(self, state):
-        """More that is known of episodes than the result, {name: [E]}."""
+    def details(self, state, split=None):
+        """More that is known of episodes than the result, {name: [E]}.
+
+        Args:
+            state: of the episodes.
+            split: "test" adds what takes time. Defaults to `None`.
+        """
         return {}
 
     def samples(self, state, count):
