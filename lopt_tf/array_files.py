@@ -12,6 +12,8 @@ import zipfile
 
 import numpy as np
 
+from lopt_tf import checks
+
 # Booleans, integers, floats, complex numbers, text. No objects: those could
 # be programs.
 _KINDS = "biufcSU"
@@ -38,7 +40,7 @@ def read(path):
         OSError: if it cannot be read.
     """
     size = os.stat(path).st_size
-    if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+    if size > checks.memory():
         raise MemoryError(f"{size} bytes do not fit into memory")
     with open(path, "rb") as file:
         content = file.read()

@@ -1,5 +1,6 @@
 """Atomic checkpoints of arrays and JSON: save, verify, find, resume."""
 
+import hashlib
 import json
 import pathlib
 import re
@@ -167,6 +168,12 @@ def some(sentences):
     """The first few of many sentences, as one text."""
     more = f"; {len(sentences) - 4} more" if len(sentences) > 4 else ""
     return "; ".join(sentences[:4]) + more
+
+
+def digest(content):
+    """A text that changes with what JSON-ready content says."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def below(prefix, arrays):

@@ -67,12 +67,16 @@ def fits_memory(what, floats):
     Raises:
         ValueError: if that is more than this machine's memory.
     """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 4 * floats > memory:
+    if 4 * floats > memory():
         raise ValueError(
             f"{what} take at least {4 * floats / 2**30:,.0f} GiB; this machine "
-            f"has {memory / 2**30:,.0f} GiB. Choose fewer or smaller ones."
+            f"has {memory() / 2**30:,.0f} GiB. Choose fewer or smaller ones."
         )
+
+
+def memory():
+    """The bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def all_finite(arrays):

@@ -127,13 +127,16 @@ def _convolutional(shape, channels, batch, start, settings):
     )
 
 
-def _recurrent(tokens, places, batch, embedding, units):
-    texts = datasets.Dataset(
+def _texts(tokens, places):
+    return datasets.Dataset(
         everyday_data.tokens, places, _ROWS, n_classes=tokens
     )
+
+
+def _recurrent(tokens, places, batch, embedding, units):
     return RecurrentNet(
         tokens,
-        texts,
+        _texts(tokens, places),
         batch,
         embedding_size=embedding,
         units=units,
@@ -142,13 +145,10 @@ def _recurrent(tokens, places, batch, embedding, units):
 
 
 def _attentive(tokens, places, batch, size, heads, start):
-    texts = datasets.Dataset(
-        everyday_data.tokens, places, _ROWS, n_classes=tokens
-    )
     return AttentionNet(
         places,
         tokens,
-        texts,
+        _texts(tokens, places),
         batch,
         size=size,
         heads=heads,

@@ -292,7 +292,7 @@ def test_policy_distribution_mixes_epsilon():
     np.testing.assert_allclose(
         np.exp(mixed.log_prob([0])), 0.6 * chances[:, 0] + 0.2, rtol=1e-5
     )
-    with pytest.raises(ValueError, match="at least 2 actions"):
+    with pytest.raises(ValueError, match="`num_actions` must be at least 2"):
         Policy(1)
 
 

@@ -612,7 +612,7 @@ def test_failures(tmp_path, trained, monkeypatch):
         (["--experiment=ablation"], "takes no --optimizer"),
         (
             ["--experiment=ablation", "--optimizer=", "--variants=guess"],
-            "Known: complete",
+            "--optimizer is empty",
         ),
         (["--problems=mnist_convnet"], "tfds build mnist"),
     ],
@@ -628,6 +628,12 @@ def test_mistakes(arguments, message, tmp_path, trained, capsys):
     assert status == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_unknown_variants(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert _evaluate("ablation", out, None, "--variants=guess") == 2
+    assert "Known: complete" in capsys.readouterr().err
 
 
 def test_without_weights(tmp_path, capsys, monkeypatch):
@@ -667,7 +673,7 @@ def test_folder_of_other_settings(tmp_path, trained, capsys):
     # Written when there were other baselines, or none in the settings.
     path = tmp_path / "settings.json"
     settings = json.loads(path.read_text())
-    assert settings.pop("baselines") == list(baselines.BASELINES)
+    assert settings.pop("baselines") == list(baselines.USUAL)
     path.write_text(json.dumps(settings))
     assert _evaluate("training_set", tmp_path, trained, *arguments) == 2
     error = capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 import rule_inputs
 import tensorflow as tf
 
-from lopt_tf.optimizers import hierarchical_rnn, layouts
+from lopt_tf.optimizers import hierarchical_rnn_element, layouts
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
 CONFIGS = {
@@ -261,7 +261,7 @@ def test_saturated_decays_keep_gradients_finite():
     decay = tf.constant([[0.0, 1e-38, 1e-20, 1.0]])
     with tf.GradientTape() as tape:
         tape.watch(decay)
-        total = tf.reduce_sum(hierarchical_rnn._roots(decay, 4))
+        total = tf.reduce_sum(hierarchical_rnn_element._roots(decay, 4))
     assert np.all(np.isfinite(tape.gradient(total, decay)))
 
 
@@ -269,7 +269,9 @@ def test_clipping_passes_the_gradient():
     value = tf.constant([-50.0, 0.0, 1e9])
     with tf.GradientTape() as tape:
         tape.watch(value)
-        clipped = hierarchical_rnn._clip_straight_through(value, -33.0, 33.0)
+        clipped = hierarchical_rnn_element._clip_straight_through(
+            value, -33.0, 33.0
+        )
     np.testing.assert_array_equal(clipped, [-33, 0, 33])
     np.testing.assert_array_equal(tape.gradient(clipped, value), [1, 1, 1])
 

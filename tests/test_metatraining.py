@@ -495,7 +495,7 @@ def test_runs_can_be_log_uniform():
 @pytest.mark.parametrize("bounds", [(20, 0), (20, 10), (-1, 10)])
 def test_bounds_of_runs_are_in_order(bounds):
     low, high = bounds
-    with pytest.raises(ValueError, match=f"min_steps={low}, max_steps={high}"):
+    with pytest.raises(ValueError, match=f"min_steps={low}"):
         curriculum.Curriculum(min_steps=low, max_steps=high)
 
 

@@ -13,6 +13,7 @@ from keras import layers as keras_layers
 import lopt_tf
 from lopt_tf.optimizers import (
     backends,
+    block_layouts,
     guarded_step,
     layouts,
     pretrained,
@@ -298,8 +299,8 @@ def test_shards_agree_with_flat(name, stacked, monkeypatch):
         return now, rule.true_parameters(weights, state, now)
 
     flat = run()
-    monkeypatch.setattr(layouts, "_SMALLEST_SHARD", 2)
-    monkeypatch.setattr(layouts, "_MOST_SHARDS", 5)
+    monkeypatch.setattr(block_layouts, "_SMALLEST_SHARD", 2)
+    monkeypatch.setattr(block_layouts, "_MOST_SHARDS", 5)
     monkeypatch.setattr(
         layouts,
         "_layout_for_shapes",

@@ -1,6 +1,5 @@
 """Controllers and fixed schedules on one task: tuned, tested, in one folder."""
 
-import hashlib
 import json
 import pathlib
 
@@ -181,7 +180,7 @@ def keep_choices(path, settings, labels):
     """Writes what was tuned: see `known_choices`."""
     content = {"settings": settings, "chosen": labels}
     content = json.loads(json.dumps(content))
-    content["digest"] = _digest(content)
+    content["digest"] = checkpointing.digest(content)
     folders.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -202,7 +201,7 @@ def known_choices(path, settings, grids):
         content = json.loads(path.read_bytes())
         # Older versions wrote none.
         digest = content.pop("digest", None)
-        if digest not in (None, _digest(content)):
+        if digest not in (None, checkpointing.digest(content)):
             raise ValueError("its digest is another one")
         saved, chosen = content["settings"], content["chosen"]
         if saved != json.loads(json.dumps(settings)):
@@ -217,9 +216,3 @@ def known_choices(path, settings, grids):
             f"{path} is damaged ({type(error).__name__}: {error}). Delete it "
             "to tune anew."
         ) from error
-
-
-def _digest(content):
-    """A text that changes with what a JSON file says."""
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -27,6 +27,8 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 class _TunedRule(update_rule.UpdateRule):
     averages = ("velocity",)
     weight_decay = 0.0
+    # Whether others should not have to pay for its arithmetic.
+    is_costly = False
 
     @classmethod
     def for_run(cls, num_steps):
@@ -167,6 +169,7 @@ class MuonRule(AdamRule):
     name = "muon"
     averages = ("momentum", "velocity", "matrix_momentum")
     weight_decay = _WEIGHT_DECAY
+    is_costly = True
 
     def updates(self, weights, state, layout, gradients):
         momentum = 0.95 * state["matrix_momentum"] + gradients
@@ -247,12 +250,13 @@ class SideBySide(_TunedRule):
         return {"learning_rate": rates, "which": which}
 
     def decay(self, weights):
-        decay = 0.0
-        for number, rule in enumerate(self.rules.values()):
-            if rule.weight_decay:
-                chosen = ops.cast(weights["which"] == number, "float32")
-                decay += chosen * rule.decay(weights)
-        return None if isinstance(decay, float) else decay
+        decays = [
+            ops.cast(weights["which"] == number, "float32")
+            * rule.decay(weights)
+            for number, rule in enumerate(self.rules.values())
+            if rule.weight_decay
+        ]
+        return sum(decays) if decays else None
 
     def init_state(self, weights, params, log_learning_rates):
         return {

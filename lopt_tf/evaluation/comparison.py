@@ -87,14 +87,10 @@ class _ProblemComparison:
         self._problem = problem
         self._settings = settings
         self._adam_factor = adam_factor
-        # Tuning and comparison are equally long: a rule serves both. Runs of
-        # one rule pay for the arithmetic of all its baselines.
-        apart = [n for n in settings.baselines if n == "muon"]
-        rest = tuple(n for n in settings.baselines if n not in apart)
+        # Tuning and comparison are equally long: a rule serves both.
         self._rules = [
             baselines.SideBySide(settings.steps, names)
-            for names in (rest, *((name,) for name in apart))
-            if names
+            for names in _groups(settings.baselines)
         ]
         self._runs = {}
         # Learning rates of each baseline that tuning runs side by side.
@@ -118,8 +114,10 @@ class _ProblemComparison:
         if not self._folder.has(piece):
             wanted = dict.fromkeys(rates, steps)
             losses = self._losses(choices, seeds, _TUNING_SEED, wanted)
-            finals = [curves.final_loss(column) for column in losses]
-            finals = np.reshape(finals, (len(choices), seeds))
+            finals = [
+                [curves.final_loss(column) for column in losses[choice].T]
+                for choice in choices
+            ]
             self._folder.keep(piece, {"final_losses": finals})
         arrays = self._folder.load(piece, count, count * steps)
         found = {name: {} for name in rates}
@@ -137,11 +135,7 @@ class _ProblemComparison:
         if not self._folder.has(piece):
             rates = [(name, c.learning_rate) for name, c in choices.items()]
             losses = self._losses(rates, seeds, _COMPARISON_SEED, steps)
-            columns = {
-                name: np.stack(losses[i * seeds : (i + 1) * seeds], axis=1)
-                for i, name in enumerate(steps)
-            }
-            self._folder.keep(piece, columns)
+            self._folder.keep(piece, {n: x for (n, _), x in losses.items()})
         arrays = self._folder.load(
             piece, seeds * len(choices), seeds * sum(steps.values())
         )
@@ -167,7 +161,7 @@ class _ProblemComparison:
         return self._curves(label, tuning.UNTUNED, arrays["losses"])
 
     def _losses(self, choices, seeds, seed, steps):
-        """Losses of baselines at learning rates: a list of arrays [steps].
+        """Losses of baselines: {choice: array [its steps, seeds]}.
 
         Args:
             choices: list of (baseline, learning rate).
@@ -182,11 +176,7 @@ class _ProblemComparison:
                 most = max(steps[name] for name, _ in own)
                 losses = self._run(rule, own, seeds, seed, most)
                 found.update(zip(own, np.split(losses, len(own), axis=1)))
-        return [
-            column[: steps[choice[0]]]
-            for choice in choices
-            for column in found[choice].T
-        ]
+        return {c: found[c][: steps[c[0]]] for c in choices}
 
     def _run(self, rule, choices, seeds, seed, steps):
         """Losses [steps, choices * seeds] of one rule's baselines."""
@@ -225,3 +215,13 @@ class _ProblemComparison:
             )
             for seed, column in enumerate(losses.T)
         ]
+
+
+def _groups(names):
+    """Which baselines share a rule: all but the costly ones, as tuples.
+
+    Every run of a rule pays for the arithmetic of all its baselines.
+    """
+    apart = [n for n in names if baselines.BASELINES[n].is_costly]
+    together = tuple(n for n in names if n not in apart)
+    return [group for group in (together, *((n,) for n in apart)) if group]

@@ -1,11 +1,9 @@
 """One experiment from its name to its report: `evaluate`."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import platform
 
-import numpy as np
 import tensorflow as tf
 
 import lopt_tf
@@ -104,11 +102,9 @@ def evaluate(
 
 def fingerprint(trained):
     """A short text, the same for a `TrainedRule` of same rule and weights."""
-    digest = hashlib.sha256(repr(trained.rule.get_config()).encode())
-    for name, array in sorted(trained.weights.items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array, "float32").tobytes())
-    return f"{trained.rule.name} {digest.hexdigest()[:12]}"
+    config = repr(trained.rule.get_config())
+    digest = pretrained.digest(trained.weights, config)
+    return f"{trained.rule.name} {digest[:12]}"
 
 
 def versions():

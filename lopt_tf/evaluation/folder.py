@@ -1,7 +1,6 @@
 """The folder of an experiment, which remembers finished work."""
 
 import contextlib
-import hashlib
 import json
 import pathlib
 import time
@@ -47,8 +46,7 @@ class ExperimentFolder:
     ):
         self.root = pathlib.Path(root)
         self.settings = json.loads(json.dumps(settings))
-        text = json.dumps(self.settings, sort_keys=True)
-        self._digest = hashlib.sha256(text.encode()).hexdigest()
+        self._digest = checkpointing.digest(self.settings)
         self.progress = progress.Progress(report)
         self.learned = learned
         self.data_dir = data_dir

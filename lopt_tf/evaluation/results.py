@@ -55,10 +55,15 @@ SUMMARY_COLUMNS = {
 _LEVEL = 1e-6
 
 
-def by_problem(results):
+def by_problem(results, measures=None):
     """One row for each problem and optimizer: losses, speed-up, divergence.
 
     Without Adam's curves there is no speed-up.
+
+    Args:
+        results: list of `Curve`.
+        measures: {column: function of a `Curve`}, whose means are further
+            columns. Defaults to `None`: none.
     """
     return curves.summary(
         results,
@@ -70,12 +75,13 @@ def by_problem(results):
             ),
             **_against_adam([members], results),
             **curves.means(members, "diverged"),
+            **curves.means(members, **(measures or {})),
         },
     )
 
 
-def overall(results):
-    """One row for each optimizer, over all problems."""
+def overall(results, measures=None):
+    """One row for each optimizer, over all problems; see `by_problem`."""
     by_optimizer = curves.grouped(
         curves.grouped(results).values(), lambda members: members[0].optimizer
     )
@@ -88,6 +94,7 @@ def overall(results):
             **curves.means(sum(groups, []), "diverged"),
             **_shares(groups, results),
             "rates_at_edge": sum(g[0].at_edge for g in groups),
+            **curves.means(sum(groups, []), **(measures or {})),
         }
         for optimizer, groups in by_optimizer.items()
     ]
@@ -143,15 +150,24 @@ def tuning_table(tuned):
     )
 
 
-def comparison_outcome(results, tuned, title):
-    """The usual tables and plots of what `comparison.compare` returned."""
-    rows = by_problem(results)
+def comparison_outcome(results, tuned, title, measures=None, first=None):
+    """The usual tables and plots of what `comparison.compare` returned.
+
+    Args:
+        results, tuned: what it returned.
+        title: of the plots of curves.
+        measures: as for `by_problem`. Defaults to `None`.
+        first: the `report.Table` to begin with. Defaults to `None`: that of
+            `overall`.
+    """
+    rows = by_problem(results, measures)
     return Outcome(
         tables=[
-            report.Table(
+            first
+            or report.Table(
                 "overall",
                 "All problems",
-                overall(results),
+                overall(results, measures),
                 columns=SUMMARY_COLUMNS,
             ),
             report.Table(

@@ -1,12 +1,14 @@
 """Problems under way in a meta-training: drawn, started, saved, loaded."""
 
 import dataclasses
+import math
 
 import numpy as np
 
-from lopt_tf import compilation
+from lopt_tf import checks, compilation
 from lopt_tf.metatraining import curriculum as curriculum_lib
 from lopt_tf.metatraining import estimators
+from lopt_tf.reporting import tables
 
 _SAVED = ("number", "name", "start", "plan")
 
@@ -102,3 +104,44 @@ class ProblemRuns:
         run = self.estimator(name).load(arrays, description["run"])
         constants = self._constants(number, name)
         return ProblemRun(number, name, start, list(plan), run, constants)
+
+
+def check_size(problems, instances):
+    """Raises ValueError if not even the parameters fit into memory.
+
+    Args:
+        problems: {name: Problem}.
+        instances: of a problem, side by side.
+    """
+    for name, problem in problems.items():
+        # Parameters, gradients, and something of a state.
+        checks.fits_memory(
+            f"{instances:,} instances of {name}", 3 * instances * _size(problem)
+        )
+
+
+def write_shares(path, problems, inner_steps_of, inner_steps):
+    """Writes which problems the inner steps were spent on, as a CSV file.
+
+    Args:
+        path: the file.
+        problems: {name: Problem}.
+        inner_steps_of: `collections.Counter` of their inner steps by name.
+        inner_steps: of all of them.
+    """
+    rows = [
+        {
+            "problem": name,
+            "parameters": _size(problems[name]),
+            "inner_steps": count,
+            "share": count / inner_steps,
+        }
+        for name, count in inner_steps_of.most_common()
+        if name in problems
+    ]
+    tables.write_csv(path, rows)
+
+
+def _size(problem):
+    """The number of parameters of one instance."""
+    return sum(math.prod(shape) for shape in problem.shapes)

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import math
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +18,6 @@ from lopt_tf.metatraining import (
 from lopt_tf.metatraining import objective as objective_lib
 from lopt_tf.metatraining import replicas as replicas_lib
 from lopt_tf.optimizers import pretrained
-from lopt_tf.reporting import tables
 
 _MOST_IN_A_ROW = 100
 
@@ -44,7 +42,7 @@ class Trainer(long_run.Trainer):
             raise ValueError("There are no problems to train on.")
         if options.use_log_objective:
             objective_lib.check_nonnegative(problems)
-        _check_size(problems, options.instances)
+        problem_runs.check_size(problems, options.instances)
         self.problems = dict(problems)
         self.rule = rule
         self.options = options
@@ -272,7 +270,8 @@ class Trainer(long_run.Trainer):
 
         Its texts left settings out, so that only the types are compared.
         """
-        # Of versions that did not save it; `restore` compares the weights.
+        # Where the rule's kind was not saved it is taken to be this one's:
+        # `restore` compares the weights.
         saved = super().completed(saved)
         if "objectives" not in saved:
             self._notes.append(
@@ -293,28 +292,17 @@ class Trainer(long_run.Trainer):
             weights["best.npz"] = self.best.weights
         save = functools.partial(pretrained.save, rule=self.rule)
         return {
-            "problems.csv": self._write_shares,
+            "problems.csv": functools.partial(
+                problem_runs.write_shares,
+                problems=self.problems,
+                inner_steps_of=self.inner_steps_of,
+                inner_steps=self.inner_steps,
+            ),
             **{
                 name: functools.partial(save, weights=arrays)
                 for name, arrays in weights.items()
             },
         }
-
-    def _write_shares(self, path):
-        """Writes which problems the inner steps were spent on."""
-        rows = [
-            {
-                "problem": name,
-                "parameters": sum(
-                    math.prod(s) for s in self.problems[name].shapes
-                ),
-                "inner_steps": count,
-                "share": count / self.inner_steps,
-            }
-            for name, count in self.inner_steps_of.most_common()
-            if name in self.problems
-        ]
-        tables.write_csv(path, rows)
 
     def snapshot(self):
         arrays = {"weights": self.weights}
@@ -380,16 +368,6 @@ class Trainer(long_run.Trainer):
         shapes = {name: tuple(array.shape) for name, array in expected.items()}
         found = {n: a for n, a in arrays.items() if not n.startswith("tasks/")}
         checkpointing.check_arrays("The checkpoint", found, shapes)
-
-
-def _check_size(problems, instances):
-    """Raises ValueError if not even the parameters fit into memory."""
-    for name, problem in problems.items():
-        size = sum(math.prod(shape) for shape in problem.shapes)
-        # Parameters, gradients, and something of a state.
-        checks.fits_memory(
-            f"{instances:,} instances of {name}", 3 * instances * size
-        )
 
 
 def _compared(options):

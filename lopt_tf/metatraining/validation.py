@@ -45,8 +45,7 @@ class Validation:
     seed: int = 0
 
     def __post_init__(self):
-        for name, bounds in _BOUNDS.items():
-            checks.in_range(name, getattr(self, name), *bounds)
+        checks.all_in_range(self, _BOUNDS)
         if not self.problems:
             raise ValueError("There are no problems to validate on.")
         self.objective = self.objective or objective_lib.MetaObjective()

@@ -27,10 +27,15 @@ def lstm_weights(rng, size, inputs):
     }
 
 
+def affine(weights, name, values):
+    """W values + b."""
+    return ops.matmul(weights[name], values) + weights[f"{name}_bias"]
+
+
 def _affine(weights, name, inputs, hidden):
     """W [inputs, hidden] + b."""
-    inputs = ops.concatenate([inputs, hidden], axis=-2)
-    return ops.matmul(weights[name], inputs) + weights[f"{name}_bias"]
+    values = ops.concatenate([inputs, hidden], axis=-2)
+    return affine(weights, name, values)
 
 
 def gru(weights, name, inputs, hidden, bias=None):

@@ -204,7 +204,7 @@ class LearnedOptimizer(
         kept = {id(variable) for variable in kept}
         for variable in self.variables:
             if id(variable) not in kept:
-                variable.assign(ops.zeros_like(variable))
+                variable.assign(ops.zeros(variable.shape, variable.dtype))
         self._shapes_digest.assign(digest)
         state = self._initial_state(self.rule_weights())
         for name, value in state.items():

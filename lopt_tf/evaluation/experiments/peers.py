@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from lopt_tf.evaluation import comparison, curves, results, speedup
+from lopt_tf.evaluation import comparison, results, speedup
 from lopt_tf.optimizers import pretrained
 from lopt_tf.reporting import report
 from problems import corpus
@@ -99,14 +99,14 @@ def run(folder, settings):
         more, tried = comparison.compare(folder, problems, learned, plan)
         found += more
         tuned += tried
-        rows += [{"steps": steps, **row} for row in _overall(more)]
-    outcome = results.comparison_outcome(found, tuned, "Peers: minibatch loss")
-    overall = report.Table(
+        overall = results.overall(more, _MEASURES)
+        rows += [{"steps": steps, **row} for row in overall]
+    first = report.Table(
         "overall", "All problems, by length of run", rows, columns=COLUMNS
     )
-    summary = dataclasses.replace(outcome.tables[1], rows=_by_problem(found))
-    outcome.tables[:2] = [overall, summary]
-    return outcome
+    return results.comparison_outcome(
+        found, tuned, "Peers: minibatch loss", _MEASURES, first
+    )
 
 
 def _older(learned):
@@ -116,28 +116,6 @@ def _older(learned):
         for name in pretrained.names(learned.rule.name)
         if name != learned.name
     }
-
-
-def _overall(found):
-    """The usual row of each optimizer, with area and spikes."""
-    groups = curves.grouped(found, lambda curve: curve.optimizer)
-    return [
-        {**row, **curves.means(groups[row["optimizer"]], **_MEASURES)}
-        for row in results.overall(found)
-    ]
-
-
-def _by_problem(found):
-    groups = curves.grouped(found)
-    return [
-        {
-            **row,
-            **curves.means(
-                groups[row["problem"], row["optimizer"]], **_MEASURES
-            ),
-        }
-        for row in results.by_problem(found)
-    ]
 
 
 def decades(curve):

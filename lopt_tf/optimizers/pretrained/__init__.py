@@ -44,17 +44,17 @@ def absolute(path):
     return str(pathlib.Path(path).resolve())
 
 
-def digest(weights):
+def digest(weights, about=""):
     """A short text that tells weights from others.
 
     Args:
         weights: {name: array}.
+        about: what else it shall tell, as text. Defaults to `""`.
     """
-    found = hashlib.sha256()
+    found = hashlib.sha256(about.encode())
     for name in sorted(weights):
-        array = np.ascontiguousarray(weights[name], "float32")
-        found.update(f"{name} {array.shape}".encode())
-        found.update(array.tobytes())
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(weights[name], "float32").tobytes())
     return found.hexdigest()[:16]
 
 
@@ -155,8 +155,9 @@ def _rule(file, metadata, rule_name):
         )
     if kind not in registry.OPTIMIZERS:
         raise checkpointing.CheckpointError(
-            f"{file} holds the optimizer {kind!r}, which is not known here: "
-            "import what defines it first, or install a newer lopt_tf."
+            f"{file} holds the optimizer {kind!r}. Known: "
+            f"{', '.join(registry.OPTIMIZERS)}. Import what defines it first, "
+            "or install a newer lopt_tf."
         )
     if rule_name not in (None, kind):
         raise checkpointing.CheckpointError(
