@@ -1,17 +1,21 @@
 """`AlternatingModel`: a Keras model trained on one of several losses a step."""
 
-import contextlib
 import functools
-import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from lopt_tf.autoloss import (
+    actions,
+    fit_hooks,
+    model_files,
+    schedule_argument,
+    schedule_state,
+    streams,
+)
 from lopt_tf.autoloss import objectives as objectives_lib
-from lopt_tf.autoloss import schedule_argument, schedule_state, streams
 from lopt_tf.autoloss.model_optimizers import Optimizers
-from lopt_tf.autoloss.objective_step import Measurement, ObjectiveStep
+from lopt_tf.autoloss.objective_step import ObjectiveStep
 
 _TRAIN_ARGUMENTS = (
     *("epochs", "verbose", "callbacks", "validation_steps", "validation_freq"),
@@ -20,7 +24,7 @@ _TRAIN_ARGUMENTS = (
 
 
 @keras.saving.register_keras_serializable("lopt_tf")
-class AlternatingModel(keras.Model):
+class AlternatingModel(model_files.SavedModel, keras.Model):
     """Keras models that are trained on one of several objectives at a time.
 
     At every step a schedule chooses one objective, which then makes its
@@ -132,11 +136,10 @@ class AlternatingModel(keras.Model):
         self.schedule = schedule
         self.policy = getattr(schedule, "policy", None)
         self.measure_every = measure_every
-        self._order = schedule_argument.order_of(schedule, names)
         self._optimizers = Optimizers(optimizer, names, self.dtype_policy)
         self.optimizer = self._optimizers.only
         self.optimizer_list = self._optimizers.unique
-        self._acts, self._steps = {}, None
+        self._actions = None
         if self._is_complete():
             self._prepare()
 
@@ -159,7 +162,7 @@ class AlternatingModel(keras.Model):
         return {} if self._optimizers is None else self._optimizers.of
 
     _optimizers = None
-    _steps = None
+    _actions = None
 
     @property
     def models(self):
@@ -183,7 +186,7 @@ class AlternatingModel(keras.Model):
 
     def _prepare(self):
         """Finds variables and builds optimizers, when all models are built."""
-        if self._steps is not None:
+        if self._actions is not None:
             return
         self.built = True
         found = {
@@ -192,16 +195,17 @@ class AlternatingModel(keras.Model):
         }
         with self.distribute_strategy.scope():
             self._optimizers.build(found)
-        self._steps = [
+        steps = [
             ObjectiveStep(
                 self, name, each.loss, found[name], self.optimizers[name]
             )
             for name, each in self.objectives.items()
         ]
+        self._actions = actions.Actions(self, steps)
 
     def _build_models(self, specs):
         """Builds what is not built, by tracing the losses."""
-        if self._steps is not None:
+        if self._actions is not None:
             return
         if not self._is_complete():
             for name, each in self.objectives.items():
@@ -237,210 +241,31 @@ class AlternatingModel(keras.Model):
     def reset_metrics(self):
         self.schedule_state.forget_shown()
 
-    # Steps.
-
-    def choose(self, metadata=None, schedule=None):
-        """The objective that a schedule takes next: its place, a tensor."""
-        schedule, order = schedule or self.schedule, self._order
-        found = metadata or self.schedule_state.metadata()
-        for key in ("losses", "average_losses", "gradient_magnitudes"):
-            found[key] = tf.gather(found[key], order, axis=1)
-        found["last_action"] = tf.gather(found["last_action"], order, axis=1)
-        state = self.schedule_state
-        choice = schedule(found, state.step.value, state.seed())
-        return tf.gather(order, tf.argmax(choice.weights[0]))
+    def choose(self):
+        """The place of the objective that the schedule takes next."""
+        return self._actions.choose()
 
     def take(self, action, batches, needs=(), others=None):
-        """Makes one step: an objective's updates.
+        """Makes one step with an objective that was chosen before.
 
         Args:
             action: the objective's place, an integer.
-            batches: a list, one for each of its updates.
-            needs: names of metadata that somebody looks at: those of resting
-                objectives are measured if `losses`, `average_losses`,
-                `train_loss` or `gradient_magnitudes` are among them. Defaults
+            batches: a list: one for each of its updates.
+            needs: names of metadata that somebody looks at; objectives that
+                rest are measured if some are of `actions.MEASURED`. Defaults
                 to `()`.
             others: {place: batch} to measure resting objectives on. Defaults
-                to `None`: nothing.
+                to `None`: they are not measured.
         """
-        state, count = self.schedule_state, len(self._steps)
-        wants_magnitudes = "gradient_magnitudes" in needs
-        found = [Measurement(*[tf.zeros([])] * 2)] * count
-        mask = [0.0] * count
-        measured = {}
-        if others and {*needs} & _MEASURED:
-            measured = {k: b for k, b in others.items() if k != action}
-        if measured:
-            now = state.step.value % self.measure_every == 0
-            for place, batch in measured.items():
-                found[place] = tf.cond(
-                    now,
-                    lambda: self._run(place, "measure", batch, wants_magnitudes),  # noqa: B023
-                    lambda: Measurement(*[tf.zeros([])] * 2),
-                )
-                mask[place] = tf.cast(now, tf.float32)
-        losses = []
-        for batch in batches:
-            found[action] = self._run(action, "update", batch, wants_magnitudes)
-            losses.append(found[action].loss)
-        mask[action] = 1.0
-        chosen = tf.one_hot(action, count)
-        mean = tf.add_n(losses) / len(losses)
-        state.measure(tf.stack(mask), *map(tf.stack, zip(*found)))
-        state.advance(action, len(batches))
-        state.show(chosen * mean, chosen * len(losses))
-
-    def _run(self, place, what, batch, wants_magnitudes):
-        """A `Measurement`, the mean of those of the replicas."""
-        function = functools.partial(
-            getattr(self._steps[place], what), with_magnitude=wants_magnitudes
-        )
-        strategy = self.distribute_strategy
-        if strategy.num_replicas_in_sync > 1:
-            found = strategy.run(function, (batch,))
-            return Measurement(
-                *(strategy.reduce("MEAN", x, axis=None) for x in found)
-            )
-        if self.run_eagerly or not self.jit_compile:
-            return function(batch)
-        key = place, what, wants_magnitudes
-        if key not in self._acts:
-            self._acts[key] = tf.function(
-                function, jit_compile=True, autograph=False
-            )
-        return self._acts[key](batch)
-
-    def take_on_host(self, action, batches, needs=(), others=None):
-        """`take`, compiled by itself; the action is chosen before."""
-        if self.run_eagerly:
-            self.take(action, batches, needs, others)
-            return
-        key = action, "take", tuple(sorted({*needs}))
-        if key not in self._acts:
-            self._acts[key] = tf.function(
-                functools.partial(self.take, action, needs=key[2]),
-                autograph=False,
-            )
-        self._acts[key](batches, others=others)
-
-    @property
-    def _needs(self):
-        return {name for each in self.schedule.needs.values() for name in each}
-
-    def _others(self, last_batch):
-        """What resting objectives are measured on."""
-        if not self._streams.shared or not self.measure_every:
-            return None
-        return dict.fromkeys(range(len(self._steps)), last_batch)
-
-    def _draw(self, action, iterators):
-        """The batches of a step, all before its first update."""
-        iterator = iterators[0 if self._streams.shared else action]
-        updates = list(self.objectives.values())[action].updates
-        return [next(iterator) for _ in range(updates)]
-
-    def _step_in_graph(self, iterators):
-        def branch(action):
-            batches = self._draw(action, iterators)
-            others = self._others(batches[-1])
-            self.take(action, batches, self._needs, others)
-            return tf.constant(0)
-
-        branches = [
-            functools.partial(branch, i) for i in range(len(self._steps))
-        ]
-        tf.switch_case(self.choose(), branches)
-
-    def _several_in_graph(self, count, iterators):
-        def body(i):
-            self._step_in_graph(iterators)
-            return i + 1
-
-        tf.while_loop(lambda i: i < count, body, [0], parallel_iterations=1)
-        return self._logs()
-
-    def _step_on_host(self, iterators):
-        action = int(self._choose_on_host())
-        batches = self._draw(action, iterators)
-        needs = tuple(sorted(self._needs))
-        self.take_on_host(action, batches, needs, self._others(batches[-1]))
-
-    def _logs(self, training=True):
-        losses, shares = self.schedule_state.shown()
-        names = list(self.objectives)
-        logs = dict(zip(names, tf.unstack(losses)))
-        if training:
-            shares = tf.unstack(shares)
-            logs |= {f"share/{n}": s for n, s in zip(names, shares)}
-        return logs
+        self._actions.take_on_host(action, batches, needs, others)
 
     def make_train_function(self, force=False):
-        if self.train_function is not None and not force:
-            return
-        on_host = self.run_eagerly or (
-            self.distribute_strategy.num_replicas_in_sync > 1
-        )
-        if not self.run_eagerly:
-            several = tf.function(
-                self._several_in_graph, autograph=False, reduce_retracing=True
-            )
-            self._choose_on_host = tf.function(self.choose, autograph=False)
-        else:
-            self._choose_on_host = self.choose
-
-        def train(ticks):
-            count = _count(ticks, self.steps_per_execution)
-            iterators = self._streams.iterators
-            try:
-                if not on_host:
-                    return several(tf.constant(count), iterators)
-                for _ in range(count):
-                    self._step_on_host(iterators)
-                return self._logs()
-            except (tf.errors.OutOfRangeError, StopIteration):
-                taken = self.schedule_state.taken.numpy()
-                action = int(self._choose_on_host())
-                raise self._streams.ended(action, taken) from None
-
-        self.train_function = train
+        # What is compiled is kept; the data are those of this `fit`.
+        self.train_function = self._actions.train_function(self._streams)
 
     def make_test_function(self, force=False):
-        if self.test_function is not None and not force:
-            return
-        strategy = self.distribute_strategy
-
-        def losses(batches):
-            weights = [_rows(batches[step.name]) for step in self._steps]
-            values = [s.value(batches[s.name], False) for s in self._steps]
-            weights = tf.stack(weights)
-            return tf.stack(values) * weights, weights
-
-        def add(batches):
-            sums, weights = (
-                strategy.reduce("SUM", each, axis=None)
-                for each in strategy.run(losses, (batches,))
-            )
-            self.schedule_state.show(
-                tf.math.divide_no_nan(sums, weights), weights
-            )
-
-        if not self.run_eagerly:
-            add = tf.function(add, autograph=False, reduce_retracing=True)
-
-        def test(iterator):
-            for _ in range(self.steps_per_execution):
-                try:
-                    batches = next(iterator)
-                except (tf.errors.OutOfRangeError, StopIteration):
-                    break
-                add(batches)
-            else:
-                return self._logs(training=False)
-            if not float(tf.reduce_sum(self.schedule_state.loss_counts.value)):
-                raise ValueError("The data set of `evaluate` is empty.")
-            return self._logs(training=False)
-
-        self.test_function = test
+        if self.test_function is None or force:
+            self.test_function = self._actions.test_function()
 
     # Training.
 
@@ -483,7 +308,8 @@ class AlternatingModel(keras.Model):
                 "set: tf.data.Dataset.from_tensor_slices(arrays).batch(32)."
             )
         names = list(self.objectives)
-        looks = self._needs & {*schedule_state.OF_VALIDATION}
+        needs = actions.needs_of(self.schedule)
+        looks = needs & {*schedule_state.OF_VALIDATION}
         if validation_data is not None:
             validation_data = streams.for_evaluation(validation_data, names)
         elif looks:
@@ -496,11 +322,11 @@ class AlternatingModel(keras.Model):
         )
         self._build_models(streams.specs(x, names))
         self._begin(kwargs.get("epochs", 1) - kwargs.get("initial_epoch", 0))
-        with _without_hints():
+        with fit_hooks.without_hints():
             return super().fit(
                 self._streams.ticks(),
                 validation_data=validation_data,
-                callbacks=_with_hooks(callbacks),
+                callbacks=fit_hooks.added_to(callbacks),
                 shuffle=False,
                 **kwargs,
             )
@@ -540,107 +366,6 @@ class AlternatingModel(keras.Model):
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: `fit` has built everything already."""
-
-    # Serialisation.
-
-    def get_config(self):
-        models = self.models
-        return {
-            "name": self.name,
-            "objectives": objectives_lib.get_config(self.objectives, models),
-            "models": {
-                name: keras.saving.serialize_keras_object(model)
-                for name, model in models.items()
-            },
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        models = {
-            name: keras.saving.deserialize_keras_object(each, custom_objects)
-            for name, each in config["models"].items()
-        }
-        objectives = objectives_lib.from_config(config["objectives"], models)
-        return cls(objectives, name=config["name"], **models)
-
-    def get_build_config(self):
-        """None: the models are built by themselves."""
-        return None
-
-    def get_compile_config(self):
-        if not self.compiled:
-            return None
-        return {
-            "optimizer": self._optimizers.get_config(),
-            "schedule": schedule_argument.get_config(self.schedule),
-            "measure_every": self.measure_every,
-            "jit_compile": self.jit_compile,
-            "steps_per_execution": self.steps_per_execution,
-            "run_eagerly": self.run_eagerly,
-        }
-
-    def compile_from_config(self, config):
-        config = dict(config)
-        config["optimizer"] = Optimizers.from_config(config["optimizer"])
-        config["schedule"] = schedule_argument.from_config(config["schedule"])
-        self.compile(**config)
-
-
-# Metadata that objectives have to be measured for.
-_MEASURED = {"losses", "average_losses", "train_loss", "gradient_magnitudes"}
-
-
-class _Hooks(keras.callbacks.Callback):
-    """What `fit` does around epochs; it comes before all other callbacks."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        state, data = self.model.schedule_state, self.model._streams
-        if data.restarts:
-            state.taken.assign(tf.zeros_like(state.taken.value))
-        data.begin_epoch(state.taken.numpy())
-
-    def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get(f"val_{next(iter(self.model.objectives))}")
-        if loss is not None and np.isfinite(loss):
-            self.model.schedule_state.validate(loss)
-
-    def on_train_end(self, logs=None):
-        if self.model.optimizer is None:
-            self.model._optimizers.finalize()
-
-
-def _with_hooks(callbacks):
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.insert(0, _Hooks())
-        callbacks.set_model(callbacks.model)
-        return callbacks
-    return [_Hooks(), *keras.tree.flatten(callbacks or [])]
-
-
-@contextlib.contextmanager
-def _without_hints():
-    """Keras' hints about the data are about our ticks."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Your input ran out of data")
-        yield
-
-
-def _count(ticks, most):
-    """Takes up to `most` ticks and counts them; StopIteration if none."""
-    for count in range(most):
-        try:
-            next(ticks)
-        except (tf.errors.OutOfRangeError, StopIteration):
-            if not count:
-                raise StopIteration from None
-            return count
-    return most
-
-
-def _rows(batch):
-    """How many rows a batch has, a float: its weight in a mean."""
-    first = tf.convert_to_tensor(tf.nest.flatten(batch)[0])
-    return tf.cast(tf.shape(first)[0], tf.float32) if first.shape.rank else 1.0
 
 
 def _check_needs(schedule):

@@ -19,9 +19,7 @@ def supplied(own):
     return {*own, *COURSE, *averages}
 
 
-def course(
-    task, step, count, action_weights=None, before=None, losses=None
-):
+def course(task, step, count, action_weights=None, before=None, losses=None):
     """The metadata that every task has.
 
     Args:

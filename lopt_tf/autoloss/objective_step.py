@@ -16,6 +16,11 @@ class Measurement(typing.NamedTuple):
     loss: tf.Tensor
     magnitude: tf.Tensor
 
+    @classmethod
+    def none(cls):
+        """Zeros, where nothing was measured."""
+        return cls(tf.zeros([]), tf.zeros([]))
+
 
 class ObjectiveStep:
     """Computes and applies the gradient of one objective.

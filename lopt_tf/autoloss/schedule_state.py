@@ -144,9 +144,7 @@ class ScheduleState(keras.layers.Layer):
 
     def validate(self, loss):
         """Takes the first objective's loss at a validation, a number."""
-        first, second = (
-            self.validations.value == count for count in range(2)
-        )
+        first, second = (self.validations.value == count for count in range(2))
         new = tf.cast([loss], tf.float32)
         drop = tf.where(first, 0.0, self.valid_loss.value - new)
         mean = metadata.moving_average(
@@ -167,7 +165,9 @@ class ScheduleState(keras.layers.Layer):
     def shown(self):
         """(mean losses, NaN where there is none; shares of steps) [actions]."""
         counts = self.loss_counts.value
-        means = tf.where(counts > 0, self.loss_sums.value / counts, float("nan"))
+        means = tf.where(
+            counts > 0, self.loss_sums.value / counts, float("nan")
+        )
         steps = self.action_counts.value
         return means, tf.math.divide_no_nan(steps, tf.reduce_sum(steps))
 

@@ -31,7 +31,9 @@ def check(data, names, what="fit"):
         )
     for name in names:
         if not int(data[name].cardinality()):
-            raise ValueError(f"The data set of the objective {name!r} is empty.")
+            raise ValueError(
+                f"The data set of the objective {name!r} is empty."
+            )
 
 
 _DATASET = tf.data.Dataset
