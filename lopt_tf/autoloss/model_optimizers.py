@@ -29,10 +29,10 @@ class Optimizers:
             given = dict.fromkeys(names, keras.optimizers.get(given))
         if sorted(given) != sorted(names):
             wrong = sorted({*given} ^ {*names})[0]
-            what = "no" if wrong in names else "an unknown objective's"
+            what = "none" if wrong in names else "an optimizer"
             raise ValueError(
-                f"`optimizer` must have one for each of {', '.join(names)}; "
-                f"it has {what} optimizer: {wrong!r}."
+                f"`optimizer` has {what} for {wrong!r}. The objectives are "
+                f"{', '.join(names)}; each needs one, or one is for all."
             )
         scaled = dtype_policy.name == "mixed_float16"
         made = {}

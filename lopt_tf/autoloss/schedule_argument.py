@@ -131,8 +131,9 @@ def _check_fixed(schedule, names):
             f"settings of one run, and {what}. Received settings of shape "
             f"{settings.shape}."
         )
-    one_hot = np.sort(settings[0])[::-1] == np.eye(count)[0]
-    if isinstance(schedule, schedules.Constant) and not one_hot.all():
+    if not isinstance(schedule, schedules.Constant):
+        return
+    if not np.array_equal(np.sort(settings[0]), np.eye(count)[-1]):
         raise ValueError(
             "A model takes one objective at a time: a Constant schedule must "
             "be a one and zeros. For a weighted sum, write it as one "
