@@ -131,7 +131,8 @@ class Actions:
         action = self.choose_on_host()
         batches = self._draw(action, streams.shared, streams.iterators)
         others, every = None, self.model.measure_every
-        if streams.shared and every and int(self.state.step.value) % every == 0:
+        step = int(self.state.step.numpy())
+        if streams.shared and every and step % every == 0:
             others = dict.fromkeys(range(len(self.steps)), batches[-1])
         self.take_on_host(action, batches, needs_of(self.schedule), others)
 
@@ -217,13 +218,17 @@ class Actions:
             add = self._once("test", add, reduce_retracing=True)
 
         def test(iterator):
-            for _ in range(self.model.steps_per_execution):
+            for number in range(self.model.steps_per_execution):
                 try:
                     add(next(iterator))
                 except (tf.errors.OutOfRangeError, StopIteration):
+                    if not self.state.loss_counts.numpy().any():
+                        raise ValueError(
+                            "The data set of `evaluate` is empty."
+                        ) from None
+                    if not number:
+                        raise StopIteration from None
                     break
-            if not self.state.loss_counts.numpy().any():
-                raise ValueError("The data set of `evaluate` is empty.")
             return self.logs(training=False)
 
         return test

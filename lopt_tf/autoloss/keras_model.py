@@ -350,7 +350,8 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
             names = list(self.objectives)
             x = streams.for_evaluation(x, names)
             self._build_models(x.element_spec)
-        return super().evaluate(x, **kwargs)
+        with fit_hooks.without_hints():
+            return super().evaluate(x, **kwargs)
 
     def _flatten_metrics_in_order(self, logs):
         return [logs[name] for name in self.objectives]
