@@ -65,7 +65,7 @@ def get_config(schedule):
             "kind": "PolicySchedule",
             "policy": schedule.policy.get_config(),
             "features": list(schedule.features.names),
-            "actions": list(schedule.actions),
+            "actions": list(schedule.actions or ()),
         }
     kind = type(schedule).__name__
     if _FIXED.get(kind) is not type(schedule):
@@ -84,7 +84,7 @@ def from_config(config):
     features = metadata.Features(tuple(config["features"]))
     made = policy.Policy(**config["policy"])
     made.build([None, len(features.names)])
-    return schedules.PolicySchedule(made, features, tuple(config["actions"]))
+    return schedules.PolicySchedule(made, features, tuple(config["actions"]) or None)
 
 
 def _ratio(text, names):
