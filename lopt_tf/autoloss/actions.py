@@ -40,7 +40,7 @@ class Actions:
             model.schedule, list(model.objectives)
         )
         self.updates = [each.updates for each in model.objectives.values()]
-        self.strategy = model.distribute_strategy
+        self.strategy = model.replica_strategy
         self.replicas = self.strategy.num_replicas_in_sync
         self._compiled = {}
 
@@ -94,13 +94,26 @@ class Actions:
             getattr(self.steps[place], what), with_magnitude=with_magnitude
         )
         if self.replicas > 1:
-            found = self.strategy.run(function, (batch,))
+            found = self.strategy.run(function, (self._split(batch),))
             means = (self.strategy.reduce("MEAN", x, axis=None) for x in found)
             return Measurement(*means)
         if self.model.jit_compile and not self.model.run_eagerly:
             key = place, what, with_magnitude
             function = self._once(key, function, jit_compile=True)
         return function(batch)
+
+    def _split(self, batch):
+        """A batch as replicas take it: each a part of the rows."""
+        if self.replicas == 1:
+            return batch
+
+        def part(context):
+            number = context.replica_id_in_sync_group
+            return tf.nest.map_structure(
+                lambda x: _part(x, number, self.replicas), batch
+            )
+
+        return self.strategy.experimental_distribute_values_from_function(part)
 
     def _once(self, key, function, **options):
         """The function compiled, the same for the same key."""
@@ -210,7 +223,7 @@ class Actions:
         def add(batches):
             sums, weights = (
                 self.strategy.reduce("SUM", each, axis=None)
-                for each in self.strategy.run(losses, (batches,))
+                for each in self.strategy.run(losses, (self._split(batches),))
             )
             self.state.show(tf.math.divide_no_nan(sums, weights), weights)
 
@@ -248,6 +261,13 @@ def _if(now, measure):
     if isinstance(now, bool):
         return measure() if now else Measurement.none()
     return tf.cond(now, measure, Measurement.none)
+
+
+def _part(rows, number, count):
+    """The part of a tensor's rows that one of `count` replicas takes."""
+    total = tf.shape(rows)[0]
+    first, last = number * total // count, (number + 1) * total // count
+    return rows[first:last]
 
 
 def _take_ticks(ticks, most):

@@ -144,7 +144,7 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
             self._prepare()
 
     def _check_strategy(self, jit_compile, steps_per_execution):
-        if self.distribute_strategy.num_replicas_in_sync == 1:
+        if self.replica_strategy.num_replicas_in_sync == 1:
             return
         for name, given in (
             ("steps_per_execution", steps_per_execution != 1),
@@ -155,6 +155,16 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
                     f"`{name}` cannot be used with several replicas: there the "
                     "host chooses each step's objective. Leave it out."
                 )
+
+    @property
+    def replica_strategy(self):
+        """The `tf.distribute` strategy in whose scope the model was made."""
+        return self._distribute_strategy or tf.distribute.get_strategy()
+
+    @property
+    def distribute_strategy(self):
+        """The strategy of Keras' loops: none; `actions` splits the batches."""
+        return tf.distribute.get_strategy()
 
     @property
     def optimizers(self):
@@ -193,7 +203,7 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
             name: objectives_lib.variables_of(name, each)
             for name, each in self.objectives.items()
         }
-        with self.distribute_strategy.scope():
+        with self.replica_strategy.scope():
             self._optimizers.build(found)
         steps = [
             ObjectiveStep(
@@ -213,7 +223,7 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
                     functools.partial(each.loss, self, training=False),
                     autograph=False,
                 )
-                with self.distribute_strategy.scope():
+                with self.replica_strategy.scope():
                     trace.get_concrete_function(specs[name])
         self._prepare()
 
@@ -317,9 +327,7 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
                 f"The schedule looks at {sorted(looks)[0]!r}: give `fit` "
                 "validation_data."
             )
-        self._streams = streams.Streams(
-            x, self.objectives, steps_per_epoch, self.distribute_strategy
-        )
+        self._streams = streams.Streams(x, self.objectives, steps_per_epoch)
         self._build_models(streams.specs(x, names))
         self._begin(kwargs.get("epochs", 1) - kwargs.get("initial_epoch", 0))
         with fit_hooks.without_hints():

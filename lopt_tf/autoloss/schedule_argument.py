@@ -84,7 +84,9 @@ def from_config(config):
     features = metadata.Features(tuple(config["features"]))
     made = policy.Policy(**config["policy"])
     made.build([None, len(features.names)])
-    return schedules.PolicySchedule(made, features, tuple(config["actions"]) or None)
+    return schedules.PolicySchedule(
+        made, features, tuple(config["actions"]) or None
+    )
 
 
 def _ratio(text, names):

@@ -74,7 +74,6 @@ class Streams:
         data: a data set, or {name: data set}; see `check`.
         objectives: {name: Objective}.
         steps_per_epoch: an integer or None.
-        strategy: the `tf.distribute.Strategy`.
 
     Attributes:
         shared: whether all objectives have the same data.
@@ -82,7 +81,7 @@ class Streams:
         iterators: the present ones, a list: one, or one for each objective.
     """
 
-    def __init__(self, data, objectives, steps_per_epoch, strategy):
+    def __init__(self, data, objectives, steps_per_epoch):
         self.names = list(objectives)
         check(data, self.names)
         self.data = data
@@ -90,7 +89,6 @@ class Streams:
         self.updates = [each.updates for each in objectives.values()]
         self.restarts = steps_per_epoch is None
         self.steps = steps_per_epoch or self._pass_length()
-        self.strategy = strategy
         self.iterators = None
 
     def _pass_length(self):
@@ -114,8 +112,7 @@ class Streams:
 
     def ticks(self):
         """A data set with an element for each step of an epoch, for Keras."""
-        replicas = self.strategy.num_replicas_in_sync
-        return _DATASET.from_tensors(tf.zeros([replicas])).repeat(self.steps)
+        return _DATASET.range(self.steps)
 
     def begin_epoch(self, taken):
         """Makes iterators if need be.
@@ -137,7 +134,7 @@ class Streams:
     def _iterator(self, data, taken):
         if taken:
             data = data.skip(taken)
-        return iter(self.strategy.experimental_distribute_dataset(data))
+        return iter(data)
 
     def ended(self, action, taken):
         """The error for data that ended when an action wanted more.
