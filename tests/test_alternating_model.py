@@ -15,8 +15,17 @@ from lopt_tf.autoloss.policy import Policy
 
 POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
 LABELS = (POINTS[:, :1] > POINTS[:, 1:]).astype("float32")
-IMAGES = tf.data.Dataset.from_tensor_slices(POINTS).batch(8)
-PAIRS = tf.data.Dataset.from_tensor_slices((POINTS, LABELS)).batch(8)
+
+
+def _batches(arrays):
+    options = tf.data.Options()
+    # Autotuning can hold up the end of an iterator for seconds.
+    options.autotune.enabled = False
+    data = tf.data.Dataset.from_tensor_slices(arrays)
+    return data.batch(8).with_options(options)
+
+
+IMAGES, PAIRS = _batches(POINTS), _batches((POINTS, LABELS))
 
 
 def _net(inputs, outputs, name, dropout=0.0):

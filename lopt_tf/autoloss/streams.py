@@ -112,7 +112,10 @@ class Streams:
 
     def ticks(self):
         """A data set with an element for each step of an epoch, for Keras."""
-        return _DATASET.range(self.steps)
+        options = tf.data.Options()
+        # Its thread can hold up the end of an iterator for seconds.
+        options.autotune.enabled = False
+        return _DATASET.range(self.steps).with_options(options)
 
     def begin_epoch(self, taken):
         """Makes iterators if need be.
