@@ -3,7 +3,13 @@
 import tensorflow as tf
 
 from lopt_tf import compilation
-from lopt_tf.autoloss import contract, episodes, metadata, named_arrays
+from lopt_tf.autoloss import (
+    contract,
+    episodes,
+    metadata,
+    model_episodes,
+    named_arrays,
+)
 from problems import alternating
 
 
@@ -121,7 +127,10 @@ class CompiledEpisodes(episodes.Episodes):
 
 
 # The episodes of each kind of task.
-KINDS = {alternating.AlternatingTask: CompiledEpisodes}
+KINDS = {
+    alternating.AlternatingTask: CompiledEpisodes,
+    alternating.ModelTask: model_episodes.ModelEpisodes,
+}
 
 
 def kind_of(task):

@@ -269,6 +269,17 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
         """
         self._actions.take_on_host(action, batches, needs, others)
 
+    def restart(self, seed, total):
+        """Begins a training of `total` steps anew, but for weights.
+
+        The schedule's state and all random numbers, dropout's among them, are
+        as new. Optimizers are not touched.
+        """
+        self.schedule_state.restart(seed % 2**31, total)
+        for number, variable in enumerate(self.seeds()):
+            state = [(seed + 7919 * number) % 2**31, 0]
+            variable.assign(tf.constant(state, variable.dtype))
+
     def make_train_function(self, force=False):
         # What is compiled is kept; the data are those of this `fit`.
         self.train_function = self._actions.train_function(self._streams)

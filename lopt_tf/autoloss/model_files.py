@@ -30,18 +30,18 @@ class SavedModel:
         objectives = objectives_lib.from_config(config["objectives"], models)
         return cls(objectives, name=config["name"], **models)
 
-    def _seeds(self):
-        """States of random numbers, dropout's among them."""
+    def seeds(self):
+        """The states of random numbers, dropout's among them: variables."""
         name = "seed_generator_state"
         return [v for v in self.variables if v.name == name]
 
     def save_own_variables(self, store):
         # Keras saves no states of random numbers.
-        for number, variable in enumerate(self._seeds()):
+        for number, variable in enumerate(self.seeds()):
             store[f"seed_{number}"] = variable.numpy()
 
     def load_own_variables(self, store):
-        for number, variable in enumerate(self._seeds()):
+        for number, variable in enumerate(self.seeds()):
             if f"seed_{number}" in store.keys():
                 variable.assign(store[f"seed_{number}"])
 

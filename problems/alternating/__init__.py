@@ -2,6 +2,12 @@
 
 from problems.alternating.classification import Classification
 from problems.alternating.regression import Regression
-from problems.alternating.task import AlternatingTask, Task
+from problems.alternating.task import AlternatingTask, ModelTask, Task
 
-__all__ = ["AlternatingTask", "Classification", "Regression", "Task"]
+__all__ = [
+    "AlternatingTask",
+    "Classification",
+    "ModelTask",
+    "Regression",
+    "Task",
+]
