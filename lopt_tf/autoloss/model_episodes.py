@@ -91,14 +91,10 @@ class ModelEpisodes(episodes.Episodes):
             self._play(place, episode)
             for place, episode in enumerate(position.state)
         ]
-        after, rows = zip(*played)
+        after, rows, following = zip(*played)
         position = self._position(
             position.step + self.segment_length, position.draw, list(after)
         )
-        following = [
-            self._choose(place, self._metadata(each), each).features[0]
-            for place, each in enumerate(after)
-        ]
         # [E, T, ...] becomes [T, E, ...].
         columns = [np.stack(each, axis=1) for each in zip(*rows)]
         finished = position.metadata["finished"]
@@ -107,7 +103,7 @@ class ModelEpisodes(episodes.Episodes):
         )
 
     def _play(self, place, episode):
-        """The episode after a segment, and its columns of `Records`."""
+        """After a segment: the episode, columns of `Records`, features."""
         _put(self.model, episode.values)
         rows = []
         for _ in range(self.segment_length):
@@ -120,7 +116,9 @@ class ModelEpisodes(episodes.Episodes):
                     reward = float(self.step_reward(self._metadata(episode))[0])
             rows.append((*(x[0] for x in choice), np.float32(reward), alive))
         columns = [np.stack(column) for column in zip(*rows)]
-        return episode._replace(values=_values(self.model)), columns
+        following = self._choose(place, self._metadata(episode), episode)
+        episode = episode._replace(values=_values(self.model))
+        return episode, columns, following.features[0]
 
     def _step(self, choice, episode):
         task, model = self.task, self.model
