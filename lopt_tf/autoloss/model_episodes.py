@@ -70,8 +70,7 @@ class ModelEpisodes(episodes.Episodes):
 
     def begin(self, seeds, draw=0):
         started = [
-            # 64 bits: sums do not run over.
-            self._start(int(seed), int(draw) + place)
+            self._start(int(seed), (int(draw) + place) % 2**31)
             for place, seed in enumerate(seeds)
         ]
         return self._position(0, draw, started)
@@ -106,17 +105,18 @@ class ModelEpisodes(episodes.Episodes):
         """After a segment: the episode, columns of `Records`, features."""
         _put(self.model, episode.values)
         rows = []
-        for _ in range(self.segment_length):
-            alive = not episode.finished
+        while len(rows) < self.segment_length and not episode.finished:
             choice = self._choose(place, self._metadata(episode), episode)
+            episode = self._step(choice, episode)
             reward = 0.0
-            if alive:
-                episode = self._step(choice, episode)
-                if self.step_reward is not None:
-                    reward = float(self.step_reward(self._metadata(episode))[0])
-            rows.append((*(x[0] for x in choice), np.float32(reward), alive))
-        columns = [np.stack(column) for column in zip(*rows)]
+            if self.step_reward is not None:
+                reward = float(self.step_reward(self._metadata(episode))[0])
+            rows.append((*(x[0] for x in choice), np.float32(reward), True))
         following = self._choose(place, self._metadata(episode), episode)
+        # Steps after the end count for nothing.
+        rest = (*(x[0] for x in following), np.float32(0), False)
+        rows += [rest] * (self.segment_length - len(rows))
+        columns = [np.stack(column) for column in zip(*rows)]
         episode = episode._replace(values=_values(self.model))
         return episode, columns, following.features[0]
 
@@ -203,7 +203,7 @@ class ModelEpisodes(episodes.Episodes):
                 if same
                 else tf.function(schedule, autograph=False)
             )
-        seed = tf.constant([episode.draw, episode.step], tf.int64)
+        seed = tf.constant([episode.draw, episode.step])
         choice = self._choosers[place](found, tf.constant(episode.step), seed)
         shape = [1, len(self.task.actions)]
         what = "The schedule's weights of the actions"
