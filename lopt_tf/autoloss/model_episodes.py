@@ -56,6 +56,7 @@ class ModelEpisodes(episodes.Episodes):
         self.model, self._first_values = _made(task)
         self._needs = actions.needs_of(self.schedule)
         self._choosers = {}
+        self._reward = self._looking(self.step_reward)
 
     @classmethod
     def supplied(cls, task):
@@ -106,13 +107,13 @@ class ModelEpisodes(episodes.Episodes):
         _put(self.model, episode.values)
         rows = []
         while len(rows) < self.segment_length and not episode.finished:
-            choice = self._choose(place, self._metadata(episode), episode)
+            choice = self._choose(place, episode)
             episode = self._step(choice, episode)
             reward = 0.0
             if self.step_reward is not None:
-                reward = float(self.step_reward(self._metadata(episode))[0])
+                reward = self._reward(self._told(episode)).numpy()[0]
             rows.append((*(x[0] for x in choice), np.float32(reward), True))
-        following = self._choose(place, self._metadata(episode), episode)
+        following = self._choose(place, episode)
         # Steps after the end count for nothing.
         rest = (*(x[0] for x in following), np.float32(0), False)
         rows += [rest] * (self.segment_length - len(rows))
@@ -175,36 +176,42 @@ class ModelEpisodes(episodes.Episodes):
             )
         return {name: float(value) for name, value in found.items()}
 
-    def _metadata(self, episode):
-        """What a schedule looks at; the model has the episode's values."""
-        found = self.model.schedule_state.metadata()
-        del found["valid_loss"]
+    def _told(self, episode):
+        """Metadata that the model's own state does not have: NumPy arrays."""
         validated = episode.step > 0 and episode.step % self.task.period == 0
-        found |= {
-            "finished": tf.constant([episode.finished]),
-            "validated": tf.constant([validated]),
-            "improvement": tf.constant([episode.improvement], tf.float32),
-            "mean_improvement": tf.constant(
-                [episode.mean_improvement], tf.float32
-            ),
+        found = {
+            "finished": np.array([episode.finished]),
+            "validated": np.array([validated]),
+            "improvement": np.float32([episode.improvement]),
+            "mean_improvement": np.float32([episode.mean_improvement]),
         }
         for name, value in episode.measured.items():
-            found[f"valid_{name}"] = tf.constant([value], tf.float32)
+            found[f"valid_{name}"] = np.float32([value])
         return found
 
-    def _choose(self, place, found, episode):
+    def _looking(self, function):
+        """A compiled function of (what `_told` returns, ...).
+
+        `function` gets all metadata; the model has the episode's values.
+        """
+
+        def look(told, *rest):
+            own = self.model.schedule_state.metadata()
+            del own["valid_loss"]
+            return function(own | told, *rest)
+
+        return tf.function(look, autograph=False)
+
+    def _choose(self, place, episode):
         """The `Choice` of one episode, of NumPy arrays."""
-        if place not in self._choosers:
-            schedule = self.schedule.alone(place)
-            # A policy is the same for all episodes: it is compiled once.
-            same = schedule is self.schedule and self._choosers
-            self._choosers[place] = (
-                next(iter(self._choosers.values()))
-                if same
-                else tf.function(schedule, autograph=False)
-            )
-        seed = tf.constant([episode.draw, episode.step])
-        choice = self._choosers[place](found, tf.constant(episode.step), seed)
+        schedule = self.schedule.alone(place)
+        # A policy is the same for all episodes: it is compiled once.
+        key = None if schedule is self.schedule else place
+        if key not in self._choosers:
+            self._choosers[key] = self._looking(schedule)
+        told, step = self._told(episode), np.int32(episode.step)
+        seed = np.int32([episode.draw, episode.step])
+        choice = self._choosers[key](told, step, seed)
         shape = [1, len(self.task.actions)]
         what = "The schedule's weights of the actions"
         contract.check_shape(self.task, what, choice.weights, shape)
