@@ -271,6 +271,38 @@ def test_learned_optimizer_in_a_scheduled_gan(tmp_path):
     assert int(learned.iterations) == 8
 
 
+def test_one_learned_optimizer_lets_variables_rest():
+    """State of all variables together moves, that of who rests does not."""
+    model = _gan()
+    learned = lopt_tf.HierarchicalRNN.from_pretrained(seed=1)
+    model.compile(learned, schedule="1:1")
+    model.fit(IMAGES, verbose=0)
+    sizes = [v.shape.num_elements() for v in learned._trainable_variables]
+    first = sum(sizes[: len(model.discriminator.trainable_variables)])
+    before = {n: np.array(v) for n, v in learned._state_variables.items()}
+    model.take(0, [next(iter(IMAGES))])
+    for name, old in before.items():
+        new = np.array(learned._state_variables[name])
+        if old.shape[-1] == sum(sizes):
+            np.testing.assert_array_equal(new[:, first:], old[:, first:])
+            assert not np.array_equal(new[:, :first], old[:, :first]), name
+
+
+def test_callbacks_know_the_learned_optimizers_of_objectives():
+    model = _gan()
+    first, second = (lopt_tf.LearnedAdam(seed=seed) for seed in (1, 2))
+    callback = lopt_tf.callbacks.TrueParameters()
+    for optimizer, expected in (
+        (first, [first]),
+        ({"d": first, "g": first}, [first]),
+        ({"d": first, "g": second}, [first, second]),
+        ({"d": "sgd", "g": second}, [second]),
+    ):
+        model.compile(optimizer)
+        callback.set_model(model)
+        assert callback._learned_optimizers() == expected
+
+
 def test_optimizers_are_finished_at_the_end_of_fit():
     for optimizer in (
         keras.optimizers.SGD(0.1, use_ema=True),
