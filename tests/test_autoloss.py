@@ -301,7 +301,13 @@ def test_features_by_hand():
     state, _ = task.reset([0, 1])
     for t in range(20):
         state, found = task.step(state, tf.one_hot([0, t % 2], 2))
-    found |= metadata.course(task, 20, 2)
+    choice = tf.one_hot([0, 1], 2)
+    before = {
+        "last_action": tf.one_hot([0, 0], 2),
+        "run_length": tf.constant([8.0, 5.0]),
+        "average_losses": tf.constant([[2.0, 3.0]] * 2),
+    }
+    found |= metadata.course(task, 20, 2, choice, before, found["losses"])
     # Others are of opposed networks.
     names = tuple(
         name
@@ -324,10 +330,13 @@ def test_features_by_hand():
         "log_magnitudes": np.log10(first / second),
         "log_ratio": np.log(first / second),
         "centred_log_ratio": np.log(first / second) + 1.2,
-        "last_action": [0.0, 0.0],
         "accuracy_gap": found["train_accuracy"] - found["valid_accuracy"],
         "cosine": found["gradient_cosine"],
         "progress": [20 / 40 - 0.5] * 2,
+        "average_first": 0.9 * 2 + 0.1 * loss - 1,
+        "average_second": 0.9 * 3 + 0.1 * penalty - 1,
+        "last_action": [-1, 1],
+        "run_length": np.log10([10, 2]) - 1,
     }
     assert set(expected) == set(names)
     for name, column in zip(names, values.T):

@@ -120,11 +120,19 @@ def _interval(places, widths):
 
 
 class PolicySchedule:
-    """Actions drawn from a `Policy` that looks at `metadata.Features`."""
+    """Actions drawn from a `Policy` that looks at `metadata.Features`.
 
-    def __init__(self, policy, features):
+    Args:
+        policy: a `Policy`.
+        features: `metadata.Features`.
+        actions: names of the policy's actions, in its order; None for those of
+            whatever it schedules. Defaults to `None`.
+    """
+
+    def __init__(self, policy, features, actions=None):
         self.policy = policy
         self.features = features
+        self.actions = actions
         self.needs = features.needs
         self.pairwise = features.pairwise
         # A variable: it changes between calls of the compiled episodes.

@@ -3,13 +3,19 @@
 from problems.alternating.classification import Classification
 from problems.alternating.gan import Gan
 from problems.alternating.regression import Regression
-from problems.alternating.task import AlternatingTask, Feedback, Task
+from problems.alternating.task import (
+    AlternatingTask,
+    Feedback,
+    ModelTask,
+    Task,
+)
 
 __all__ = [
     "AlternatingTask",
     "Classification",
     "Feedback",
     "Gan",
+    "ModelTask",
     "Regression",
     "Task",
 ]

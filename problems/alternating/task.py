@@ -138,3 +138,57 @@ class AlternatingTask(Task):
     def result(self, state, split):
         """How good the kept models are on "valid" or "test", a tensor [E]."""
         raise NotImplementedError
+
+
+class ModelTask(Task):
+    """A task that trains Keras models, one episode after the other.
+
+    There is one model, an `lopt_tf.autoloss.AlternatingModel` whose objectives
+    are the actions: `build` makes it once, whatever the number of episodes.
+    Everything that an episode depends on is its seed and the task's setting.
+
+    Every `period` steps the model is validated. An episode ends after
+    `max_steps` steps, or after `patience` validations in a row none of which
+    was better than the best before; its result is that of the model with the
+    best validation.
+
+    Besides those that every model tells (`lopt_tf.autoloss.schedule_state`),
+    the metadata are "valid_NAME" for each of `measures`, and the improvements
+    of the result, positive if it got better.
+
+    Attributes:
+        measures: names of what `measure` returns; `result_name` is one.
+        setting: what distinguishes tasks with the same model, such as the
+            split of the data to train on. Defaults to `None`.
+        patience: validations without improvement that end an episode; None
+            for no such end. Defaults to `None`.
+    """
+
+    measures = ()
+    setting = None
+    patience = None
+
+    def build(self):
+        """The model, built and compiled with its optimizers."""
+        raise NotImplementedError
+
+    def start(self, model, setting, seed):
+        """Gives the model its initial weights.
+
+        Optimizers, random numbers and the schedule have begun anew before.
+        """
+        raise NotImplementedError
+
+    def batch(self, setting, seed, number):
+        """The batch of an update: a function of its arguments alone.
+
+        Args:
+            setting: the task's.
+            seed: of the episode.
+            number: updates that the episode made before, of all objectives.
+        """
+        raise NotImplementedError
+
+    def measure(self, model, split):
+        """{name: float} of "valid" or "test" data, for each of `measures`."""
+        raise NotImplementedError
