@@ -32,7 +32,13 @@ class TrueParameters(keras.callbacks.Callback):
             optimizer.hold_true_parameters()
 
     def _learned_optimizers(self):
-        """The model's optimizer, if it is a learned one: a list."""
-        optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        return [optimizer] if isinstance(optimizer, LearnedOptimizer) else []
+        """The learned ones of the model's optimizers, each once: a list."""
+        # An AlternatingModel has one for each objective.
+        several = getattr(self.model, "optimizers", None)
+        optimizers = several.values() if several else [self.model.optimizer]
+        found = {}
+        for optimizer in optimizers:
+            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+            if isinstance(optimizer, LearnedOptimizer):
+                found[id(optimizer)] = optimizer
+        return list(found.values())

@@ -9,7 +9,7 @@ import tempfile
 
 # Files that a process which died was writing; `lopt_tf` has called them so,
 # older versions with the process's number or nothing before ".tmp".
-_STRAY = re.compile(r"\..+\.(npz|csv|json|html|png|txt)(\.\w+)?\.tmp")
+_STRAY = re.compile(r"\..+\.(npz|csv|json|html|png|txt|keras)(\.\w+)?\.tmp")
 
 
 def lock(folder):

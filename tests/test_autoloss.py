@@ -301,8 +301,19 @@ def test_features_by_hand():
     state, _ = task.reset([0, 1])
     for t in range(20):
         state, found = task.step(state, tf.one_hot([0, t % 2], 2))
-    names = tuple(metadata.FEATURES)
-    found |= metadata.course(task, 20, 2)
+    choice = tf.one_hot([0, 1], 2)
+    before = {
+        "last_action": tf.one_hot([0, 0], 2),
+        "run_length": tf.constant([8.0, 5.0]),
+        "average_losses": tf.constant([[2.0, 3.0]] * 2),
+    }
+    found |= metadata.course(task, 20, 2, choice, before, found["losses"])
+    # Others are of opposed networks.
+    names = tuple(
+        name
+        for name, feature in metadata.FEATURES.items()
+        if {*feature.needs} <= {*found}
+    )
     values = metadata.Features(names)(found).numpy()
     train, valid = found["train_loss"].numpy(), found["valid_loss"].numpy()
     first, second = found["gradient_magnitudes"].numpy().T
@@ -317,9 +328,15 @@ def test_features_by_hand():
         "magnitudes": first - second,
         "relative_magnitudes": (first - second) / second,
         "log_magnitudes": np.log10(first / second),
+        "log_ratio": np.log(first / second),
+        "centred_log_ratio": np.log(first / second) + 1.2,
         "accuracy_gap": found["train_accuracy"] - found["valid_accuracy"],
         "cosine": found["gradient_cosine"],
         "progress": [20 / 40 - 0.5] * 2,
+        "average_first": 0.9 * 2 + 0.1 * loss - 1,
+        "average_second": 0.9 * 3 + 0.1 * penalty - 1,
+        "last_action": [-1, 1],
+        "run_length": np.log10([10, 2]) - 1,
     }
     assert set(expected) == set(names)
     for name, column in zip(names, values.T):
@@ -497,9 +514,9 @@ def test_clipped_objective_against_numpy():
 @pytest.mark.parametrize("algorithm", options.ALGORITHMS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_planted_action_is_learned(algorithm, seed):
-    changes = {"learning_rate": 0.05} if algorithm == "ppo" else {}
+    rate = {"ppo": 0.05, "evolution": 1.5}.get(algorithm, 0.1)
     learner_options = dataclasses.replace(
-        PLANTED, algorithm=algorithm, seed=seed, **changes
+        PLANTED, algorithm=algorithm, seed=seed, learning_rate=rate
     )
     assert learner_options.episodes < 50
     task = Planted()

@@ -29,6 +29,7 @@ from lopt_tf.optimizers import hierarchical_rnn, registry
 from problems import corpus
 from train_scripts import autoloss, benchmark, evaluate, metatrain, quickstart
 from train_scripts.suites import autoloss as autoloss_suite
+from train_scripts.suites import gan as gan_suite
 from train_scripts.suites import networks, scaling, update
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -704,6 +705,7 @@ def test_autoloss_answers_mistakes(tmp_path, capsys):
 
 def test_benchmark_of_autoloss(tmp_path, monkeypatch):
     monkeypatch.setattr(autoloss_suite, "_STEPS", 20)
+    monkeypatch.setattr(gan_suite, "_UPDATES", 20)
     path = tmp_path / "speed.json"
     arguments = ["--suite=autoloss", "--instances=1,2", "--repetitions=1"]
     assert benchmark.main(["b", *arguments, f"--output={path}"]) == 0
@@ -712,7 +714,11 @@ def test_benchmark_of_autoloss(tmp_path, monkeypatch):
         "autoloss/regression/episodes=1",
         "autoloss/regression/episodes=2",
     ]
-    assert len(names) == 5
+    assert [name for name in names if "gan" in name] == [
+        *("autoloss/gan/keras", "autoloss/gan/episodes=1"),
+        "autoloss/gan/episodes=2",
+    ]
+    assert len(names) == 5 + 3
 
 
 def test_metatrain_goes_on_from_weights_with_a_bound(tmp_path, trained, capsys):

@@ -5,12 +5,14 @@
     python -m train_scripts.autoloss --task=regression --mode=test \
         --output_dir=DIR
 
-train: a controller by policy gradient; DIR gets best.npz (best at validation),
-controller.npz (the last), rounds.csv, training.png, checkpoints and TensorBoard
-scalars. baseline: fixed schedules, tuned on validation data. test: the
-controller beside them, on starts that nothing else has seen. transfer: the
-frozen controller on tasks that it was not trained on, beside schedules that are
-tuned anew. The test split is read only after every choice has been made.
+train: a controller by policy gradient or evolution; DIR gets best.npz (best at
+validation), controller.npz (the last), rounds.csv, training.png, checkpoints
+and TensorBoard scalars. baseline: fixed schedules, tuned on validation data.
+test: the controller beside them, on starts that nothing else has seen.
+transfer: the frozen controller on tasks that it was not trained on, beside
+schedules that are tuned anew. The test split is read only after every choice
+has been made. Generated images are judged by a classifier: the folder gets
+classifier.keras (of digits), scores.csv and samples.png.
 """
 
 import json
@@ -26,7 +28,15 @@ FLAGS.str("output_dir", None, "Folder for everything.")
 FLAGS.str(
     "task",
     "regression",
-    "What is trained under a schedule: regression or classification.",
+    "What is trained under a schedule: regression, classification, gan (two "
+    "networks whose learning rates differ from start to start) or "
+    "published_gan (of one learning rate).",
+)
+FLAGS.str(
+    "dataset",
+    None,
+    "Images of a gan: digits (the default), or an .npz file with images "
+    "[count, size, size] in 0..1 and --set=classifier_path=FILE.keras.",
 )
 FLAGS.enum(
     "mode", "train", ["train", "test", "baseline", "transfer"], "What to do."
@@ -37,7 +47,12 @@ FLAGS.multi_string(
     "An argument of the task as name=value, for instance --set=dimensions=8 "
     "or --set=hidden=[64,64]; may be repeated.",
 )
-FLAGS.enum("algorithm", "reinforce", ["reinforce", "ppo"], "Trains the policy.")
+FLAGS.enum(
+    "algorithm",
+    "reinforce",
+    ["reinforce", "ppo", "evolution"],
+    "Trains the policy.",
+)
 _OPTIONS = {
     "episodes": (int, "How many episodes to train on."),
     "parallel": (int, "Episodes side by side."),
@@ -85,8 +100,11 @@ def train(folder):
         FLAGS.task, FLAGS.algorithm, **FLAGS.given(_OPTIONS)
     )
     judge = entry.task(**config)
+    task = entry.task(for_controller=True, **config)
+    for each in (task, judge):
+        each.keep_beside(folder)
     _, history = autoloss.train(
-        entry.task(for_controller=True, **config),
+        task,
         options,
         validation_task=judge,
         output_dir=folder,
@@ -121,7 +139,7 @@ def compare(folder):
     if FLAGS.mode == "test":
         runs.test(_entry().task(**_given()), controller)
     else:
-        configs = [_given()] if FLAGS.set else ()
+        configs = [_given()] if _given() else ()
         runs.transfer(_entry(), controller, configs)
 
 
@@ -132,8 +150,8 @@ def _entry():
 
 
 def _given():
-    """The task's arguments of --set."""
-    config = {}
+    """The task's arguments of --set and --dataset."""
+    config = FLAGS.given(["dataset"])
     for text in FLAGS.set:
         name, equals, value = text.partition("=")
         if not (name and equals):

@@ -1,12 +1,20 @@
 """Schedules that nothing learns, and how their settings are tuned."""
 
+import functools
 import itertools
 import typing
+from collections.abc import Callable
 
 import numpy as np
 
 from lopt_tf.autoloss import compiled_episodes, episodes, metadata, tasks
-from lopt_tf.autoloss.schedules import Coin, Constant, Ratio, WatchOverfitting
+from lopt_tf.autoloss.schedules import (
+    Coin,
+    Constant,
+    Feedback,
+    Ratio,
+    WatchOverfitting,
+)
 from lopt_tf.autoloss.starts import starts
 
 _RATIOS = (2, 3, 5, 7, 9, 11)
@@ -17,13 +25,13 @@ class Candidate(typing.NamedTuple):
 
     Attributes:
         label: how it is called in tables, such as "coin 0.52".
-        kind: the class in `schedules`.
+        kind: the class in `schedules`, or what makes one of settings.
         setting: its setting for one episode.
         at_edge: whether it is at the edge of its grid. Defaults to False.
     """
 
     label: str
-    kind: type
+    kind: Callable
     setting: object
     at_edge: bool = False
 
@@ -64,17 +72,20 @@ def grids(task, fine=True):
 
     Ratios of each pair of actions, coins over the simplex, weighted sums
     where actions can be combined, and for two actions the rule that watches
-    overfitting, where the task tells both losses.
+    overfitting, where the task tells both losses, and the feedback that the
+    task suggests.
 
     Without `fine` they have a third of their points.
     """
     found = {"best ratio": _ratios(task)}
     if task.combines_actions:
         found["best weighted sum"] = _weighted_sums(task, fine)
-    found["best coin"] = _coins(len(task.actions), fine)
+    found["best coin"] = _coins(len(task.actions), fine, task.coin_parts)
     supplied = compiled_episodes.kind_of(task).supplied(task)
     if len(task.actions) == 2 and supplied.issuperset(metadata.GAP_NEEDS):
         found["best overfitting rule"] = _gaps(fine)
+    if task.feedback and len(task.actions) == 2:
+        found["best feedback rule"] = _feedbacks(*task.feedback)
     return found
 
 
@@ -107,9 +118,10 @@ def _weighted_sums(task, fine):
     return found
 
 
-def _coins(actions, fine):
+def _coins(actions, fine, parts=None):
     """Coins whose chances are positive multiples of 1 / parts."""
-    parts = (50 if fine else 20) if actions == 2 else (10 if fine else 5)
+    if parts is None:
+        parts = (50 if fine else 20) if actions == 2 else (10 if fine else 5)
     parts = max(parts, actions)
     found = []
     for ends in itertools.combinations(range(1, parts), actions - 1):
@@ -132,15 +144,38 @@ def _gaps(fine):
     ]
 
 
+def _feedbacks(value, slopes, levels):
+    kind = functools.partial(Feedback, value=value)
+    return [
+        Candidate(
+            f"{value}: slope {slope:g}, level {level:g}",
+            *(kind, (slope, level)),
+            level in (min(levels), max(levels)) or slope == max(slopes),
+        )
+        for slope in slopes
+        for level in levels
+    ]
+
+
 def run(task, candidates, seeds, split):
     """Results [len(candidates), len(seeds)] of schedules of one kind.
 
     All candidates and starts run side by side.
     """
+    return outcomes(task, candidates, seeds, split)[0]
+
+
+def outcomes(task, candidates, seeds, split):
+    """Results as of `run`, and the task's details as such arrays, by name."""
     settings = np.repeat([c.setting for c in candidates], len(seeds), axis=0)
     played = compiled_episodes.episodes_of(task, candidates[0].kind(settings))
     position, _ = episodes.play(played, list(seeds) * len(candidates))
-    return played.result(position, split).reshape(len(candidates), len(seeds))
+    shape = len(candidates), len(seeds)
+    details = {
+        name: value.reshape(shape)
+        for name, value in played.details(position, split).items()
+    }
+    return played.result(position, split).reshape(shape), details
 
 
 def tune(task, count, fine=True, report=None):

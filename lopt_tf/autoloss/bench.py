@@ -9,6 +9,9 @@ from lopt_tf.autoloss.controller import ScheduleController
 from lopt_tf.autoloss.starts import starts as seeds_for
 from lopt_tf.reporting import figures, tables
 
+# Of a picture of samples: columns, and the most rows.
+_SAMPLES, _SAMPLE_ROWS = 16, 8
+
 
 class Bench:
     """Baselines, tests and transfers, as tables and plots in a folder.
@@ -33,12 +36,14 @@ class Bench:
 
     def baseline(self, task):
         """Runs fixed schedules, tuned before, on the test starts."""
+        self._begin(task)
         self._compare("baselines", task, {})
 
     def test(self, task, controller):
         """Runs a controller and fixed schedules on the test starts."""
         figures.check_available()
         controller.check_fits(task)
+        self._begin(task)
         trained = controller.facts.get("task", {})
         differing = ", ".join(
             f"{name} {trained[name]} instead of {value}"
@@ -48,7 +53,7 @@ class Bench:
         if differing:
             self.say(f"note: the controller was trained with {differing}.")
         learned, shares = comparison.run_controller(
-            task, controller, self.starts
+            task, controller, self.starts, self._show_samples
         )
         results = self._compare("test", task, learned)
         path = self.folder / "test.png"
@@ -75,6 +80,7 @@ class Bench:
         for config in configs:
             name = ", ".join(f"{k}={v}" for k, v in config.items())
             made[name] = task_entry.task(**config)
+            made[name].keep_beside(self.folder)
         rows = comparison.transfer(
             made, controller, self.starts, self.tuning_starts, self.say
         )
@@ -124,19 +130,46 @@ class Bench:
         }
         return {**baselines.published(task), **tuned}
 
+    def _begin(self, task):
+        """Lets a task keep files here, and tells how far to trust it."""
+        task.keep_beside(self.folder)
+        rows = task.sanity_rows()
+        if rows:
+            tables.write_csv(self.folder / "scores.csv", rows)
+            self.say(tables.format_table(rows))
+
     def _compare(self, name, task, learned):
         """Adds fixed schedules to results, and writes files of that name."""
         chosen = self.chosen(task)
         results = learned | comparison.run_baselines(task, chosen, self.starts)
         single = [
-            {"schedule": key, "setting": label, "start": seed, "test": float(x)}
-            for key, (label, values) in results.items()
-            for seed, x in zip(seeds_for("test", len(values)), values)
+            {
+                **{"schedule": key, "setting": each.label, "start": seed},
+                "test": float(each.results[i]),
+                **{name: float(x[i]) for name, x in each.details.items()},
+            }
+            for key, each in results.items()
+            for i, seed in enumerate(seeds_for("test", len(each.results)))
         ]
         tables.write_csv(self.folder / f"{name}.csv", single)
         self._write_table(f"{name}_summary", comparison.summary(task, results))
         self.say(f"Results: {self.folder}/{name}_summary.csv, {name}.csv")
         return results
+
+    def _show_samples(self, played, position):
+        """Draws what the first episodes have made, if that can be seen."""
+        images = played.samples(position, _SAMPLES)
+        if images is None:
+            return
+        path = self.folder / "samples.png"
+        starts = seeds_for("test", self.starts)
+        labels = played.task.groups(starts) or [str(start) for start in starts]
+        # Starts of all groups, as far as there is room.
+        first = {x: place for place, x in reversed([*enumerate(labels)])}
+        places = sorted(first.values())[:_SAMPLE_ROWS]
+        chosen = [labels[place] for place in places]
+        plots.plot_samples(path, images[places], chosen)
+        self.say(f"Samples: {path}")
 
     def _write_table(self, name, rows):
         tables.write_csv(self.folder / f"{name}.csv", rows)

@@ -1,5 +1,7 @@
 """A trained controller beside fixed schedules, start by start."""
 
+import typing
+
 import numpy as np
 import scipy.stats
 
@@ -7,25 +9,50 @@ from lopt_tf.autoloss import baselines, compiled_episodes, episodes, tasks
 from lopt_tf.autoloss.starts import starts
 
 
+class Outcome(typing.NamedTuple):
+    """What a schedule has come to on some starts.
+
+    Attributes:
+        label: how the schedule is set, such as "coin 0.52".
+        results: test results [starts].
+        details: {name: array [starts]}, what the task tells besides.
+    """
+
+    label: str
+    results: np.ndarray
+    details: dict = {}
+
+
 def run_baselines(task, chosen, count):
-    """Test results {name: (label, array [count])} of {name: Candidate}."""
-    seeds = starts("test", count)
-    return {
-        name: (each.label, baselines.run(task, [each], seeds, "test")[0])
-        for name, each in chosen.items()
-    }
+    """Test `Outcome`s {name: Outcome} of {name: Candidate}."""
+    seeds, found = starts("test", count), {}
+    for name, each in chosen.items():
+        results, details = baselines.outcomes(task, [each], seeds, "test")
+        details = {key: values[0] for key, values in details.items()}
+        found[name] = Outcome(each.label, results[0], details)
+    return found
 
 
-def run_controller(task, controller, count):
-    """Results as `run_baselines` returns; action shares [segments, actions]."""
+def run_controller(task, controller, count, look=None):
+    """Outcomes as of `run_baselines`; action shares [segments, actions].
+
+    Args:
+        task: of the controller's actions.
+        controller: a `ScheduleController`.
+        count: of starts.
+        look: a function of the episodes and their last position.
+    """
     controller.check_fits(task)
     played = compiled_episodes.episodes_of(
         task, controller.schedule(), segment_length(task)
     )
     position, shares = episodes.play(played, starts("test", count))
-    results = {"controller": ("learned", played.result(position, "test"))}
+    if look:
+        look(played, position)
+    results = [f(position, "test") for f in (played.result, played.details)]
     # Some episode is alive in every segment that was run.
-    return results, np.nanmean(shares, axis=1)
+    found = {"controller": Outcome("learned", *results)}
+    return found, np.nanmean(shares, axis=1)
 
 
 def segment_length(task):
@@ -38,19 +65,23 @@ def summary(task, results):
 
     Args:
         task: the task of the results.
-        results: {schedule: (label, results [starts])}, perhaps with one called
-            "controller".
+        results: {schedule: `Outcome`}, or tuples of its first fields, perhaps
+            with one called "controller".
 
     Returns:
         A list of dictionaries. "difference" is controller minus baseline and
         "low" and "high" bound its mean with 95 % certainty (Student's t).
+        Details of the task follow, as means over starts where they are known,
+        and their differences, where they are known for all starts. "worst
+        group" is the lowest mean result of `Task.groups`.
     """
     known, entry = {}, tasks.TASKS.get(task.name)
     # The release ran the task as it is by default.
     if entry and task.get_config() == entry.task().get_config():
         known = entry.reported
     rows = []
-    for name, (label, values) in results.items():
+    results = {name: Outcome(*each) for name, each in results.items()}
+    for name, (label, values, details) in results.items():
         row = {
             "schedule": name,
             "setting": label,
@@ -59,11 +90,38 @@ def summary(task, results):
             "starts": len(values),
         }
         if "controller" in results and name != "controller":
-            row |= paired(results["controller"][1], values)
+            row |= paired(results["controller"].results, values)
         if name in known:
             row["release"] = "{:g} +- {:g}".format(*known[name])
+        row |= _of_groups(task, values)
+        for detail, found in details.items():
+            row |= _of_detail(detail, found, results.get("controller"), name)
         rows.append(row)
     return rows
+
+
+def _of_groups(task, values):
+    """{"worst group": lowest (or highest) mean of the groups' results}."""
+    groups = task.groups(starts("test", len(values)))
+    if groups is None:
+        return {}
+    groups = np.asarray(groups)
+    means = [values[groups == group].mean() for group in np.unique(groups)]
+    worst = min(means) if task.higher_is_better else max(means)
+    return {"worst group": float(worst)}
+
+
+def _of_detail(name, values, controller, schedule):
+    """{column: number} of one detail of a schedule; see `summary`."""
+    known = values[np.isfinite(values)]
+    row = {name: float(known.mean()) if len(known) else None}
+    if controller is None or schedule == "controller":
+        return row
+    others = controller.details[name]
+    if len(known) < len(values) or not np.isfinite(others).all():
+        return row
+    difference = paired(others, values)
+    return row | {f"{name}: {key}": x for key, x in difference.items()}
 
 
 def paired(first, second):

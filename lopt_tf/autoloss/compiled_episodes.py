@@ -1,9 +1,16 @@
 """Episodes of an `AlternatingTask`: side by side, compiled whole."""
 
+import numpy as np
 import tensorflow as tf
 
 from lopt_tf import compilation
-from lopt_tf.autoloss import contract, episodes, metadata, named_arrays
+from lopt_tf.autoloss import (
+    contract,
+    episodes,
+    metadata,
+    model_episodes,
+    named_arrays,
+)
 from problems import alternating
 
 
@@ -23,11 +30,13 @@ class CompiledEpisodes(episodes.Episodes):
         seeds = range(3)
         _, found = task.reset(seeds)
         contract.check_metadata(task, found, len(seeds))
-        return {*found, *metadata.COURSE}
+        return metadata.supplied(found)
 
     def begin(self, seeds, draw=0):
         state, found = self.task.reset(seeds)
-        found = found | metadata.course(self.task, 0, len(seeds))
+        found = found | metadata.course(
+            self.task, 0, len(seeds), losses=found.get("losses")
+        )
         beginning = tf.constant(0), tf.constant(draw)
         return episodes.Position(*beginning, state, found)
 
@@ -40,6 +49,13 @@ class CompiledEpisodes(episodes.Episodes):
         count = position.metadata["finished"].shape[0]
         contract.check_shape(self.task, "The result", result, [count])
         return result.numpy()
+
+    def details(self, position, split=None):
+        found = self.task.details(position.state, split)
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    def samples(self, position, count):
+        return self.task.samples(position.state, count)
 
     def save(self, position):
         arrays = named_arrays.read("position", tf.nest.flatten(position))
@@ -66,7 +82,12 @@ class CompiledEpisodes(episodes.Episodes):
             state, after = self.task.step(state, choice.weights)
             self._check(after, before)
             after = after | metadata.course(
-                self.task, step + 1, alive.shape[0], choice.weights, before
+                self.task,
+                step + 1,
+                alive.shape[0],
+                choice.weights,
+                before,
+                after.get("losses"),
             )
             record = (*choice, self._rewards(after, alive), alive)
             arrays = [a.write(i, x) for a, x in zip(arrays, record)]
@@ -102,8 +123,9 @@ class CompiledEpisodes(episodes.Episodes):
 
     def _check(self, after, before):
         """Checks metadata of a step, when it is traced."""
-        own = {*before} - {*metadata.COURSE}
-        if {*after} - {*metadata.COURSE} != own:
+        added = metadata.supplied(["losses"]) - {"losses"}
+        own = {*before} - added
+        if {*after} - added != own:
             raise ValueError(
                 f"The task {self.task.name!r} must return the same metadata "
                 f"from `step` as from `reset`: {', '.join(sorted(own))}. "
@@ -113,7 +135,10 @@ class CompiledEpisodes(episodes.Episodes):
 
 
 # The episodes of each kind of task.
-KINDS = {alternating.AlternatingTask: CompiledEpisodes}
+KINDS = {
+    alternating.AlternatingTask: CompiledEpisodes,
+    alternating.ModelTask: model_episodes.ModelEpisodes,
+}
 
 
 def kind_of(task):

@@ -70,6 +70,18 @@ def check_needs(task, supplied, needs):
             )
 
 
+def check_reward(task, episodes, name):
+    """Checks that a task tells the detail that is to be the reward, if any."""
+    if not name:
+        return
+    details = episodes.details(episodes.begin([0]))
+    if name not in details:
+        raise ValueError(
+            f"The task {task.name!r} does not tell {name!r}, which is to be "
+            f"the reward. It tells {', '.join(details) or 'the result alone'}."
+        )
+
+
 def check_pairwise(task, features):
     """Checks that features which compare two losses see all there are."""
     count = len(task.actions)

@@ -39,10 +39,23 @@ class ScheduleController:
         # Of the training that it comes from; set by `load`.
         self.facts = {}
 
-    def schedule(self):
-        """The `PolicySchedule` that samples from the policy."""
+    def schedule(self, actions=None):
+        """The `PolicySchedule` that samples from the policy.
+
+        Args:
+            actions: {name of an action: what it is called elsewhere}, for
+                those with other names there. Defaults to `None`.
+        """
+        renamed = dict(actions or {})
+        unknown = [name for name in renamed if name not in self.actions]
+        if unknown:
+            raise ValueError(
+                f"The controller has no action {unknown[0]!r}. It decides "
+                f"between {', '.join(self.actions)}."
+            )
+        names = tuple(renamed.get(name, name) for name in self.actions)
         features = metadata.Features(self.features)
-        return schedules.PolicySchedule(self.policy, features)
+        return schedules.PolicySchedule(self.policy, features, names)
 
     def check_fits(self, task):
         """Raises ValueError if a task has other actions."""

@@ -115,6 +115,14 @@ class Episodes:
         """Results of the episodes on "valid" or "test", an array [E]."""
         raise NotImplementedError
 
+    def details(self, position, split=None):
+        """What the task tells besides, {name: array [E]}: `Task.details`."""
+        return {}
+
+    def samples(self, position, count):
+        """Images [E, count, height, width] of the episodes, or None."""
+        return None
+
     def save(self, position):
         """({name: array}, JSON-ready dictionary) to resume from exactly."""
         raise NotImplementedError

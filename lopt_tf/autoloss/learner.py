@@ -1,4 +1,4 @@
-"""What improves a policy: the interface of REINFORCE and PPO."""
+"""What improves a policy: the interface of all learners."""
 
 from lopt_tf.autoloss import named_arrays
 
@@ -6,8 +6,8 @@ from lopt_tf.autoloss import named_arrays
 class Learner:
     """Updates a policy from the records of its episodes.
 
-    A round is: `epsilon`, episodes in segments with `after_segment` after
-    each, then `after_round`.
+    A round is: `before_round`, `epsilon`, episodes in segments with
+    `after_segment` after each, then `after_round`.
 
     Args:
         policy: a `Policy`.
@@ -27,9 +27,16 @@ class Learner:
         self.policy = policy
         self.options = options
 
+    def schedule(self, controller):
+        """What plays the episodes of a round: with a variable `epsilon`."""
+        return controller.schedule()
+
+    def before_round(self, number):
+        """Begins the round of a number."""
+
     def epsilon(self, done):
         """The share of random actions after a share of the rounds."""
-        return 0.0
+        return self.options.exploration
 
     def after_segment(self, records):
         """Takes the next `Records` of the round, of NumPy arrays."""

@@ -9,9 +9,17 @@ import tensorflow as tf
 _LIMIT = 5.0
 # Metadata that episodes add to those of every task.
 COURSE = ("progress", "last_action", "run_length")
+# Of the moving averages of losses and improvements (published).
+DECAY = 0.9
 
 
-def course(task, step, count, action_weights=None, before=None):
+def supplied(own):
+    """Names of all metadata of a task that supplies its `own`."""
+    averages = {"average_losses"} if "losses" in own else set()
+    return {*own, *COURSE, *averages}
+
+
+def course(task, step, count, action_weights=None, before=None, losses=None):
     """The metadata that every task has.
 
     Args:
@@ -20,25 +28,43 @@ def course(task, step, count, action_weights=None, before=None):
         count: E.
         action_weights: of the last step [E, actions]; None before the first.
         before: metadata before that step.
+        losses: the actions' losses now [E, actions]; None if the task does not
+            tell them. Defaults to `None`.
 
     Returns:
         progress: the share of `max_steps` that was run [E].
         last_action: `action_weights`, or zeros [E, actions].
         run_length: how many of the last steps took the same weights [E], a
             float.
+        average_losses: moving averages of `losses` [E, actions], if these are
+            told.
     """
     progress = tf.cast(step, tf.float32) / task.max_steps
-    last, length = action_weights, tf.zeros([count])
-    if last is None:
+    if action_weights is None:
         last = tf.zeros([count, len(task.actions)])
+        length, averages = tf.zeros([count]), losses
     else:
-        same = tf.reduce_all(last == before["last_action"], axis=1)
-        length = tf.where(same, before["run_length"] + 1, 1.0)
-    return {
+        last, length = action_weights, run_length(action_weights, before)
+        if losses is not None:
+            averages = moving_average(before["average_losses"], losses)
+    found = {
         "progress": tf.fill([count], progress),
         "last_action": last,
         "run_length": length,
     }
+    return found if losses is None else found | {"average_losses": averages}
+
+
+def run_length(action_weights, before):
+    """How many of the last steps took these weights [E], this one included."""
+    same = tf.reduce_all(action_weights == before["last_action"], axis=1)
+    return tf.where(same, before["run_length"] + 1, 1.0)
+
+
+def moving_average(before, value, is_first=False):
+    """The next moving average; it starts at the first value."""
+    decay = tf.where(is_first, 0.0, DECAY)
+    return decay * before + (1 - decay) * value
 
 
 class Feature(typing.NamedTuple):
@@ -82,6 +108,18 @@ def _log_magnitudes(metadata):
     return tf.math.log(ratio) / tf.math.log(10.0)
 
 
+def _natural_ratio(metadata):
+    return _log_magnitudes(metadata) * tf.math.log(10.0)
+
+
+def _average(metadata, place):
+    return metadata["average_losses"][:, place] - 1
+
+
+def _last_action(metadata):
+    return metadata["last_action"][:, 1] - metadata["last_action"][:, 0]
+
+
 GAP_NEEDS = ("train_loss", "valid_loss")
 _MAGNITUDES = ("gradient_magnitudes",)
 # Those of the recipes in `tasks` are published, with their scales; the others
@@ -105,11 +143,45 @@ FEATURES = {
         ("train_accuracy", "valid_accuracy"),
     ),
     "cosine": Feature(lambda m: m["gradient_cosine"], ("gradient_cosine",)),
+    # Of two opposed networks, published: the logarithm of the gradient
+    # magnitudes' ratio, moving averages of their losses, and a score.
+    "log_ratio": Feature(_natural_ratio, _MAGNITUDES),
+    "generator_loss": Feature(
+        lambda m: m["generator_loss"] - 1, ("generator_loss",)
+    ),
+    "discriminator_loss": Feature(
+        lambda m: m["discriminator_loss"], ("discriminator_loss",)
+    ),
+    "score": Feature(lambda m: m["score"] - 8, ("score",)),
+    # The same, about 0 and of one size on small networks.
+    "centred_log_ratio": Feature(
+        lambda m: _natural_ratio(m) + 1.2, _MAGNITUDES
+    ),
+    "centred_generator_loss": Feature(
+        lambda m: 2 * (m["generator_loss"] - 1.3), ("generator_loss",)
+    ),
+    "centred_discriminator_loss": Feature(
+        lambda m: 3 * (m["discriminator_loss"] - 0.45), ("discriminator_loss",)
+    ),
+    "centred_score": Feature(lambda m: 0.5 * (m["score"] - 5), ("score",)),
     # The share of the longest episode that is done, about 0.
     "progress": Feature(lambda m: m["progress"] - 0.5, ("progress",)),
+    # The moving averages of the first two losses, about 0 where they are 1.
+    "average_first": Feature(lambda m: _average(m, 0), ("average_losses",)),
+    "average_second": Feature(lambda m: _average(m, 1), ("average_losses",)),
+    # Which of the first two actions came last: -1, 1, or 0 for neither.
+    "last_action": Feature(_last_action, ("last_action",)),
+    # How often the last action was repeated: 0 for 10 times, 1 for 100.
+    "run_length": Feature(
+        lambda m: tf.math.log(m["run_length"] + 1) / tf.math.log(10.0) - 1,
+        ("run_length",),
+    ),
 }
 # Features of a second loss, or of two: a third would be left out, silently.
-PAIRWISE = ("penalty", "magnitudes", "relative_magnitudes", "log_magnitudes")
+PAIRWISE = (
+    *("penalty", "magnitudes", "relative_magnitudes", "log_magnitudes"),
+    *("log_ratio", "centred_log_ratio"),
+)
 
 
 class Features:

@@ -5,7 +5,7 @@ import dataclasses
 from lopt_tf import checks
 from lopt_tf.autoloss import metadata, policy
 
-ALGORITHMS = ("reinforce", "ppo")
+ALGORITHMS = ("reinforce", "ppo", "evolution")
 _SHARE = (0.0, 1.0)
 _BOUNDS = {
     "hidden": policy.BOUNDS["hidden"],
@@ -19,6 +19,11 @@ _BOUNDS = {
     "step_scale": (0.0, 1e6),
     "entropy_bonus": (0.0, 1e6),
     "collapse_after": (1, 10**9),
+    "restart_factor": (checks.POSITIVE, 1.0),
+    "group": (1, 65_536),
+    "exploration": _SHARE,
+    "alternation": (0.0, 100.0),
+    "sigma": (checks.POSITIVE, 1e3),
     "discount": _SHARE,
     "gae_lambda": _SHARE,
     "clip": (checks.POSITIVE, 1.0),
@@ -33,7 +38,7 @@ class ControllerOptions:
     """Settings of a controller and of its training.
 
     Attributes:
-        algorithm: "reinforce" or "ppo".
+        algorithm: "reinforce", "ppo" or "evolution".
         features: names of `metadata.FEATURES`. Defaults to the one that
             every task has.
         hidden, activation, logit_scale: see `Policy`.
@@ -42,12 +47,28 @@ class ControllerOptions:
         parallel: episodes side by side; "reinforce" updates once after them.
         final_scale: the final reward is this over the episode's result;
             positive if that is an error, negative if more is better.
+        reward: the name of one of the task's `details`, such as "mean score":
+            the final reward is this detail times `final_scale` instead.
+            Defaults to "", the result.
         advantage_clip: bound of the final reward minus its baseline.
         baseline_decay: of the moving average of final rewards.
         step_scale: weight of the step rewards, from which alone "ppo" learns;
             0 for tasks without validations.
         entropy_bonus: weight of the policy's entropy.
         collapse_after: so many equal actions in a row are a collapse.
+            Actions that `exploration` alone has brought about do not count.
+        restart_factor: a controller that replaces a collapsed one learns with
+            this times the learning rate. Defaults to 1.
+        group: episodes of a round that share a start. With several,
+            "reinforce" compares an episode with the others of its group, in
+            units of their deviation (see `reinforce.of_groups`), instead of
+            with the moving average. Defaults to 1.
+        exploration: share of actions that are drawn evenly while a policy is
+            trained; "ppo" has its own. Defaults to 0.
+        alternation: a linear policy begins without any weights but this, on
+            the feature "last_action": it tends to take two actions by turns.
+            Defaults to 0: it begins at random.
+        sigma: of "evolution": the deviation of what is added to weights.
         discount, gae_lambda, clip: of "ppo".
         validate_every: rounds between validations.
         seed: of everything that is drawn.
@@ -62,11 +83,17 @@ class ControllerOptions:
     episodes: int = 400
     parallel: int = 16
     final_scale: float = 1.0
+    reward: str = ""
     advantage_clip: float = 20.0
     baseline_decay: float = 0.8
     step_scale: float = 1.0
     entropy_bonus: float = 0.0
     collapse_after: int = 500
+    restart_factor: float = 1.0
+    group: int = 1
+    exploration: float = 0.0
+    alternation: float = 0.0
+    sigma: float = 0.5
     discount: float = 0.9
     gae_lambda: float = 0.95
     clip: float = 0.2
@@ -83,6 +110,27 @@ class ControllerOptions:
             )
         metadata.Features(self.features)
         checks.all_in_range(self, _BOUNDS)
+        self._check_parts()
+
+    def _check_parts(self):
+        """Raises ValueError for settings that do not go together."""
+        if self.parallel % self.episodes_together:
+            raise ValueError(
+                f"`parallel` must be a multiple of {self.episodes_together}, "
+                "the episodes that share a start. Received: "
+                f"parallel={self.parallel}"
+            )
+        linear = self.hidden == 0 and "last_action" in self.features
+        if self.alternation and not linear:
+            raise ValueError(
+                "`alternation` is for linear policies (`hidden=0`) with the "
+                "feature 'last_action'."
+            )
+
+    @property
+    def episodes_together(self):
+        """How many episodes of a round share a start."""
+        return 2 if self.algorithm == "evolution" else self.group
 
     @property
     def rounds(self):

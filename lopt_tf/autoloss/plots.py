@@ -47,9 +47,9 @@ def plot_training(path, history, result_name):
 
 
 def plot_results(path, results, result_name):
-    """Test results {schedule: (label, array [starts])}, a line for each."""
+    """Test results {schedule: `comparison.Outcome`}, a line for each."""
     # A schedule that is far off would flatten all others.
-    medians = {name: np.median(v) for name, (_, v) in results.items()}
+    medians = {name: np.median(x.results) for name, x in results.items()}
     middle = np.median(list(medians.values()))
     shown = {
         name: value
@@ -59,15 +59,29 @@ def plot_results(path, results, result_name):
     figure, axis = _axes(0.45 * len(shown) + 1.4)
     names = list(shown)[::-1]
     for place, name in enumerate(names):
-        values = shown[name][1]
+        values = shown[name].results
         color = "#c0392b" if name == "controller" else "#2471a3"
         heights = np.full(len(values), place)
         axis.plot(values, heights, ".", color=color, alpha=0.4)
         axis.plot(values.mean(), place, "|", color=color, markersize=16)
-    labels = [f"{name} ({shown[name][0]})" for name in names]
+    labels = [f"{name} ({shown[name].label})" for name in names]
     axis.set_yticks(range(len(names)), labels, fontsize=8)
     left_out = [name for name in results if name not in shown]
     note = f" (far off: {', '.join(left_out)})" if left_out else ""
     axis.set_xlabel(f"test {result_name}{note}")
     axis.grid(alpha=0.25, axis="x")
+    figures.save(figure, path)
+
+
+def plot_samples(path, images, labels):
+    """Images [E, count, height, width] in -1..1, a row for each episode."""
+    rows, count, height, width = images.shape
+    grid = images.transpose(0, 2, 1, 3).reshape(rows, height, count * width)
+    figure, axes = figures.new(
+        (0.4 * count + 1.2, 0.4 * rows + 0.3), rows, squeeze=False
+    )
+    for axis, row, label in zip(axes[:, 0], grid, labels):
+        axis.imshow(row, cmap="gray", vmin=-1, vmax=1)
+        axis.set(xticks=[], yticks=[])
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     figures.save(figure, path)

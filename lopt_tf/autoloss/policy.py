@@ -1,6 +1,7 @@
 """The controller's networks: a policy over actions, and a value."""
 
 import keras
+import numpy as np
 import tensorflow_probability as tfp
 
 from lopt_tf import checks
@@ -69,6 +70,28 @@ class Policy(keras.Model):
         greedy = keras.ops.softmax(logits)
         mixed = (1 - epsilon) * greedy + epsilon / self.num_actions
         return tfp.distributions.Categorical(probs=mixed)
+
+    def alternate(self, feature, weight):
+        """Makes a linear policy of two actions tend to take them by turns.
+
+        Args:
+            feature: the column that is 1 after the second action, -1 after the
+                first.
+            weight: how far the logits are apart then; the others become 0.
+
+        Raises:
+            ValueError: if there are not two actions.
+        """
+        if self.num_actions != 2:
+            raise ValueError(
+                "`alternation` is for tasks of two actions. This policy has "
+                f"{self.num_actions}."
+            )
+        kernel, bias = self.trainable_variables
+        row = np.zeros(kernel.shape, "float32")
+        row[feature] = np.array([0.5, -0.5]) * weight * self.logit_scale
+        kernel.assign(row)
+        bias.assign(np.zeros(bias.shape))
 
     def get_config(self):
         names = ("num_actions", "hidden", "activation", "logit_scale", "seed")

@@ -7,13 +7,16 @@ import tensorflow as tf
 from lopt_tf import compilation
 from lopt_tf.autoloss import episodes, learner, rewards
 
+# Of the rewards of a group (chosen for scores of about 5).
+_LEAST_DEVIATION = 0.2
+
 
 class Reinforce(learner.Learner):
     """Updates a policy once after each round of parallel episodes.
 
     The advantage of a step is that of its episode, the final reward minus a
-    moving average over rounds, clipped, plus the step's own reward relative
-    to what other episodes had at the same step.
+    moving average over rounds (or compared with its group's), clipped, plus
+    the step's own reward relative to what other episodes had at the same step.
     """
 
     segment_length = episodes.SEGMENT
@@ -28,7 +31,9 @@ class Reinforce(learner.Learner):
         self.forget()
 
         def gradient(*records):
-            return policy_gradient(policy, *records, options.entropy_bonus)
+            return policy_gradient(
+                policy, *records, options.entropy_bonus, options.exploration
+            )
 
         self._gradient = compilation.compiled(gradient)
 
@@ -67,13 +72,21 @@ class Reinforce(learner.Learner):
         if np.isnan(self.baseline):
             self.baseline = mean
         bound, decay = options.advantage_clip, options.baseline_decay
-        clipped = np.clip(final_rewards - self.baseline, -bound, bound)
+        gains = final_rewards - self.baseline
+        if options.group > 1:
+            gains = of_groups(final_rewards, options.group)
         self.baseline = decay * self.baseline + (1 - decay) * mean
-        return clipped
+        return np.clip(gains, -bound, bound)
 
 
 def policy_gradient(
-    policy, features, actions, advantages, mask, entropy_bonus=0.0
+    policy,
+    features,
+    actions,
+    advantages,
+    mask,
+    entropy_bonus=0.0,
+    epsilon=0.0,
 ):
     """The REINFORCE gradient: sum over t of grad log p(y_t|x_t) * advantage.
 
@@ -84,6 +97,7 @@ def policy_gradient(
         advantages: [T, E]; 0 for steps that do not count.
         mask: 1.0 for steps that count, else 0.0 [T, E].
         entropy_bonus: weight of the policy's entropy.
+        epsilon: the share of actions that were drawn evenly.
 
     Returns:
         The mean over episodes, one array for each trainable variable (uphill),
@@ -91,12 +105,30 @@ def policy_gradient(
     """
     width = features.shape[-1]
     with tf.GradientTape() as tape:
-        distribution = policy.distribution(tf.reshape(features, [-1, width]))
+        distribution = policy.distribution(
+            tf.reshape(features, [-1, width]), epsilon
+        )
         log_prob = distribution.log_prob(tf.reshape(actions, [-1]))
         entropy = tf.reduce_sum(distribution.entropy() * tf.reshape(mask, [-1]))
         total = tf.reduce_sum(log_prob * tf.reshape(advantages, [-1]))
         objective = (total + entropy_bonus * entropy) / features.shape[1]
     return tape.gradient(objective, policy.trainable_variables), entropy
+
+
+def of_groups(final_rewards, group):
+    """Advantages [E] of episodes against the others of their groups.
+
+    The difference to the mean of the others (leave-one-out), over the group's
+    deviation + 0.2. So a group in which nothing differs teaches little.
+
+    Args:
+        final_rewards: [E].
+        group: episodes of a group; they follow each other.
+    """
+    rewards = np.reshape(final_rewards, [-1, group])
+    others = (rewards.sum(1, keepdims=True) - rewards) / (group - 1)
+    scale = rewards.std(1, keepdims=True) + _LEAST_DEVIATION
+    return ((rewards - others) / scale).reshape(-1)
 
 
 def relative(rewards, alive):

@@ -5,6 +5,8 @@ import tensorflow as tf
 
 # Bound of a step reward (published).
 _STEP_LIMIT = 20.0
+# Actions that a policy takes less often than this are not its own (chosen).
+_HARDLY_EVER = 0.05
 _NEEDS = ("improvement", "mean_improvement", "validated")
 
 
@@ -56,3 +58,24 @@ def longest_runs(actions, alive):
     begins[1:] = actions[1:] != actions[:-1]
     last_begin = np.maximum.accumulate(np.where(begins, places, 0), axis=0)
     return np.where(alive, places - last_begin + 1, 0).max(axis=0)
+
+
+def without_exploration(actions, log_prob, epsilon, count):
+    """Actions [T, E], with the one before in place of what a policy avoids.
+
+    Drawing some actions evenly would hide that a policy takes one alone.
+
+    Args:
+        actions: integers [T, E].
+        log_prob: of the actions, when some were drawn evenly [T, E].
+        epsilon: the share of those.
+        count: how many actions there are.
+    """
+    if not 0 < epsilon < 1:
+        return actions
+    own = (np.exp(log_prob) - epsilon / count) / (1 - epsilon)
+    places = np.arange(len(actions))[:, None]
+    # The last step whose action the policy meant, or the first one.
+    meant = np.where(own >= _HARDLY_EVER, places, 0)
+    meant = np.maximum.accumulate(meant, axis=0)
+    return np.take_along_axis(actions, meant, axis=0)

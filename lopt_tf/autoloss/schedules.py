@@ -89,6 +89,29 @@ class WatchOverfitting(Schedule):
         return tf.one_hot(tf.cast(behind, tf.int32), 2)
 
 
+class Feedback(Schedule):
+    """Two actions: the first with the chance sigmoid(-slope (value - level)).
+
+    Args:
+        settings: slopes and levels [E, 2].
+        value: the name of the metadata [E] that the rule looks at.
+    """
+
+    def __init__(self, settings, value):
+        super().__init__(settings)
+        self.value = value
+        self.needs = {"the feedback rule": (value,)}
+
+    def alone(self, episode):
+        return Feedback(self.settings[episode : episode + 1], self.value)
+
+    def weights(self, metadata, step, seed):
+        slope, level = tf.unstack(self.settings, axis=1)
+        chance = tf.sigmoid(-slope * (metadata[self.value] - level))
+        draw = tf.random.stateless_uniform(self.settings.shape[:1], seed)
+        return _interval(draw, tf.stack([chance, 1 - chance], 1))
+
+
 def _interval(places, widths):
     """One-hot: in which interval, of widths [E, actions], a place [E] is."""
     ends = tf.cumsum(widths, axis=1)[:, :-1]
@@ -97,11 +120,19 @@ def _interval(places, widths):
 
 
 class PolicySchedule:
-    """Actions drawn from a `Policy` that looks at `metadata.Features`."""
+    """Actions drawn from a `Policy` that looks at `metadata.Features`.
 
-    def __init__(self, policy, features):
+    Args:
+        policy: a `Policy`.
+        features: `metadata.Features`.
+        actions: names of the policy's actions, in its order; None for those of
+            whatever it schedules. Defaults to `None`.
+    """
+
+    def __init__(self, policy, features, actions=None):
         self.policy = policy
         self.features = features
+        self.actions = actions
         self.needs = features.needs
         self.pairwise = features.pairwise
         # A variable: it changes between calls of the compiled episodes.

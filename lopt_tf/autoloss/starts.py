@@ -9,7 +9,8 @@ def starts(purpose, count):
     return list(range(begin, begin + count))
 
 
-def training_starts(seed, number, count):
-    """Seeds of the `number`-th round of a training."""
+def training_starts(seed, number, count, group=1):
+    """Seeds of the `number`-th round of a training, each `group` times."""
     rng = np.random.default_rng([seed, number])
-    return rng.integers(3_000_000, 2**31, count).tolist()
+    seeds = rng.integers(3_000_000, 2**31, count // group)
+    return np.repeat(seeds, group).tolist()

@@ -7,14 +7,25 @@ import inspect
 import numpy as np
 
 from lopt_tf import checks, long_run
-from lopt_tf.autoloss import compiled_episodes, ppo, reinforce, rewards
+from lopt_tf.autoloss import (
+    compiled_episodes,
+    contract,
+    evolution,
+    ppo,
+    reinforce,
+    rewards,
+)
 from lopt_tf.autoloss import episodes as episodes_lib
 from lopt_tf.autoloss.controller import ScheduleController
 from lopt_tf.autoloss.options import ControllerOptions
 from lopt_tf.autoloss.starts import starts, training_starts
 
 _KIND = "lopt_tf.autoloss"
-_LEARNERS = {"reinforce": reinforce.Reinforce, "ppo": ppo.PPO}
+_LEARNERS = {
+    "reinforce": reinforce.Reinforce,
+    "ppo": ppo.PPO,
+    "evolution": evolution.Evolution,
+}
 # Chosen.
 _VALIDATION_STARTS = 16
 _COUNTS = ("round", "restarts", "steps", "lowest_reward", "best_score")
@@ -30,7 +41,7 @@ def train(
     report=None,
     checkpoint_every_s=60.0,
 ):
-    """Trains a controller by policy gradient.
+    """Trains a controller, by policy gradient or evolution.
 
     Args:
         task: the `problems.alternating.Task` whose training is to be
@@ -104,14 +115,23 @@ class Trainer(long_run.Trainer):
             self.task.name, self.task.actions, options.features, config
         )
         policy = self.controller.policy
-        self.learner = _LEARNERS[options.algorithm](policy, options)
-        self.schedule = self.controller.schedule()
+        if options.alternation:
+            policy.alternate(
+                options.features.index("last_action"), options.alternation
+            )
+        factor = options.restart_factor**self.restarts
+        slower = dataclasses.replace(
+            options, learning_rate=options.learning_rate * factor
+        )
+        self.learner = _LEARNERS[options.algorithm](policy, slower)
+        self.schedule = self.learner.schedule(self.controller)
         self.episodes = compiled_episodes.episodes_of(
             self.task,
             self.schedule,
             self.learner.segment_length,
             rewards.step_reward(options.step_scale),
         )
+        contract.check_reward(self.task, self.episodes, options.reward)
         if self.validation_task is not None:
             self._validation = compiled_episodes.episodes_of(
                 self.validation_task, self.controller.schedule()
@@ -149,19 +169,27 @@ class Trainer(long_run.Trainer):
 
     def _play_round(self):
         options = self.options
+        self.learner.before_round(self.round)
         epsilon = self.learner.epsilon(self.round / options.rounds)
         self.schedule.epsilon.assign(epsilon)
-        seeds = training_starts(options.seed, self.round, options.parallel)
+        seeds = training_starts(
+            *(options.seed, self.round, options.parallel),
+            options.episodes_together,
+        )
         rng = np.random.default_rng([options.seed, self.round, 1])
         position = self.episodes.begin(seeds, int(rng.integers(2**31)))
         parts = []
         while not self.episodes.finished(position):
             position, records = self.episodes.advance(position)
             self.learner.after_segment(records)
-            parts.append((records.actions, records.alive))
-        actions, alive = map(np.concatenate, zip(*parts))
+            parts.append((records.actions, records.alive, records.log_prob))
+        actions, alive, log_prob = map(np.concatenate, zip(*parts))
         results = self.episodes.result(position, "valid")
-        final, collapsed = self._final_rewards(results, actions, alive)
+        own = rewards.without_exploration(
+            actions, log_prob, options.exploration, len(self.task.actions)
+        )
+        details = self.episodes.details(position)
+        final, collapsed = self._final_rewards(results, own, alive, details)
         metrics = self.learner.after_round(final, self.task.period)
         self.round += 1
         self.steps += int(alive.sum())
@@ -185,9 +213,19 @@ class Trainer(long_run.Trainer):
         self.history.append(row)
         return row
 
-    def _final_rewards(self, results, actions, alive):
-        """Final rewards [E], and which episodes have collapsed [E]."""
-        final = self.options.final_scale / np.maximum(results, 1e-6)
+    def _final_rewards(self, results, actions, alive, details=None):
+        """Final rewards [E], and which episodes have collapsed [E].
+
+        Args:
+            results: of the episodes [E].
+            actions, alive: of all steps [T, E].
+            details: of the episodes {name: [E]}, if one is the reward.
+        """
+        scale, name = self.options.final_scale, self.options.reward
+        if name:
+            final = scale * details[name]
+        else:
+            final = scale / np.maximum(results, 1e-6)
         runs = rewards.longest_runs(actions, alive)
         collapsed = (runs >= self.options.collapse_after) | ~np.isfinite(final)
         lowest = final[~collapsed].min(initial=self.lowest_reward)

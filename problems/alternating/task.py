@@ -1,5 +1,7 @@
 """The interface of a task that asks, step by step, what to optimise next."""
 
+import typing
+
 # Metadata with a meaning (see `AlternatingTask`), by what they must be.
 BOOLEANS = ("finished", "validated")
 PER_ACTION = ("losses", "gradient_magnitudes")
@@ -7,6 +9,21 @@ NUMBERS = (
     *("improvement", "mean_improvement", "gradient_cosine"),
     *("train_loss", "valid_loss", "train_accuracy", "valid_accuracy"),
 )
+
+
+class Feedback(typing.NamedTuple):
+    """A rule that a task suggests: an action's chance from one of its metadata.
+
+    The chance of the first of two actions is sigmoid(-slope (value - level)).
+
+    Attributes:
+        value: the name of the metadata, [E].
+        slopes, levels: what to choose from.
+    """
+
+    value: str
+    slopes: tuple
+    levels: tuple
 
 
 class Task:
@@ -26,6 +43,10 @@ class Task:
         period: steps between two validations, at least 1. Defaults to 1.
         result_name: what an episode's result measures.
         higher_is_better: of the result. Defaults to False.
+        coin_parts: chances of coins are tried in these parts, when baselines
+            are tuned. Defaults to None, which takes the grid's own.
+        feedback: a `Feedback` to tune beside them, if there are two actions.
+            Defaults to None.
     """
 
     name = None
@@ -35,6 +56,8 @@ class Task:
     period = 1
     result_name = None
     higher_is_better = False
+    coin_parts = None
+    feedback = None
 
     @property
     def loss_weights(self):
@@ -43,6 +66,30 @@ class Task:
     def get_config(self):
         """The constructor's arguments, ready for JSON."""
         raise NotImplementedError
+
+    def keep_beside(self, folder):
+        """Told once, before episodes: where to keep what takes time to make."""
+
+    def sanity_rows(self):
+        """Rows of a table: what the result is of things that are known."""
+        return []
+
+    def groups(self, seeds):
+        """Labels of starts whose results are looked at apart, or None."""
+        return None
+
+    def details(self, state, split=None):
+        """More that is known of episodes than the result, {name: [E]}.
+
+        Args:
+            state: of the episodes.
+            split: "test" adds what takes time. Defaults to `None`.
+        """
+        return {}
+
+    def samples(self, state, count):
+        """Images to look at, [E, count, height, width] in -1..1, or None."""
+        return None
 
 
 class AlternatingTask(Task):
@@ -90,4 +137,58 @@ class AlternatingTask(Task):
 
     def result(self, state, split):
         """How good the kept models are on "valid" or "test", a tensor [E]."""
+        raise NotImplementedError
+
+
+class ModelTask(Task):
+    """A task that trains Keras models, one episode after the other.
+
+    There is one model, an `lopt_tf.autoloss.AlternatingModel` whose objectives
+    are the actions: `build` makes it once, whatever the number of episodes.
+    Everything that an episode depends on is its seed and the task's setting.
+
+    Every `period` steps the model is validated. An episode ends after
+    `max_steps` steps, or after `patience` validations in a row none of which
+    was better than the best before; its result is that of the model with the
+    best validation.
+
+    Besides those that every model tells (`lopt_tf.autoloss.schedule_state`),
+    the metadata are "valid_NAME" for each of `measures`, and the improvements
+    of the result, positive if it got better.
+
+    Attributes:
+        measures: names of what `measure` returns; `result_name` is one.
+        setting: what distinguishes tasks with the same model, such as the
+            split of the data to train on. Defaults to `None`.
+        patience: validations without improvement that end an episode; None
+            for no such end. Defaults to `None`.
+    """
+
+    measures = ()
+    setting = None
+    patience = None
+
+    def build(self):
+        """The model, built and compiled with its optimizers."""
+        raise NotImplementedError
+
+    def start(self, model, setting, seed):
+        """Gives the model its initial weights.
+
+        Optimizers, random numbers and the schedule have begun anew before.
+        """
+        raise NotImplementedError
+
+    def batch(self, setting, seed, number):
+        """The batch of an update: a function of its arguments alone.
+
+        Args:
+            setting: the task's.
+            seed: of the episode.
+            number: updates that the episode made before, of all objectives.
+        """
+        raise NotImplementedError
+
+    def measure(self, model, split):
+        """{name: float} of "valid" or "test" data, for each of `measures`."""
         raise NotImplementedError

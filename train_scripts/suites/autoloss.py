@@ -5,7 +5,8 @@ import statistics
 import tensorflow as tf
 
 from lopt_tf.autoloss import tasks, trainer
-from train_scripts.suites.rows import row, seconds
+from train_scripts.suites import gan
+from train_scripts.suites.rows import episodes_speed, row, seconds
 
 _STEPS = 2000
 
@@ -16,6 +17,7 @@ def measure(counts, repetitions):
         for count in counts:
             if entry.reported_speed:
                 yield _measure(name, entry, count, repetitions)
+    yield from gan.measure(counts, repetitions)
     speed = _matrix_product()
     yield row("autoloss/matrix_product", speed, "GFLOP/s", True, size=1024)
 
@@ -23,16 +25,7 @@ def measure(counts, repetitions):
 def _measure(name, entry, count, repetitions):
     task = entry.task(max_steps=_STEPS, patience=_STEPS)
     runner = trainer.Trainer(task, entry.recipe).episodes
-
-    def play(position):
-        while not runner.finished(position):
-            position, _ = runner.advance(position)
-
-    start = runner.begin(range(count))
-    (compiling,) = seconds(lambda: runner.advance(start))
-    starts = [runner.begin(range(count), i) for i in range(repetitions)]
-    played = seconds(lambda: play(starts.pop()), repetitions)
-    speed = count * _STEPS / statistics.median(played)
+    speed, compiling = episodes_speed(runner, count, _STEPS, repetitions)
     return row(
         f"autoloss/{name}/episodes={count}",
         speed,

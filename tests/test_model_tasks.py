@@ -1,0 +1,240 @@
+"""Tasks that train Keras models: episodes, learners, baselines."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from lopt_tf import autoloss
+from lopt_tf.autoloss import (
+    baselines,
+    compiled_episodes,
+    episodes,
+    rewards,
+    schedules,
+    trainer,
+)
+from lopt_tf.autoloss.controller import ScheduleController
+from problems import alternating
+
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(40, 3)).astype("float32")
+TARGETS = INPUTS @ np.float32([[1.0], [-1.0], [0.5]])
+
+
+class Fit(alternating.ModelTask):
+    """A linear fit; the second action does not help.
+
+    Attributes:
+        traces: calls of a loss: TensorFlow calls it once a compilation.
+        builds: calls of `build`.
+    """
+
+    name = "fit"
+    actions = ("fit", "shrink")
+    max_steps = 12
+    period = 4
+    measures = ("loss", "error")
+    result_name = "error"
+
+    def __init__(self, optimizer="adam"):
+        self.optimizer = optimizer
+        self.builds = 0
+        self.traces = {"fit": 0, "shrink": 0}
+
+    def get_config(self):
+        return {"optimizer": self.optimizer}
+
+    def build(self):
+        self.builds += 1
+        net = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dropout(0.1)]
+            + [keras.layers.Dense(1)]
+        )
+
+        def fit(model, batch, training):
+            self.traces["fit"] += 1
+            inputs, targets = batch
+            outputs = model.net(inputs, training=training)
+            return ops.mean(ops.square(outputs - targets))
+
+        def shrink(model, batch, training):
+            self.traces["shrink"] += 1
+            return sum(ops.sum(ops.abs(v)) for v in net.trainable_variables)
+
+        model = autoloss.AlternatingModel(
+            {
+                "fit": autoloss.Objective(fit, net),
+                "shrink": autoloss.Objective(shrink, net, updates=2),
+            },
+            net=net,
+        )
+        model.compile(self.optimizer)
+        return model
+
+    def start(self, model, setting, seed):
+        rng = np.random.default_rng(seed)
+        for v in model.net.trainable_variables:
+            v.assign(rng.normal(size=v.shape))
+
+    def batch(self, setting, seed, number):
+        rows = np.random.default_rng([seed, number]).integers(0, 40, 8)
+        return INPUTS[rows], TARGETS[rows]
+
+    def measure(self, model, split):
+        rows = slice(0, 20) if split == "valid" else slice(20, 40)
+        error = TARGETS[rows] - model.net(INPUTS[rows]).numpy()
+        return {"loss": float(np.mean(error**2)), "error": np.abs(error).mean()}
+
+
+FEATURES = ("progress", "average_first", "log_magnitudes", "last_action")
+OPTIONS = autoloss.ControllerOptions(
+    features=FEATURES, hidden=0, episodes=4, parallel=2, learning_rate=0.05
+)
+
+
+def _schedule(task):
+    config = {"num_actions": 2, "hidden": 0, "seed": 1}
+    return ScheduleController(
+        task.name, task.actions, FEATURES, config
+    ).schedule()
+
+
+def test_24_episodes_compile_once():
+    """Each update and each measurement is traced once, in all of them."""
+    task = Fit()
+    found = {}
+    for algorithm, count in (("reinforce", 24), ("ppo", 8)):
+        options = autoloss.ControllerOptions(
+            algorithm=algorithm,
+            episodes=count,
+            parallel=8,
+            features=FEATURES,
+            validate_every=10,
+        )
+        _, history = autoloss.train(task, options, validation_task=task)
+        found[algorithm] = history[-1]
+        assert history[-1]["episodes"] == count
+        assert np.isfinite(history[-1]["validation"])
+    assert task.builds == 1
+    # One program each: its updates, and a measurement in the other's.
+    assert task.traces == {"fit": 1 + 1, "shrink": 2 + 1}
+    assert found["ppo"]["entropy"] > 0
+    assert found["reinforce"]["gradient_norm"] > 0
+
+
+def test_episodes_take_turns_as_if_alone():
+    task = Fit()
+    schedule, reward = _schedule(task), rewards.step_reward()
+    together = compiled_episodes.episodes_of(task, schedule, 5, reward)
+    position = together.begin([3, 4], draw=9)
+    rows = []
+    while not together.finished(position):
+        position, records = together.advance(position)
+        rows.append(records)
+    whole = episodes.joined(rows)
+    assert whole.features.shape == (15, 2, 4) and whole.alive.sum() == 24
+    assert np.count_nonzero(whole.reward) == 6
+    results = together.result(position, "test")
+    for place, seed in enumerate((3, 4)):
+        alone = compiled_episodes.episodes_of(task, schedule, 15, reward)
+        last, record = alone.advance(alone.begin([seed], draw=9 + place))
+        for name in ("features", "weights", "log_prob", "reward", "alive"):
+            np.testing.assert_array_equal(
+                getattr(whole, name)[:12, place],
+                getattr(record, name)[:12, 0],
+                err_msg=name,
+            )
+        assert alone.result(last, "test") == results[place]
+
+
+def test_positions_are_saved_exactly():
+    task = Fit()
+    played = compiled_episodes.episodes_of(task, _schedule(task), 5)
+    position, _ = played.advance(played.begin([1, 2]))
+    again = played.load(*played.save(position))
+    found = []
+    for each in (position, again):
+        after, records = played.advance(each)
+        found.append((*records, played.result(after, "valid")))
+    for a, b in zip(*found):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_task_begins_as_its_first_episode():
+    """What an episode leaves behind is no part of the next one."""
+    task = Fit()
+    candidate = baselines.published(task)["1:1"]
+    first = baselines.run(task, [candidate] * 2, [5], "test")
+    again = baselines.run(task, [candidate], [5], "test")
+    np.testing.assert_array_equal(first, [again[0]] * 2)
+    other = baselines.run(task, [candidate], [6], "test")
+    assert other[0] != first[0]
+
+
+def test_results_are_those_of_the_best_validation():
+    class Worse(Fit):
+        """Each validation is worse than the one before; two end it."""
+
+        patience = 2
+        calls = 0
+
+        def measure(self, model, split):
+            if split == "test":
+                (kernel, _) = model.net.trainable_variables
+                return {"loss": 0.0, "error": float(np.sum(kernel))}
+            self.calls += 1
+            return {"loss": 0.0, "error": float(self.calls)}
+
+    task = Worse()
+    played = compiled_episodes.episodes_of(
+        task, schedules.Constant([[1.0, 0.0]]), 12
+    )
+    position, records = played.advance(played.begin([7]))
+    assert records.alive.sum() == 8
+    # The best were the first weights.
+    kernel = np.random.default_rng(7).normal(size=(3, 1)).astype("float32")
+    np.testing.assert_allclose(
+        played.result(position, "test"), kernel.sum(), rtol=1e-5
+    )
+
+
+def test_an_interrupted_training_of_a_controller_resumes(tmp_path):
+    task = Fit()
+    undisturbed, history = autoloss.train(task, OPTIONS)
+    half = autoloss.ControllerOptions(**{**vars(OPTIONS), "episodes": 2})
+    autoloss.train(task, half, output_dir=tmp_path)
+    resumed, again = autoloss.train(
+        task, OPTIONS, output_dir=tmp_path, resume=True
+    )
+    assert history == again
+    for name, array in undisturbed.weights().items():
+        np.testing.assert_array_equal(array, resumed.weights()[name])
+
+
+def test_model_tasks_break_no_contract_silently():
+    class NoResult(Fit):
+        measures = ("loss",)
+
+    class OtherActions(Fit):
+        actions = ("fit", "other")
+
+    class Forgets(Fit):
+        def measure(self, model, split):
+            return {"error": 1.0}
+
+    for kind, message in (
+        (NoResult, "`measures`.*'error'"),
+        (OtherActions, "must be its actions, fit, other"),
+        (Forgets, "must return loss, error"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            task = kind()
+            played = compiled_episodes.episodes_of(
+                task, schedules.Ratio([[1, 1]])
+            )
+            played.begin([0])
+    with pytest.raises(ValueError, match="'gradient_cosine'"):
+        trainer.Trainer(Fit(), autoloss.ControllerOptions(features=("cosine",)))
+    assert tf.executing_eagerly()
