@@ -11,8 +11,10 @@ and TensorBoard scalars. baseline: fixed schedules, tuned on validation data.
 test: the controller beside them, on starts that nothing else has seen.
 transfer: the frozen controller on tasks that it was not trained on, beside
 schedules that are tuned anew. The test split is read only after every choice
-has been made. Generated images are judged by a classifier: the folder gets
-classifier.keras (of digits), scores.csv and samples.png.
+has been made. translate: a file of sentences, by a model of the task
+translation that is trained under the controller once and kept in DIR. Generated
+images are judged by a classifier: the folder gets classifier.keras (of digits),
+scores.csv and samples.png.
 """
 
 import json
@@ -29,8 +31,9 @@ FLAGS.str(
     "task",
     "regression",
     "What is trained under a schedule: regression, classification, gan (two "
-    "networks whose learning rates differ from start to start) or "
-    "published_gan (of one learning rate).",
+    "networks whose learning rates differ from start to start), "
+    "published_gan (of one learning rate), translation (with tags and "
+    "entities) or published_translation (for --algorithm=ppo).",
 )
 FLAGS.str(
     "dataset",
@@ -39,8 +42,13 @@ FLAGS.str(
     "[count, size, size] in 0..1 and --set=classifier_path=FILE.keras.",
 )
 FLAGS.enum(
-    "mode", "train", ["train", "test", "baseline", "transfer"], "What to do."
+    "mode",
+    "train",
+    ["train", "test", "baseline", "transfer", "translate"],
+    "What to do.",
 )
+FLAGS.str("input", None, "Sentences to translate, one a line.")
+FLAGS.str("output", None, "Where their translations go.")
 FLAGS.multi_string(
     "set",
     [],
@@ -79,12 +87,14 @@ FLAGS.int(
 FLAGS.bool("fine", True, "Whether baselines' grids are fine.")
 _OF_TRAINING = ("algorithm", *_OPTIONS, "resume", "checkpoint_every_s")
 _OF_COMPARISON = ("starts", "tuning_starts", "fine")
+_OF_TRANSLATION = ("input", "output")
 # Flags that a mode does without.
 _IGNORED = {
-    "train": ("controller", *_OF_COMPARISON),
-    "baseline": ("controller", *_OF_TRAINING),
-    "test": _OF_TRAINING,
-    "transfer": _OF_TRAINING,
+    "train": ("controller", *_OF_COMPARISON, *_OF_TRANSLATION),
+    "baseline": ("controller", *_OF_TRAINING, *_OF_TRANSLATION),
+    "test": (*_OF_TRAINING, *_OF_TRANSLATION),
+    "transfer": (*_OF_TRAINING, *_OF_TRANSLATION),
+    "translate": (*_OF_TRAINING, *_OF_COMPARISON),
 }
 
 
@@ -143,6 +153,19 @@ def compare(folder):
         runs.transfer(_entry(), controller, configs)
 
 
+def translate(folder):
+    """Translates a file."""
+    from lopt_tf.autoloss import translating
+
+    if not (FLAGS.input and FLAGS.output):
+        raise flags.Error("--mode=translate needs --input and --output.")
+    translating.translate_file(
+        *(_entry().task(**_given()), folder, FLAGS.input, FLAGS.output),
+        controller=FLAGS.controller,
+        report=command_line.say,
+    )
+
+
 def _entry():
     from lopt_tf.autoloss import tasks
 
@@ -175,7 +198,7 @@ def main():
         train(folder)
         return
     with folders.claimed(folder):
-        compare(folder)
+        (translate if FLAGS.mode == "translate" else compare)(folder)
 
 
 if __name__ == "__main__":

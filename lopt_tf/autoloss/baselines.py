@@ -11,6 +11,7 @@ from lopt_tf.autoloss import compiled_episodes, episodes, metadata, tasks
 from lopt_tf.autoloss.schedules import (
     Coin,
     Constant,
+    Curriculum,
     Feedback,
     Ratio,
     WatchOverfitting,
@@ -70,8 +71,9 @@ def even(task):
 def grids(task, fine=True):
     """{name: list of Candidate} to choose from on validation data.
 
-    Ratios of each pair of actions, coins over the simplex, weighted sums
-    where actions can be combined, and for two actions the rule that watches
+    Ratios of each pair of actions (or those that the task suggests), coins
+    over the simplex, weighted sums where actions can be combined, curricula
+    that the task suggests, and for two actions the rule that watches
     overfitting, where the task tells both losses, and the feedback that the
     task suggests.
 
@@ -81,6 +83,8 @@ def grids(task, fine=True):
     if task.combines_actions:
         found["best weighted sum"] = _weighted_sums(task, fine)
     found["best coin"] = _coins(len(task.actions), fine, task.coin_parts)
+    if task.curricula:
+        found["best curriculum"] = _curricula(task.curricula)
     supplied = compiled_episodes.kind_of(task).supplied(task)
     if len(task.actions) == 2 and supplied.issuperset(metadata.GAP_NEEDS):
         found["best overfitting rule"] = _gaps(fine)
@@ -92,6 +96,8 @@ def grids(task, fine=True):
 def _ratios(task):
     pairs = [(1, 1)] + [(1, k) for k in _RATIOS] + [(k, 1) for k in _RATIOS]
     settings = [even(task).setting]
+    if task.ratios:
+        settings, pairs = [*settings, *task.ratios], []
     for places in itertools.combinations(range(len(task.actions)), 2):
         for pair in pairs:
             setting = np.zeros(len(task.actions), int)
@@ -131,6 +137,17 @@ def _coins(actions, fine, parts=None):
         edge = min(shares) == 1 and parts > actions
         found.append(Candidate(label, Coin, tuple(shares / parts), edge))
     return found if actions > 2 else found[::-1]
+
+
+def _curricula(settings):
+    """Candidates of a task's curricula."""
+    found = []
+    for shares in settings:
+        label = "curriculum " + ":".join(f"{share:g}" for share in shares)
+        first = [each[0] for each in settings]
+        edge = shares[0] in (min(first), max(first))
+        found.append(Candidate(label, Curriculum, shares, edge))
+    return found
 
 
 def _gaps(fine):

@@ -26,6 +26,7 @@ class Episode(typing.NamedTuple):
         mean_improvement: the moving mean of its absolute values.
         without_better: validations since the best one.
         updates: that were made.
+        taken: the updates of each action, a list.
         step: steps that were made.
         finished: whether it has ended.
     """
@@ -40,6 +41,7 @@ class Episode(typing.NamedTuple):
     mean_improvement: float = 0.0
     without_better: int = 0
     updates: int = 0
+    taken: list = ()
     step: int = 0
     finished: bool = False
 
@@ -79,12 +81,15 @@ class ModelEpisodes(episodes.Episodes):
     def _start(self, seed, draw):
         task, model = self.task, self.model
         _put(model, self._first_values)
-        model.restart(seed, task.max_steps)
+        model.restart(seed, task.max_steps * task.hold)
         task.start(model, task.setting, seed)
         values = _values(model)
         measured = self._measure("valid")
         result = measured[task.result_name]
-        return Episode(seed, draw, values, values, measured, result)
+        return Episode(
+            *(seed, draw, values, values, measured, result),
+            taken=[0] * len(task.actions),
+        )
 
     def advance(self, position):
         played = [
@@ -125,17 +130,24 @@ class ModelEpisodes(episodes.Episodes):
         task, model = self.task, self.model
         action = int(choice.weights[0].argmax())
         count = list(model.objectives.values())[action].updates
-        batches = [
-            task.batch(task.setting, episode.seed, episode.updates + i)
-            for i in range(count)
-        ]
-        others, every = None, model.measure_every
-        if every and episode.step % every == 0:
-            others = dict.fromkeys(range(len(task.actions)), batches[-1])
-        model.take(action, batches, self._needs, others)
-        episode = episode._replace(
-            step=episode.step + 1, updates=episode.updates + count
-        )
+        every = model.measure_every
+        for again in range(task.hold):
+            batches = [self._batch(episode, action, i) for i in range(count)]
+            others = None
+            if every and episode.step % every == 0 and not again:
+                others = {
+                    place: self._batch(episode, place, 0)
+                    if task.own_batches
+                    else batches[-1]
+                    for place in range(len(task.actions))
+                }
+            model.take(action, batches, self._needs, others)
+            taken = list(episode.taken)
+            taken[action] += count
+            episode = episode._replace(
+                updates=episode.updates + count, taken=taken
+            )
+        episode = episode._replace(step=episode.step + 1)
         if episode.step % task.period == 0:
             episode = self._validated(episode)
         out_of_patience = (
@@ -144,6 +156,14 @@ class ModelEpisodes(episodes.Episodes):
         )
         ended = episode.step >= task.max_steps or out_of_patience
         return episode._replace(finished=ended)
+
+    def _batch(self, episode, action, ahead):
+        """The batch of an action's update, so many after the present one."""
+        task = self.task
+        where = task.setting, episode.seed
+        if task.own_batches:
+            return task.batch(*where, episode.taken[action] + ahead, action)
+        return task.batch(*where, episode.updates + ahead)
 
     def _validated(self, episode):
         task, name = self.task, self.task.result_name
@@ -223,10 +243,25 @@ class ModelEpisodes(episodes.Episodes):
 
     def result(self, position, split):
         results = []
-        for episode in position.state:
-            _put(self.model, episode.best_values)
+        for place in range(len(position.state)):
+            self.take_best(position, place)
             results.append(self._measure(split)[self.task.result_name])
         return np.array(results, "float32")
+
+    def take_best(self, position, place):
+        """Gives `model` an episode's values with the best validation."""
+        _put(self.model, position.state[place].best_values)
+
+    def details(self, position, split=None):
+        found = []
+        for place in range(len(position.state)):
+            if split == "test":
+                self.take_best(position, place)
+                found.append(self.task.report(self.model))
+        return {
+            name: np.float32([each[name] for each in found])
+            for name in (found[0] if found else {})
+        }
 
     def save(self, position):
         arrays, facts = {}, []

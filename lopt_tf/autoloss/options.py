@@ -54,6 +54,9 @@ class ControllerOptions:
         baseline_decay: of the moving average of final rewards.
         step_scale: weight of the step rewards, from which alone "ppo" learns;
             0 for tasks without validations.
+        step_floor: step rewards are instead the drop of the result over its
+            distance to this number, see `rewards.drop_reward`. Defaults to
+            None: they are not.
         entropy_bonus: weight of the policy's entropy.
         collapse_after: so many equal actions in a row are a collapse.
             Actions that `exploration` alone has brought about do not count.
@@ -87,6 +90,7 @@ class ControllerOptions:
     advantage_clip: float = 20.0
     baseline_decay: float = 0.8
     step_scale: float = 1.0
+    step_floor: float | None = None
     entropy_bonus: float = 0.0
     collapse_after: int = 500
     restart_factor: float = 1.0

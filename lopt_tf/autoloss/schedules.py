@@ -75,6 +75,20 @@ class Coin(Schedule):
         return _interval(draw, self.settings)
 
 
+class Curriculum(Schedule):
+    """The last action first, the first one last, each for its share.
+
+    Settings [E, actions]: shares of an episode, which sum to 1.
+    """
+
+    needs = {"a curriculum": ("progress",)}
+
+    def weights(self, metadata, step, seed):
+        shares = self.settings[:, ::-1]
+        # Of progress, a little too much is enough: steps are counted in floats.
+        return _interval(metadata["progress"] + 1e-6, shares)[:, ::-1]
+
+
 class WatchOverfitting(Schedule):
     """Two actions: the second while the validation loss lags behind.
 

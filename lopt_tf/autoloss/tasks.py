@@ -8,6 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 
+from lopt_tf.autoloss import metadata
 from lopt_tf.autoloss.options import ControllerOptions
 from problems import alternating
 
@@ -165,6 +166,43 @@ TASKS["published_gan"] = Entry(
     make=functools.partial(alternating.Gan, balance=1.0),
     recipe=_PUBLISHED_GAN,
     transfer={"width": (16,), "batch_norm": (True,)},
+)
+# What pays late: whole episodes and their last perplexity, decisions that hold.
+TASKS["translation"] = Entry(
+    make=alternating.Translation,
+    recipe=ControllerOptions(
+        features=(
+            *("progress", "translation_loss", "tags_loss", "entities_loss"),
+        ),
+        hidden=0,
+        learning_rate=0.05,
+        episodes=64,
+        parallel=8,
+        final_scale=20.0,
+        step_scale=0.0,
+        discount=0.99,
+        collapse_after=10**6,
+        group=4,
+        exploration=0.05,
+    ),
+    transfer={
+        "width": (32, 128),
+        "architecture": ("transformer",),
+        "pairs": (500, 4000),
+        "data_seed": (1,),
+    },
+)
+# As published, for `--algorithm=ppo`: each update is chosen.
+TASKS["published_translation"] = Entry(
+    make=functools.partial(alternating.Translation, hold=1),
+    recipe=ControllerOptions(
+        features=tuple(metadata.OF_TASKS),
+        episodes=4,
+        parallel=1,
+        step_floor=1.0,
+        collapse_after=10**6,
+    ),
+    transfer={"width": (32, 128)},
 )
 _EVOLUTION = {"learning_rate": 0.5, "group": 1, "exploration": 0.0}
 _PPO = {"hidden": 32, "activation": "tanh", "entropy_bonus": 0.01}

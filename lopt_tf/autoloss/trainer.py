@@ -129,7 +129,7 @@ class Trainer(long_run.Trainer):
             self.task,
             self.schedule,
             self.learner.segment_length,
-            rewards.step_reward(options.step_scale),
+            _step_reward(self.task, options),
         )
         contract.check_reward(self.task, self.episodes, options.reward)
         if self.validation_task is not None:
@@ -335,6 +335,15 @@ class Trainer(long_run.Trainer):
     def num_compilations(self):
         """Each controller compiles programs of its own."""
         return self.restarts
+
+
+def _step_reward(task, options):
+    """The step reward that options name, or None."""
+    if options.step_floor is None or not options.step_scale:
+        return rewards.step_reward(options.step_scale)
+    return rewards.drop_reward(
+        *(f"valid_{task.result_name}", options.step_floor, options.step_scale)
+    )
 
 
 def _compared(options):

@@ -9,6 +9,7 @@ from problems.alternating.task import (
     ModelTask,
     Task,
 )
+from problems.alternating.translation import Translation
 
 __all__ = [
     "AlternatingTask",
@@ -18,4 +19,5 @@ __all__ = [
     "ModelTask",
     "Regression",
     "Task",
+    "Translation",
 ]

@@ -45,6 +45,10 @@ class Task:
         higher_is_better: of the result. Defaults to False.
         coin_parts: chances of coins are tried in these parts, when baselines
             are tuned. Defaults to None, which takes the grid's own.
+        ratios: steps of each action, a tuple of such, to try then. Defaults to
+            None, which takes the grid's own.
+        curricula: each action's share of the episode, a tuple of such, to try
+            in a row, from the last action to the first. Defaults to (): none.
         feedback: a `Feedback` to tune beside them, if there are two actions.
             Defaults to None.
     """
@@ -57,6 +61,8 @@ class Task:
     result_name = None
     higher_is_better = False
     coin_parts = None
+    ratios = None
+    curricula = ()
     feedback = None
 
     @property
@@ -162,9 +168,15 @@ class ModelTask(Task):
             split of the data to train on. Defaults to `None`.
         patience: validations without improvement that end an episode; None
             for no such end. Defaults to `None`.
+        hold: how often the chosen objective makes its updates in one step.
+            Defaults to 1.
+        own_batches: whether each objective has data of its own; see `batch`.
+            Defaults to False.
     """
 
     measures = ()
+    hold = 1
+    own_batches = False
     setting = None
     patience = None
 
@@ -186,9 +198,16 @@ class ModelTask(Task):
             setting: the task's.
             seed: of the episode.
             number: updates that the episode made before, of all objectives.
+
+        With `own_batches` it is `batch(setting, seed, number, action)`: the
+        action's place, and the updates that this one made before.
         """
         raise NotImplementedError
 
     def measure(self, model, split):
         """{name: float} of "valid" or "test" data, for each of `measures`."""
         raise NotImplementedError
+
+    def report(self, model):
+        """{name: float}: more on "test" data, what takes time to measure."""
+        return {}

@@ -81,8 +81,9 @@ class Stream:
         found = []
         for bucket, (places, _) in enumerate(self._buckets):
             count = len(places)
-            order = np.resize(rng.permutation(count), -(-count // self.size)
-                              * self.size)
+            order = np.resize(
+                rng.permutation(count), -(-count // self.size) * self.size
+            )
             found += [(bucket, rows) for rows in order.reshape(-1, self.size)]
         return [found[i] for i in rng.permutation(len(found))]
 

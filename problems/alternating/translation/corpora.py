@@ -42,6 +42,11 @@ class Tagged(typing.NamedTuple):
     tokens: tuple
     tags: tuple
 
+    @property
+    def text(self):
+        """The running text."""
+        return joined(self.tokens)
+
 
 class Corpus(typing.NamedTuple):
     """What a reader found.
@@ -82,7 +87,7 @@ def plain_pairs(source, target):
     Raises:
         CorpusError: if one is longer than the other, or is not UTF-8.
     """
-    return _paired(source, target, _lines(source), _lines(target))
+    return _paired(source, target, lines(source), lines(target))
 
 
 def iwslt_tagged_pairs(source, target):
@@ -92,7 +97,7 @@ def iwslt_tagged_pairs(source, target):
         CorpusError: if their lines are of different kinds, too.
     """
     first, second = _iwslt_lines(source), _iwslt_lines(target)
-    kinds = [[kind for _, kind, _ in lines] for lines in (first, second)]
+    kinds = [[kind for _, kind, _ in rows] for rows in (first, second)]
     for (number, kind, _), other in zip(second, kinds[0]):
         if kind != other:
             raise CorpusError(
@@ -101,8 +106,8 @@ def iwslt_tagged_pairs(source, target):
                 "files must be of the same release.",
             )
     texts = [
-        [(number, text) for number, kind, text in lines if kind != "markup"]
-        for lines in (first, second)
+        [(number, text) for number, kind, text in rows if kind != "markup"]
+        for rows in (first, second)
     ]
     return _paired(source, target, *texts)
 
@@ -156,7 +161,7 @@ def _without_empty(pairs):
 def _iwslt_lines(path):
     """[(number, "text", a text's element or "markup", text)] of a file."""
     found = []
-    for number, line in _lines(path):
+    for number, line in lines(path):
         match = _ELEMENT.match(line.strip())
         if match is None:
             found.append((number, "text", line))
@@ -280,7 +285,7 @@ def entities_of_names(corpus, tag="NE"):
 def _sentences(path, columns, entities=False, comment=None):
     """A `Corpus` of a file with a token a line; `columns` takes one apart."""
     items, rows = [], []
-    for number, line in _lines(path):
+    for number, line in lines(path):
         if not line.strip():
             if rows:
                 items.append(Tagged(*map(tuple, zip(*rows))))
@@ -315,8 +320,8 @@ def _check_entity(path, number, tag, before):
 # Files.
 
 
-def _lines(path):
-    """Yields (number from 1, text) of a file in UTF-8."""
+def lines(path):
+    """Yields (number from 1, text) of a file in UTF-8; `CorpusError`."""
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:

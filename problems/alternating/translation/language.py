@@ -14,6 +14,7 @@ import itertools
 
 import numpy as np
 
+from problems.alternating.supervised import check_positive
 from problems.alternating.translation.corpora import Pair, Tagged, joined
 
 _GENDERS = 3
@@ -56,6 +57,18 @@ class Language:
     ambiguous: float = 0.5
     subordinate: float = 0.3
     seed: int = 0
+
+    def __post_init__(self):
+        counts = ("nouns", "verbs", "adjectives", "adverbs", "names")
+        check_positive(
+            int, most=5000, **{name: getattr(self, name) for name in counts}
+        )
+        for name in ("ambiguous", "subordinate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"`{name}` must be a share from 0 to 1. Received: "
+                    f"{name}={getattr(self, name)!r}"
+                )
 
     def sentences(self, count, seed):
         """Draws sentences.
@@ -187,7 +200,7 @@ class _Grammar:
         return *self._phrase(rng, 0, plural), plural
 
     def _place(self, rng):
-        """"in" a town, or another preposition with a person or a thing."""
+        """ "in" a town, or another preposition with a person or a thing."""
         if rng.random() < 0.5:
             source, target = self._name(rng, "LOC")
             return [_plain("in", "APPR"), *source], ["in", *target]

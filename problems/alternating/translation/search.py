@@ -44,9 +44,7 @@ def _search(decoder, encoded, mask, length, start, beams, end, first):
     encoded, mask = (tf.repeat(x, beams, axis=0) for x in (encoded, mask))
     state = decoder.start(encoded, mask, length)
     # All beams begin alike: only the first one counts.
-    totals = tf.tile(
-        tf.constant([[0.0] + [_NEVER] * (beams - 1)]), [count, 1]
-    )
+    totals = tf.tile(tf.constant([[0.0] + [_NEVER] * (beams - 1)]), [count, 1])
     outputs = tf.zeros([count, beams, length], tf.int32)
     symbols = tf.fill([count, beams], start)
     done = tf.zeros([count, beams], tf.bool)
@@ -99,6 +97,4 @@ def _allowed(chances, done, end, first):
     if end is not None:
         allowed |= symbols == end
     silent = tf.where(symbols == 0, 0.0, _NEVER)
-    return tf.where(
-        done[..., None], silent, tf.where(allowed, chances, _NEVER)
-    )
+    return tf.where(done[..., None], silent, tf.where(allowed, chances, _NEVER))

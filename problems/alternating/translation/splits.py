@@ -5,9 +5,10 @@ import collections
 import numpy as np
 
 NAMES = ("train", "valid", "test")
+_TESTS = object()
 
 
-def split(corpora, counts, seed):
+def split(corpora, counts, seed, tests=None):
     """Splits several corpora at once.
 
     Sentences that share a side, whatever their capitals and spaces, form a
@@ -19,6 +20,9 @@ def split(corpora, counts, seed):
         corpora: {name: list of items}, each item a `Pair` or `Tagged`.
         counts: {name: (validation, test) sentences}.
         seed: of the draw.
+        tests: {name: items} that are the test sentences already; what shares
+            a side with one of them is left out, and so is what would have
+            become another one. Defaults to `None`.
 
     Returns:
         {name: {"train", "valid", "test": list of items}}.
@@ -26,7 +30,9 @@ def split(corpora, counts, seed):
     Raises:
         ValueError: if a corpus has too few sentences.
     """
-    of_item = _groups(corpora)
+    tests = tests or {}
+    of_item = _groups({**corpora, _TESTS: sum(tests.values(), [])})
+    taken = {*of_item.pop(_TESTS)}
     repeated = {
         group
         for groups in of_item.values()
@@ -36,10 +42,14 @@ def split(corpora, counts, seed):
     rng = np.random.default_rng([seed, 2])
     assigned = {}
     for name, groups in of_item.items():
-        single = [group for group in groups if group not in repeated]
+        single = [g for g in groups if g not in repeated | taken]
         present = collections.Counter(map(assigned.get, single))
         order = iter(rng.permutation(single).tolist())
-        for part, wanted in zip(("valid", "test"), counts[name]):
+        wanted_tests = 0 if tests.get(name) else counts[name][1]
+        for part, wanted in (
+            ("valid", counts[name][0]),
+            ("test", wanted_tests),
+        ):
             for _ in range(wanted - present[part]):
                 group = next((g for g in order if g not in assigned), None)
                 if group is None:
@@ -50,9 +60,14 @@ def split(corpora, counts, seed):
                     )
                 assigned[group] = part
     found = {name: {part: [] for part in NAMES} for name in corpora}
+    for name, items in tests.items():
+        found[name]["test"] += items
     for name, items in corpora.items():
         for item, group in zip(items, of_item[name]):
-            found[name][assigned.get(group, "train")].append(item)
+            part = assigned.get(group, "train")
+            published = part == "test" and tests.get(name)
+            if group not in taken and not published:
+                found[name][part].append(item)
         if not found[name]["train"]:
             raise ValueError(
                 f"The corpus {name!r} has no sentences left to train on: it "

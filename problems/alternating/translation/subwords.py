@@ -1,6 +1,5 @@
 """Subwords (byte pair encoding) of both languages, and tags carried to them."""
 
-
 from problems.alternating.translation import corpora, optional
 
 # Numbers of the symbols that every vocabulary begins with.

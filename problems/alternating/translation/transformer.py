@@ -47,9 +47,7 @@ class _Block(keras.layers.Layer):
             return self.dropout(values, training=training)
 
         y = self.own_norm(x)
-        x = x + rest(
-            self.own(y, y, attention_mask=own_mask, training=training)
-        )
+        x = x + rest(self.own(y, y, attention_mask=own_mask, training=training))
         if self.crossing:
             y = self.cross(
                 self.cross_norm(x),
@@ -73,7 +71,12 @@ class _Stack(keras.layers.Layer):
         self.dropout = keras.layers.Dropout(dropout)
 
     def call(
-        self, numbers, own_mask, encoded=None, mask=None, added=None,
+        self,
+        numbers,
+        own_mask,
+        encoded=None,
+        mask=None,
+        added=None,
         training=False,
     ):
         x = self.embedding(numbers)
