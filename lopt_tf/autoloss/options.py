@@ -28,6 +28,7 @@ _BOUNDS = {
     "gae_lambda": _SHARE,
     "clip": (checks.POSITIVE, 1.0),
     "validate_every": (1, 10**9),
+    "validation_starts": (1, 65_536),
     # A thousand seeds of policies follow from each.
     "seed": (0, 2_000_000),
 }
@@ -74,6 +75,7 @@ class ControllerOptions:
         sigma: of "evolution": the deviation of what is added to weights.
         discount, gae_lambda, clip: of "ppo".
         validate_every: rounds between validations.
+        validation_starts: of each. Defaults to 16.
         seed: of everything that is drawn.
     """
 
@@ -102,6 +104,7 @@ class ControllerOptions:
     gae_lambda: float = 0.95
     clip: float = 0.2
     validate_every: int = 2
+    validation_starts: int = 16
     seed: int = 0
 
     def __post_init__(self):

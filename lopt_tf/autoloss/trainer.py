@@ -26,8 +26,6 @@ _LEARNERS = {
     "ppo": ppo.PPO,
     "evolution": evolution.Evolution,
 }
-# Chosen.
-_VALIDATION_STARTS = 16
 _COUNTS = ("round", "restarts", "steps", "lowest_reward", "best_score")
 
 
@@ -242,9 +240,8 @@ class Trainer(long_run.Trainer):
         done = not self.history or self.history[-1]["validation"] is not None
         if self.validation_task is None or done or not due:
             return {}
-        position, _ = episodes_lib.play(
-            self._validation, starts("validation", _VALIDATION_STARTS)
-        )
+        seeds = starts("validation", self.options.validation_starts)
+        position, _ = episodes_lib.play(self._validation, seeds)
         mean = float(np.mean(self._validation.result(position, "valid")))
         if not np.isfinite(mean):
             self.say(f"note: the validation after round {self.round} is {mean}")
