@@ -110,7 +110,10 @@ def train(folder):
         FLAGS.task, FLAGS.algorithm, **FLAGS.given(_OPTIONS)
     )
     judge = entry.task(**config)
-    task = entry.task(for_controller=True, **config)
+    # Models are compiled once for each task: one is enough for both.
+    task = judge
+    if entry.controller:
+        task = entry.task(for_controller=True, **config)
     for each in (task, judge):
         each.keep_beside(folder)
     _, history = autoloss.train(
