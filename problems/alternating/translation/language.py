@@ -49,13 +49,13 @@ class Language:
         seed: of the words.
     """
 
-    nouns: int = 80
-    verbs: int = 40
-    adjectives: int = 30
-    adverbs: int = 15
-    names: int = 20
+    nouns: int = 60
+    verbs: int = 30
+    adjectives: int = 20
+    adverbs: int = 12
+    names: int = 15
     ambiguous: float = 0.5
-    subordinate: float = 0.3
+    subordinate: float = 0.15
     seed: int = 0
 
     def __post_init__(self):

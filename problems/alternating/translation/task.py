@@ -49,8 +49,8 @@ class Translation(ModelTask):
             `False`: they share one.
         beams: candidates of the search that BLEU is measured with.
         data_seed: of generated sentences, and of the splits.
-        pairs, tagged: sentences of translation and of each other task; of
-            files, the most pairs.
+        pairs, tagged: sentences of translation and of each other task to
+            train on; of files, the most pairs.
         symbols, width, embedding, depth, dropout, batch_size, learning_rate:
             of subwords, networks and Adam; the norm of a gradient is at most 1.
         lengths: of buckets, in subwords, ascending, at most 60; sentences that
@@ -248,12 +248,13 @@ class Translation(ModelTask):
 @functools.lru_cache(4)
 def _data(corpus, tags, entities, language, pairs, tagged, *rest):
     """The `data.Data` of a task's settings, once for equal ones."""
-    *sizes, seed = rest
+    counts, *sizes, seed = rest
+    pairs, tagged = (count + sum(counts) for count in (pairs, tagged))
     if corpus == "generated":
         made = sources.generated(json.loads(language), pairs, tagged, seed)
     else:
         made = sources.read(corpus, tags, entities, pairs=pairs)
-    return data.Data(made, *sizes, seed)
+    return data.Data(made, counts, *sizes, seed)
 
 
 def _checked_lengths(lengths):
