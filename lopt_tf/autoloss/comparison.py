@@ -16,20 +16,25 @@ class Outcome(typing.NamedTuple):
         label: how the schedule is set, such as "coin 0.52".
         results: test results [starts].
         details: {name: array [starts]}, what the task tells besides.
+        curves: of each start, see `Episodes.curves`.
     """
 
     label: str
     results: np.ndarray
     details: dict = {}
+    curves: list | None = None
 
 
 def run_baselines(task, chosen, count):
     """Test `Outcome`s {name: Outcome} of {name: Candidate}."""
     seeds, found = starts("test", count), {}
     for name, each in chosen.items():
-        results, details = baselines.outcomes(task, [each], seeds, "test")
+        results, details, curves = baselines.outcomes(
+            task, [each], seeds, "test"
+        )
         details = {key: values[0] for key, values in details.items()}
-        found[name] = Outcome(each.label, results[0], details)
+        curves = curves and curves[0]
+        found[name] = Outcome(each.label, results[0], details, curves)
     return found
 
 
@@ -51,7 +56,8 @@ def run_controller(task, controller, count, look=None):
         look(played, position)
     results = [f(position, "test") for f in (played.result, played.details)]
     # Some episode is alive in every segment that was run.
-    found = {"controller": Outcome("learned", *results)}
+    outcome = Outcome("learned", *results, played.curves(position))
+    found = {"controller": outcome}
     return found, np.nanmean(shares, axis=1)
 
 
@@ -136,7 +142,7 @@ def paired(first, second):
     return {"difference": mean, "low": low, "high": high}
 
 
-def transfer(tasks, controller, count, tuning, report):
+def transfer(tasks, controller, count, tuning, report, names=None):
     """Rows: a frozen controller beside schedules tuned anew, by task.
 
     Args:
@@ -144,12 +150,13 @@ def transfer(tasks, controller, count, tuning, report):
         controller: a `ScheduleController`.
         count, tuning: starts of a test, and of each candidate.
         report: a function of one line of text.
+        names: of the grids that are tuned. Defaults to all.
     """
     rows = []
     for number, (name, task) in enumerate(tasks.items()):
         report(f"task {number + 1} of {len(tasks)}: {name}")
         learned, _ = run_controller(task, controller, count)
-        chosen, _ = baselines.tune(task, tuning, fine=False)
+        chosen, _ = baselines.tune(task, tuning, fine=False, names=names)
         even = baselines.even(task)
         fixed = run_baselines(task, {even.label: even, **chosen}, count)
         compared = summary(task, learned | fixed)

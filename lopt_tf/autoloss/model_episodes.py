@@ -25,6 +25,7 @@ class Episode(typing.NamedTuple):
         improvement: of the result, at the last validation.
         mean_improvement: the moving mean of its absolute values.
         without_better: validations since the best one.
+        curve: pairs of updates and result, one for each validation.
         updates: that were made.
         step: steps that were made.
         finished: whether it has ended.
@@ -39,6 +40,7 @@ class Episode(typing.NamedTuple):
     improvement: float = 0.0
     mean_improvement: float = 0.0
     without_better: int = 0
+    curve: tuple = ()
     updates: int = 0
     step: int = 0
     finished: bool = False
@@ -67,7 +69,8 @@ class ModelEpisodes(episodes.Episodes):
                 f"measures={task.measures!r}"
             )
         measured = {f"valid_{name}" for name in task.measures}
-        return {"finished", *SUPPLIED} - {"valid_loss"} | measured
+        every = {"finished", *SUPPLIED} - {"valid_loss"} | measured
+        return every | {*task.tells}
 
     def begin(self, seeds, draw=0):
         started = [
@@ -157,6 +160,7 @@ class ModelEpisodes(episodes.Episodes):
             improvement=change,
             mean_improvement=mean,
             without_better=episode.without_better + 1,
+            curve=(*episode.curve, (episode.updates, measured[name])),
         )
         if sign * (measured[name] - episode.best) > 0:
             episode = episode._replace(
@@ -198,7 +202,9 @@ class ModelEpisodes(episodes.Episodes):
         def look(told, *rest):
             own = self.model.schedule_state.metadata()
             del own["valid_loss"]
-            return function(own | told, *rest)
+            found = own | told
+            found |= self.task.metadata(self.model, found)
+            return function(found, *rest)
 
         return tf.function(look, autograph=False)
 
@@ -222,11 +228,44 @@ class ModelEpisodes(episodes.Episodes):
         return episodes.Position(step, draw, state, {"finished": finished})
 
     def result(self, position, split):
-        results = []
+        kept = self._with_kept(position)
+        results = [self.task.result(self.model, split) for _ in kept]
+        return np.array(results, "float32")
+
+    def details(self, position, split=None):
+        """The task's, and of the results at an episode's validations their
+        mean, the last and the best: "mean score", "last score", "best score".
+        """
+        told, rows = self.task.details_of, []
+        is_test = split == "test"
+        for each in self._with_kept(position) if is_test else position.state:
+            curve = each.curve or ((0, each.measured[self.task.result_name]),)
+            scores = [score for _, score in curve]
+            found = {
+                "mean score": float(np.mean(scores)),
+                "last score": scores[-1],
+                "best score": each.best,
+            }
+            rows.append(found | told(self.model, each.curve, split))
+        return {
+            name: np.float32([row[name] for row in rows]) for name in rows[0]
+        }
+
+    def samples(self, position, count):
+        images = [
+            self.task.samples_of(self.model, count)
+            for _ in self._with_kept(position)
+        ]
+        return None if images[0] is None else np.stack(images)
+
+    def curves(self, position):
+        return [list(episode.curve) for episode in position.state]
+
+    def _with_kept(self, position):
+        """The episodes, while the model is each one's best by turns."""
         for episode in position.state:
             _put(self.model, episode.best_values)
-            results.append(self._measure(split)[self.task.result_name])
-        return np.array(results, "float32")
+            yield episode
 
     def save(self, position):
         arrays, facts = {}, []
@@ -250,6 +289,8 @@ class ModelEpisodes(episodes.Episodes):
                 ]
                 for kind in ("values", "best_values")
             }
+            # JSON has lists only.
+            facts = {**facts, "curve": tuple(map(tuple, facts["curve"]))}
             state.append(Episode(**kinds, **facts))
         return self._position(metadata["step"], metadata["draw"], state)
 

@@ -73,15 +73,45 @@ def plot_results(path, results, result_name):
     figures.save(figure, path)
 
 
+def plot_curves(path, curves, result_name):
+    """Results over updates, {schedule: a curve for each start}.
+
+    A curve is a list of pairs. The means over starts are drawn in bold, where
+    starts were validated after the same updates.
+    """
+    figure, axis = _axes(4.5)
+    for number, (name, each) in enumerate(curves.items()):
+        color = f"C{number}"
+        columns = [np.transpose(curve) for curve in each if curve]
+        for updates, results in columns:
+            axis.plot(updates, results, color=color, alpha=0.3, linewidth=1)
+        shortest = min((x.shape[1] for x in columns), default=0)
+        both = np.array([x[:, :shortest] for x in columns]).reshape(
+            len(columns), 2, shortest
+        )
+        if len(columns) and (both[:, 0] == both[0, 0]).all():
+            axis.plot(*both.mean(0), color=color, linewidth=2.5, label=name)
+        else:
+            axis.plot([], [], color=color, label=name)
+    axis.set(xlabel="updates", ylabel=result_name)
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False)
+    figures.save(figure, path)
+
+
 def plot_samples(path, images, labels):
-    """Images [E, count, height, width] in -1..1, a row for each episode."""
-    rows, count, height, width = images.shape
-    grid = images.transpose(0, 2, 1, 3).reshape(rows, height, count * width)
+    """Images in -1..1, a row for each episode.
+
+    They are [E, count, height, width], or [E, count, height, width, 3].
+    """
+    rows, count, height, width, *colours = images.shape
+    grid = np.clip(np.swapaxes(images, 1, 2) / 2 + 0.5, 0, 1)
+    grid = grid.reshape(rows, height, count * width, *colours)
     figure, axes = figures.new(
         (0.4 * count + 1.2, 0.4 * rows + 0.3), rows, squeeze=False
     )
     for axis, row, label in zip(axes[:, 0], grid, labels):
-        axis.imshow(row, cmap="gray", vmin=-1, vmax=1)
+        axis.imshow(row, cmap="gray", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
         axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     figures.save(figure, path)

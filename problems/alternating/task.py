@@ -11,6 +11,10 @@ NUMBERS = (
 )
 
 
+class DataMissing(ValueError):
+    """Data of a task are not there: the message says how to get them."""
+
+
 class Feedback(typing.NamedTuple):
     """A rule that a task suggests: an action's chance from one of its metadata.
 
@@ -153,11 +157,12 @@ class ModelTask(Task):
     best validation.
 
     Besides those that every model tells (`lopt_tf.autoloss.schedule_state`),
-    the metadata are "valid_NAME" for each of `measures`, and the improvements
-    of the result, positive if it got better.
+    the metadata are "valid_NAME" for each of `measures`, the improvements of
+    the result, positive if it got better, and what `metadata` returns.
 
     Attributes:
         measures: names of what `measure` returns; `result_name` is one.
+        tells: names of what `metadata` returns. Defaults to none.
         setting: what distinguishes tasks with the same model, such as the
             split of the data to train on. Defaults to `None`.
         patience: validations without improvement that end an episode; None
@@ -165,6 +170,7 @@ class ModelTask(Task):
     """
 
     measures = ()
+    tells = ()
     setting = None
     patience = None
 
@@ -192,3 +198,35 @@ class ModelTask(Task):
     def measure(self, model, split):
         """{name: float} of "valid" or "test" data, for each of `measures`."""
         raise NotImplementedError
+
+    def result(self, model, split):
+        """How good a kept model is, a float: `measure` unless it says more.
+
+        Of noisy measures the best is too high; a task may measure afresh.
+        """
+        return self.measure(model, split)[self.result_name]
+
+    def metadata(self, model, found):
+        """Metadata of its own, {name: tensor [1, ...]} for each of `tells`.
+
+        It is compiled with the schedule.
+
+        Args:
+            model: the model, in the middle of an episode.
+            found: the metadata that every `ModelTask` has.
+        """
+        return {}
+
+    def details_of(self, model, curve, split=None):
+        """`details` of one episode, {name: float}.
+
+        Args:
+            model: the kept model if `split` is "test"; any model otherwise.
+            curve: the validations, pairs of updates before and result.
+            split: as for `details`.
+        """
+        return {}
+
+    def samples_of(self, model, count):
+        """`samples` of a kept model, [count, height, width, ...], or None."""
+        return None
