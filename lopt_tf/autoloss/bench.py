@@ -63,7 +63,8 @@ class Bench:
         plots.plot_results(path, results, task.result_name)
         path = self.folder / "schedule.png"
         length = comparison.segment_length(task)
-        plots.plot_schedule(path, shares, task.actions, length)
+        groups = task.groups(seeds_for("test", self.starts))
+        plots.plot_schedule(path, shares, task.actions, length, groups)
         self.say(f"Plots: {self.folder}/schedule.png, test.png")
 
     def transfer(self, task_entry, controller, configs=(), data=None):

@@ -39,7 +39,7 @@ def run_baselines(task, chosen, count):
 
 
 def run_controller(task, controller, count, look=None):
-    """Outcomes as of `run_baselines`; action shares [segments, actions].
+    """Outcomes as of `run_baselines`; action shares as of `episodes.play`.
 
     Args:
         task: of the controller's actions.
@@ -55,10 +55,9 @@ def run_controller(task, controller, count, look=None):
     if look:
         look(played, position)
     results = [f(position, "test") for f in (played.result, played.details)]
-    # Some episode is alive in every segment that was run.
     outcome = Outcome("learned", *results, played.curves(position))
     found = {"controller": outcome}
-    return found, np.nanmean(shares, axis=1)
+    return found, shares
 
 
 def segment_length(task):

@@ -11,17 +11,44 @@ def _axes(height, rows=1):
     )
 
 
-def plot_schedule(path, shares, actions, segment_length):
-    """The share [segments, actions] of each action over an episode's steps."""
+def plot_schedule(path, shares, actions, segment_length, groups=None):
+    """The shares of the actions over an episode's steps.
+
+    Args:
+        path: of the picture.
+        shares: as `episodes.play` returns them [segments, E, actions].
+        actions: their names.
+        segment_length: steps of a segment.
+        groups: a label for each episode: a line for each of them instead, with
+            the share of the first action. Defaults to `None`.
+    """
     figure, axis = _axes(4)
     steps = (np.arange(len(shares)) + 0.5) * segment_length
-    for name, share in zip(actions, np.transpose(shares)):
+    if groups is None or len(set(groups)) < 2:
+        # Some episode is alive in every segment that was run.
+        lines = dict(zip(actions, np.nanmean(shares, axis=1).T))
+        what = "share of the actions"
+    else:
+        what, groups = f"share of the {actions[0]}", np.array(groups)
+        lines = {
+            label: np.nanmean(shares[:, groups == label, 0], axis=1)
+            for label in dict.fromkeys(sorted(groups, key=_as_number))
+        }
+    for name, share in lines.items():
         axis.plot(steps, share, label=name, marker="o", markersize=3)
     axis.set(title="Learned schedule", xlabel="task step")
-    axis.set(ylabel="share of the actions", ylim=(0, 1))
+    axis.set(ylabel=what, ylim=(0, 1))
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
     figures.save(figure, path)
+
+
+def _as_number(label):
+    """Sorts labels by value where they are numbers."""
+    try:
+        return float(label), label
+    except ValueError:
+        return np.inf, label
 
 
 def plot_training(path, history, result_name):

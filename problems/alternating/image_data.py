@@ -159,9 +159,10 @@ def read_folder(path, image_size=None):
             f"({', '.join(_SUFFIXES)}). It holds {len(files)}."
         )
     names = sorted({file.parent for file in files})
+    channels = _channels(files[0])
     order = np.random.default_rng(0).permutation(len(files))
     files = [files[place] for place in order]
-    pixels = _decoded(files, image_size)
+    pixels = _decoded(files, channels, image_size)
     most = len(files) * 4 // 5
     labels = [None, None]
     if len(names) > 1:
@@ -170,9 +171,17 @@ def read_folder(path, image_size=None):
     return Images(pixels[:most], pixels[most:], *labels)
 
 
-def _decoded(files, image_size):
+def _channels(file):
+    """1 or 3; transparency is left out."""
+    with _naming(file):
+        image = tf.io.decode_image(
+            tf.io.read_file(str(file)), expand_animations=False
+        )
+    return 1 if image.shape[-1] < 3 else 3
+
+
+def _decoded(files, channels, image_size):
     """Images of files as bytes, read by `tf.data`."""
-    channels = None
 
     def decode(name):
         image = tf.io.decode_image(
@@ -185,16 +194,6 @@ def _decoded(files, image_size):
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
     names, pixels = [str(file) for file in files], None
-    # The first decides on colours; transparency is left out.
-    with _naming(files[0]):
-        channels = (
-            1
-            if tf.io.decode_image(
-                tf.io.read_file(names[0]), expand_animations=False
-            ).shape[-1]
-            < 3
-            else 3
-        )
     data = tf.data.Dataset.from_tensor_slices(names)
     data = iter(data.map(decode, num_parallel_calls=2))
     for place, file in enumerate(files):
