@@ -292,7 +292,9 @@ def _trained_classifier(images, epochs):
         )
     )
     data = tf.data.Dataset.from_generator(batches, output_signature=specs)
-    model.fit(data, verbose=0)
+    count = -(-len(order) // _BATCH)
+    data = data.apply(tf.data.experimental.assert_cardinality(count))
+    model.fit(data, shuffle=False, verbose=0)
     return model
 
 
