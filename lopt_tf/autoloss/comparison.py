@@ -86,7 +86,7 @@ def summary(task, results):
         known = entry.reported
     rows = []
     results = {name: Outcome(*each) for name, each in results.items()}
-    for name, (label, values, details) in results.items():
+    for name, (label, values, details, _) in results.items():
         row = {
             "schedule": name,
             "setting": label,

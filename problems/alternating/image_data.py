@@ -257,7 +257,7 @@ def _reading(path):
         yield
     except FileNotFoundError as error:
         raise DataMissing(
-            f"{path} cannot be read: there is no such file. Name "
+            f"{path} cannot be read (there is no such file). Name "
             "an .npz file with an array called images."
         ) from error
     except Exception as error:

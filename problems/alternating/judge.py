@@ -292,8 +292,8 @@ def _trained_classifier(images, epochs):
         )
     )
     data = tf.data.Dataset.from_generator(batches, output_signature=specs)
-    count = -(-len(order) // _BATCH)
-    data = data.apply(tf.data.experimental.assert_cardinality(count))
+    steps = -(-len(order) // _BATCH)
+    data = data.apply(tf.data.experimental.assert_cardinality(steps))
     model.fit(data, shuffle=False, verbose=0)
     return model
 
