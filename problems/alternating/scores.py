@@ -97,6 +97,14 @@ def coverage(features, real):
     return float(np.mean(nearest <= own[:, _NEIGHBOURS]))
 
 
+def closeness(features, real):
+    """How close images are to real ones, by name: see the two functions."""
+    return {
+        "Frechet distance": frechet_distance(features, real),
+        "coverage": coverage(features, real),
+    }
+
+
 def _squares(one, two):
     """Squared distances [of one, of two]."""
     # A common origin nearby keeps differences of large squares exact.
