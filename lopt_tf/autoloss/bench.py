@@ -212,7 +212,9 @@ class Bench:
             return
         path = self.folder / "samples.png"
         starts = seeds_for("test", self.starts)
-        labels = played.task.groups(starts) or [str(start) for start in starts]
+        labels = played.task.groups(starts)
+        if labels is None or len(set(labels)) == 1:
+            labels = [str(start) for start in starts]
         # Starts of all groups, as far as there is room.
         first = {x: place for place, x in reversed([*enumerate(labels)])}
         places = sorted(first.values())[:_SAMPLE_ROWS]

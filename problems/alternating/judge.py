@@ -201,8 +201,8 @@ def some(images, most=_KNOWN):
 def sanity_rows(judge, images):
     """What a judge says of images that are known: rows of a table.
 
-    The inception score of noise may be high, the closeness to real images
-    is not: see `Judge.compared`.
+    The inception score of noise may be high; its distance from real images is
+    large, and it covers few of them: see `scores.closeness`.
 
     Args:
         judge: a `Judge`.
