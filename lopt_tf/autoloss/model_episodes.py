@@ -25,6 +25,8 @@ class Episode(typing.NamedTuple):
         improvement: of the result, at the last validation.
         mean_improvement: the moving mean of its absolute values.
         without_better: validations since the best one.
+        total: of the results of all validations.
+        validations: that were made, the first weights' not among them.
         updates: that were made.
         step: steps that were made.
         finished: whether it has ended.
@@ -39,6 +41,8 @@ class Episode(typing.NamedTuple):
     improvement: float = 0.0
     mean_improvement: float = 0.0
     without_better: int = 0
+    total: float = 0.0
+    validations: int = 0
     updates: int = 0
     step: int = 0
     finished: bool = False
@@ -55,7 +59,12 @@ class ModelEpisodes(episodes.Episodes):
         super().__init__(task, *args, **kwargs)
         self.model, self._first_values = _made(task)
         self._needs = actions.needs_of(self.schedule)
-        self._choosers = {}
+        # Compiled once, whichever episode's schedule it is.
+        self._chooser = self._looking(
+            lambda found, step, seed, place: self.schedule.alone(place)(
+                found, step, seed
+            )
+        )
         self._reward = self._looking(self.step_reward)
 
     @classmethod
@@ -80,7 +89,7 @@ class ModelEpisodes(episodes.Episodes):
         task, model = self.task, self.model
         _put(model, self._first_values)
         model.restart(seed, task.max_steps)
-        task.start(model, task.setting, seed)
+        task.start(model, task.setting_of(seed), seed)
         values = _values(model)
         measured = self._measure("valid")
         result = measured[task.result_name]
@@ -125,8 +134,9 @@ class ModelEpisodes(episodes.Episodes):
         task, model = self.task, self.model
         action = int(choice.weights[0].argmax())
         count = list(model.objectives.values())[action].updates
+        setting = task.setting_of(episode.seed)
         batches = [
-            task.batch(task.setting, episode.seed, episode.updates + i)
+            task.batch(setting, episode.seed, episode.updates + i)
             for i in range(count)
         ]
         others, every = None, model.measure_every
@@ -157,6 +167,8 @@ class ModelEpisodes(episodes.Episodes):
             improvement=change,
             mean_improvement=mean,
             without_better=episode.without_better + 1,
+            total=episode.total + measured[name],
+            validations=episode.validations + 1,
         )
         if sign * (measured[name] - episode.best) > 0:
             episode = episode._replace(
@@ -204,14 +216,9 @@ class ModelEpisodes(episodes.Episodes):
 
     def _choose(self, place, episode):
         """The `Choice` of one episode, of NumPy arrays."""
-        schedule = self.schedule.alone(place)
-        # A policy is the same for all episodes: it is compiled once.
-        key = None if schedule is self.schedule else place
-        if key not in self._choosers:
-            self._choosers[key] = self._looking(schedule)
         told, step = self._told(episode), np.int32(episode.step)
         seed = np.int32([episode.draw, episode.step])
-        choice = self._choosers[key](told, step, seed)
+        choice = self._chooser(told, step, seed, np.int32(place))
         shape = [1, len(self.task.actions)]
         what = "The schedule's weights of the actions"
         contract.check_shape(self.task, what, choice.weights, shape)
@@ -227,6 +234,19 @@ class ModelEpisodes(episodes.Episodes):
             _put(self.model, episode.best_values)
             results.append(self._measure(split)[self.task.result_name])
         return np.array(results, "float32")
+
+    def details(self, position, split=None):
+        rows = [
+            {
+                "mean score": each.total / max(each.validations, 1),
+                "last score": each.measured[self.task.result_name],
+                "best score": each.best,
+            }
+            for each in position.state
+        ]
+        return {
+            name: np.float32([row[name] for row in rows]) for name in rows[0]
+        }
 
     def save(self, position):
         arrays, facts = {}, []
