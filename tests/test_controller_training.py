@@ -22,7 +22,11 @@ def harm_loss(model, batch, training):
     return ops.mean(ops.square(model.net(batch) + 1))
 
 
+_OPTIONS = tf.data.Options()
+# Autotuning can hold up the end of an iterator for seconds.
+_OPTIONS.autotune.enabled = False
 ONES = tf.data.Dataset.from_tensors(np.ones([4, 1], "float32")).repeat()
+ONES = ONES.with_options(_OPTIONS)
 FEATURES = ("last_action", "average_first", "run_length")
 OPTIONS = autoloss.ControllerOptions(
     algorithm="ppo",
@@ -72,17 +76,17 @@ def test_the_policy_moves_to_the_objective_that_helps(reward, tmp_path):
     model = _model(steps_per_execution=5)
     path = tmp_path / "controller.npz"
     callback = autoloss.ControllerTraining(OPTIONS, reward, path)
-    steps = 400 if reward == "loss" else 25
+    steps, epochs = (400, 4) if reward == "loss" else (10, 100)
     history = model.fit(
         ONES,
         steps_per_epoch=steps,
-        epochs=1600 // steps,
+        epochs=epochs,
         validation_data=ONES.take(1),
         callbacks=[callback, keras.callbacks.CSVLogger(tmp_path / "log.csv")],
         verbose=0,
     ).history
     # A fifth of the last actions or so are drawn evenly.
-    assert np.mean(history["share/help"][-(400 // steps) :]) > 0.75
+    assert np.mean(history["share/help"][-epochs // 4 :]) > 0.75
     assert np.isfinite(history["controller/entropy"][-1])
     with open(tmp_path / "log.csv") as file:
         assert "controller/value_error" in next(csv.DictReader(file))
@@ -161,13 +165,14 @@ class _StopAfter(keras.callbacks.Callback):
 def test_a_stopped_training_resumes_exactly(reward, tmp_path):
     """From a backup and from a file, wherever in a segment it was stopped."""
     options = {"steps_per_epoch": 70, "verbose": 0}
+    options["epochs"] = 3
     options["validation_data"] = ONES.take(1)
 
     def training():
         return autoloss.ControllerTraining(OPTIONS, reward)
 
     undisturbed = _model()
-    undisturbed.fit(ONES, epochs=4, callbacks=[training()], **options)
+    undisturbed.fit(ONES, callbacks=[training()], **options)
 
     def backup():
         return keras.callbacks.BackupAndRestore(tmp_path / "backup")
@@ -175,29 +180,23 @@ def test_a_stopped_training_resumes_exactly(reward, tmp_path):
     stopped = _model()
     with pytest.raises(KeyboardInterrupt):
         callbacks = [backup(), training(), _StopAfter(150)]
-        stopped.fit(ONES, epochs=4, callbacks=callbacks, **options)
+        stopped.fit(ONES, callbacks=callbacks, **options)
     restored = _model()
-    restored.fit(ONES, epochs=4, callbacks=[backup(), training()], **options)
+    restored.fit(ONES, callbacks=[backup(), training()], **options)
     _assert_equal(_arrays(undisturbed), _arrays(restored))
 
-    stopped = _model()
-    with pytest.raises(KeyboardInterrupt):
-        callbacks = [training(), _StopAfter(2 * 70 + 1)]
-        stopped.fit(ONES, epochs=4, callbacks=callbacks, **options)
     first = _model()
     with pytest.raises(KeyboardInterrupt):
         # An epoch has ended, and no step of the next one was made.
         callbacks = [training(), _StopAtEpoch(2)]
-        first.fit(ONES, epochs=4, callbacks=callbacks, **options)
+        first.fit(ONES, callbacks=callbacks, **options)
     first.save(tmp_path / "model.keras")
     # What a file has is kept by a model without the callback.
     keras.models.load_model(tmp_path / "model.keras").save(
         tmp_path / "copy.keras"
     )
     loaded = keras.models.load_model(tmp_path / "copy.keras")
-    loaded.fit(
-        ONES, epochs=4, initial_epoch=2, callbacks=[training()], **options
-    )
+    loaded.fit(ONES, initial_epoch=2, callbacks=[training()], **options)
     _assert_equal(_arrays(undisturbed), _arrays(loaded))
 
 

@@ -106,13 +106,13 @@ class Learning(keras.layers.Layer):
                 schedule.policy.num_actions,
             )
             self._waiting, self._mean_change = [], None
-            self.explore(progress)
+            self._explored = progress
         if self._found:
             self._restore(self._found)
         # Of a call that was interrupted.
         if int(self._tape.count.numpy()) >= self.learner.segment_length:
             self._waiting.append(self._tape.read())
-        schedule.epsilon.assign(self._epsilon)
+        self.explore(self._explored)
         self.tape, self.needs = self._tape, NEEDS[reward]
 
     def pause(self):
@@ -123,8 +123,8 @@ class Learning(keras.layers.Layer):
 
     def explore(self, progress):
         """Sets the share of random actions after a share of the training."""
-        self._epsilon = float(self.learner.epsilon(progress))
-        self._schedule.epsilon.assign(self._epsilon)
+        self._explored = progress
+        self._schedule.epsilon.assign(self.learner.epsilon(progress))
 
     def take(self, present):
         """Takes steps off the tape; learns from them, if it has enough.
@@ -209,7 +209,7 @@ class Learning(keras.layers.Layer):
             return self._found or {}
         arrays, facts = self.learner.state()
         found = {_flat(name): array for name, array in arrays.items()}
-        numbers = facts | {"epsilon": self._epsilon}
+        numbers = facts | {"explored": self._explored}
         if self._mean_change is not None:
             numbers["mean_change"] = self._mean_change
         found |= {name: np.array(x) for name, x in numbers.items()}
@@ -227,8 +227,7 @@ class Learning(keras.layers.Layer):
         names = named_arrays.shapes("learner", self.learner.variables)
         self.learner.restore({n: found[_flat(n)] for n in names}, numbers)
         self._mean_change = numbers.get("mean_change")
-        self._epsilon = numbers["epsilon"]
-        self._schedule.epsilon.assign(self._epsilon)
+        self.explore(numbers["explored"])
         (tape,), self._waiting = _rows(found, "tape"), _rows(found, "waiting")
         if len(tape["level"]) < self.learner.segment_length:
             self._tape.restore(tape)
