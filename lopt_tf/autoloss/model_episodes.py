@@ -57,7 +57,12 @@ class ModelEpisodes(episodes.Episodes):
         super().__init__(task, *args, **kwargs)
         self.model, self._first_values = _made(task)
         self._needs = actions.needs_of(self.schedule)
-        self._choosers = {}
+        # Compiled once, whichever episode's schedule it is.
+        self._chooser = self._looking(
+            lambda found, step, seed, place: self.schedule.alone(place)(
+                found, step, seed
+            )
+        )
         self._reward = self._looking(self.step_reward)
 
     @classmethod
@@ -83,7 +88,7 @@ class ModelEpisodes(episodes.Episodes):
         task, model = self.task, self.model
         _put(model, self._first_values)
         model.restart(seed, task.max_steps)
-        task.start(model, task.setting, seed)
+        task.start(model, task.setting_of(seed), seed)
         values = _values(model)
         measured = self._measure("valid")
         result = measured[task.result_name]
@@ -128,8 +133,9 @@ class ModelEpisodes(episodes.Episodes):
         task, model = self.task, self.model
         action = int(choice.weights[0].argmax())
         count = list(model.objectives.values())[action].updates
+        setting = task.setting_of(episode.seed)
         batches = [
-            task.batch(task.setting, episode.seed, episode.updates + i)
+            task.batch(setting, episode.seed, episode.updates + i)
             for i in range(count)
         ]
         others, every = None, model.measure_every
@@ -210,14 +216,9 @@ class ModelEpisodes(episodes.Episodes):
 
     def _choose(self, place, episode):
         """The `Choice` of one episode, of NumPy arrays."""
-        schedule = self.schedule.alone(place)
-        # A policy is the same for all episodes: it is compiled once.
-        key = None if schedule is self.schedule else place
-        if key not in self._choosers:
-            self._choosers[key] = self._looking(schedule)
         told, step = self._told(episode), np.int32(episode.step)
         seed = np.int32([episode.draw, episode.step])
-        choice = self._choosers[key](told, step, seed)
+        choice = self._chooser(told, step, seed, np.int32(place))
         shape = [1, len(self.task.actions)]
         what = "The schedule's weights of the actions"
         contract.check_shape(self.task, what, choice.weights, shape)

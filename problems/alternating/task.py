@@ -160,11 +160,15 @@ class ModelTask(Task):
     the metadata are "valid_NAME" for each of `measures`, the improvements of
     the result, positive if it got better, and what `metadata` returns.
 
+    A controller's reward may be the "mean score", "last score" or "best score"
+    of an episode: of the result at its validations.
+
     Attributes:
         measures: names of what `measure` returns; `result_name` is one.
         tells: names of what `metadata` returns. Defaults to none.
         setting: what distinguishes tasks with the same model, such as the
-            split of the data to train on. Defaults to `None`.
+            split of the data to train on; see `setting_of` for settings that
+            differ from episode to episode. Defaults to `None`.
         patience: validations without improvement that end an episode; None
             for no such end. Defaults to `None`.
     """
@@ -178,10 +182,25 @@ class ModelTask(Task):
         """The model, built and compiled with its optimizers."""
         raise NotImplementedError
 
-    def start(self, model, setting, seed):
-        """Gives the model its initial weights.
+    def setting_of(self, seed):
+        """The setting of an episode, a function of its seed alone.
 
-        Optimizers, random numbers and the schedule have begun anew before.
+        To train on a distribution of settings, draw from it:
+        `np.random.default_rng([seed, 1])`. Episodes of a group have the same
+        seed, so that they share it. Defaults to `setting`.
+        """
+        return self.setting
+
+    def start(self, model, setting, seed):
+        """Gives the model its initial weights, and what else a setting sets.
+
+        Optimizers, random numbers and the schedule have begun anew before. A
+        learning rate may differ: `model.optimizers[name].learning_rate = x`.
+
+        Args:
+            model: what `build` returned.
+            setting: the episode's, see `setting_of`.
+            seed: of the episode.
         """
         raise NotImplementedError
 
@@ -189,7 +208,7 @@ class ModelTask(Task):
         """The batch of an update: a function of its arguments alone.
 
         Args:
-            setting: the task's.
+            setting: the episode's, see `setting_of`.
             seed: of the episode.
             number: updates that the episode made before, of all objectives.
         """
