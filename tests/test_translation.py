@@ -165,10 +165,8 @@ def test_each_task_takes_its_own_batches(task, monkeypatch):
     assert episode.taken == [6, 3, 3] and episode.step == 4
     assert played.model.schedule_state.step.numpy() == 12
     details = played.details(position, "test")
-    assert {*details} == {"BLEU", "chrF", "tag accuracy", "span F1"}
-    assert played.details(position) == {} or "BLEU" not in played.details(
-        position
-    )
+    assert {*details} >= {"BLEU", "chrF", "tag accuracy", "span F1"}
+    assert "BLEU" not in played.details(position)
 
 
 def test_a_run_resumes_in_the_middle_exactly(task):
@@ -205,7 +203,7 @@ def test_curricula_end_with_the_first_action():
     found = baselines.grids(task)
     labels = [c.label for c in found["best ratio"]]
     assert labels[0] == "ratio 1:1:1" and "ratio 8:1:1" in labels
-    assert len(found["best coin"]) == 6
+    assert len(found["best coin"]) == 36
     assert "curriculum 0.8:0.2:0" in [c.label for c in found["best curriculum"]]
 
 
@@ -241,12 +239,10 @@ def test_settings_are_the_presets_unless_given():
     assert Translation(**config).get_config() == config
 
 
-def test_the_program_trains_tests_and_translates(
-    tmp_path, capsys, monkeypatch
-):
+def test_the_program_trains_tests_and_translates(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Translation, "ratios", ((2, 1, 0),))
     monkeypatch.setattr(Translation, "curricula", ((0.5, 0.5, 0.0),))
-    monkeypatch.setattr(Translation, "coin_parts", 3)
+    monkeypatch.setattr(Translation, "coin_parts", 6)
     sets = [f"--set={k}={json.dumps(v)}" for k, v in SMALL.items()]
     sets.append("--set=own_optimizers=true")
     common = ["--task=translation", f"--output_dir={tmp_path}/run", *sets]

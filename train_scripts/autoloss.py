@@ -38,8 +38,15 @@ FLAGS.str(
 FLAGS.str(
     "dataset",
     None,
-    "Images of a gan: digits (the default), or an .npz file with images "
-    "[count, size, size] in 0..1 and --set=classifier_path=FILE.keras.",
+    "Images of a gan: digits (the default), mnist, cifar10, a folder of PNG "
+    "and JPEG files, or an .npz file with images. All but digits and mnist "
+    "need --set=classifier_path=FILE.keras.",
+)
+FLAGS.str(
+    "data_dir",
+    None,
+    "Where mnist or cifar10 is: as TensorFlow Datasets prepares it, or as "
+    "mnist.npz, which Keras keeps.",
 )
 FLAGS.enum(
     "mode",
@@ -85,8 +92,14 @@ FLAGS.int(
     lower_bound=1,
 )
 FLAGS.bool("fine", True, "Whether baselines' grids are fine.")
+FLAGS.list(
+    "baselines",
+    None,
+    'Names of the fixed schedules to run, such as "1:1,best ratio". All if '
+    "not given.",
+)
 _OF_TRAINING = ("algorithm", *_OPTIONS, "resume", "checkpoint_every_s")
-_OF_COMPARISON = ("starts", "tuning_starts", "fine")
+_OF_COMPARISON = ("starts", "tuning_starts", "fine", "baselines")
 _OF_TRANSLATION = ("input", "output")
 # Flags that a mode does without.
 _IGNORED = {
@@ -143,7 +156,9 @@ def compare(folder):
     from lopt_tf.autoloss import bench
 
     runs = bench.Bench(
-        folder, FLAGS.starts, FLAGS.tuning_starts, FLAGS.fine, command_line.say
+        *(folder, FLAGS.starts, FLAGS.tuning_starts, FLAGS.fine),
+        command_line.say,
+        FLAGS.baselines or (),
     )
     if FLAGS.mode == "baseline":
         runs.baseline(_entry().task(**_given()))
@@ -152,8 +167,11 @@ def compare(folder):
     if FLAGS.mode == "test":
         runs.test(_entry().task(**_given()), controller)
     else:
-        configs = [_given()] if _given() else ()
-        runs.transfer(_entry(), controller, configs)
+        configs, data = [_given()], FLAGS.given(["data_dir"])
+        # Where the data are says nothing of the task.
+        if configs == [data]:
+            configs = ()
+        runs.transfer(_entry(), controller, configs, data)
 
 
 def translate(folder):
@@ -176,8 +194,8 @@ def _entry():
 
 
 def _given():
-    """The task's arguments of --set and --dataset."""
-    config = FLAGS.given(["dataset"])
+    """The task's arguments of --set, --dataset and --data_dir."""
+    config = FLAGS.given(["dataset", "data_dir"])
     for text in FLAGS.set:
         name, equals, value = text.partition("=")
         if not (name and equals):

@@ -36,11 +36,11 @@ class Schedule:
     needs = {}
 
     def __init__(self, settings):
-        self.settings = tf.constant(settings, tf.float32)
+        self.settings = tf.convert_to_tensor(settings, tf.float32)
 
     def alone(self, episode):
-        """The schedule of one of the episodes."""
-        return type(self)(self.settings[episode : episode + 1])
+        """The schedule of one of the episodes, an integer or a tensor."""
+        return type(self)(tf.gather(self.settings, [episode]))
 
     def __call__(self, metadata, step, seed):
         weights = self.weights(metadata, step, seed)
@@ -117,7 +117,7 @@ class Feedback(Schedule):
         self.needs = {"the feedback rule": (value,)}
 
     def alone(self, episode):
-        return Feedback(self.settings[episode : episode + 1], self.value)
+        return Feedback(tf.gather(self.settings, [episode]), self.value)
 
     def weights(self, metadata, step, seed):
         slope, level = tf.unstack(self.settings, axis=1)

@@ -102,26 +102,19 @@ class Trainer(long_run.Trainer):
     def _new_controller(self):
         """A fresh policy; the restarts number its seed."""
         options = self.options
-        config = {
-            "num_actions": len(self.task.actions),
-            "hidden": options.hidden,
-            "activation": options.activation,
-            "logit_scale": options.logit_scale,
-            "seed": 1000 * options.seed + 10 * self.restarts,
-        }
-        self.controller = ScheduleController(
-            self.task.name, self.task.actions, options.features, config
+        self.controller = ScheduleController.untrained(
+            self.task.name,
+            self.task.actions,
+            options,
+            seed=1000 * options.seed + 10 * self.restarts,
         )
-        policy = self.controller.policy
-        if options.alternation:
-            policy.alternate(
-                options.features.index("last_action"), options.alternation
-            )
         factor = options.restart_factor**self.restarts
         slower = dataclasses.replace(
             options, learning_rate=options.learning_rate * factor
         )
-        self.learner = _LEARNERS[options.algorithm](policy, slower)
+        self.learner = _LEARNERS[options.algorithm](
+            self.controller.policy, slower
+        )
         self.schedule = self.learner.schedule(self.controller)
         self.episodes = compiled_episodes.episodes_of(
             self.task,

@@ -2,9 +2,11 @@
 
 from problems.alternating.classification import Classification
 from problems.alternating.gan import Gan
+from problems.alternating.keras_gan import KerasGan
 from problems.alternating.regression import Regression
 from problems.alternating.task import (
     AlternatingTask,
+    DataMissing,
     Feedback,
     ModelTask,
     Task,
@@ -14,8 +16,10 @@ from problems.alternating.translation import Translation
 __all__ = [
     "AlternatingTask",
     "Classification",
+    "DataMissing",
     "Feedback",
     "Gan",
+    "KerasGan",
     "ModelTask",
     "Regression",
     "Task",

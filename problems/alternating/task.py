@@ -11,6 +11,10 @@ NUMBERS = (
 )
 
 
+class DataMissing(ValueError):
+    """Data of a task are not there: the message says how to get them."""
+
+
 class Feedback(typing.NamedTuple):
     """A rule that a task suggests: an action's chance from one of its metadata.
 
@@ -159,13 +163,18 @@ class ModelTask(Task):
     best validation.
 
     Besides those that every model tells (`lopt_tf.autoloss.schedule_state`),
-    the metadata are "valid_NAME" for each of `measures`, and the improvements
-    of the result, positive if it got better.
+    the metadata are "valid_NAME" for each of `measures`, the improvements of
+    the result, positive if it got better, and what `metadata` returns.
+
+    A controller's reward may be the "mean score", "last score" or "best score"
+    of an episode: of the result at its validations.
 
     Attributes:
         measures: names of what `measure` returns; `result_name` is one.
+        tells: names of what `metadata` returns. Defaults to none.
         setting: what distinguishes tasks with the same model, such as the
-            split of the data to train on. Defaults to `None`.
+            split of the data to train on; see `setting_of` for settings that
+            differ from episode to episode. Defaults to `None`.
         patience: validations without improvement that end an episode; None
             for no such end. Defaults to `None`.
         hold: how often the chosen objective makes its updates in one step.
@@ -177,6 +186,7 @@ class ModelTask(Task):
     measures = ()
     hold = 1
     own_batches = False
+    tells = ()
     setting = None
     patience = None
 
@@ -184,10 +194,25 @@ class ModelTask(Task):
         """The model, built and compiled with its optimizers."""
         raise NotImplementedError
 
-    def start(self, model, setting, seed):
-        """Gives the model its initial weights.
+    def setting_of(self, seed):
+        """The setting of an episode, a function of its seed alone.
 
-        Optimizers, random numbers and the schedule have begun anew before.
+        To train on a distribution of settings, draw from it:
+        `np.random.default_rng([seed, 1])`. Episodes of a group have the same
+        seed, so that they share it. Defaults to `setting`.
+        """
+        return self.setting
+
+    def start(self, model, setting, seed):
+        """Gives the model its initial weights, and what else a setting sets.
+
+        Optimizers, random numbers and the schedule have begun anew before. A
+        learning rate may differ: `model.optimizers[name].learning_rate = x`.
+
+        Args:
+            model: what `build` returned.
+            setting: the episode's, see `setting_of`.
+            seed: of the episode.
         """
         raise NotImplementedError
 
@@ -195,7 +220,7 @@ class ModelTask(Task):
         """The batch of an update: a function of its arguments alone.
 
         Args:
-            setting: the task's.
+            setting: the episode's, see `setting_of`.
             seed: of the episode.
             number: updates that the episode made before, of all objectives.
 
@@ -208,6 +233,34 @@ class ModelTask(Task):
         """{name: float} of "valid" or "test" data, for each of `measures`."""
         raise NotImplementedError
 
-    def report(self, model):
-        """{name: float}: more on "test" data, what takes time to measure."""
+    def result(self, model, split):
+        """How good a kept model is, a float: `measure` unless it says more.
+
+        Of noisy measures the best is too high; a task may measure afresh.
+        """
+        return self.measure(model, split)[self.result_name]
+
+    def metadata(self, model, found):
+        """Metadata of its own, {name: tensor [1, ...]} for each of `tells`.
+
+        It is compiled with the schedule.
+
+        Args:
+            model: the model, in the middle of an episode.
+            found: the metadata that every `ModelTask` has.
+        """
         return {}
+
+    def details_of(self, model, curve, split=None):
+        """`details` of one episode, {name: float}.
+
+        Args:
+            model: the kept model if `split` is "test"; any model otherwise.
+            curve: the validations, pairs of updates before and result.
+            split: as for `details`.
+        """
+        return {}
+
+    def samples_of(self, model, count):
+        """`samples` of a kept model, [count, height, width, ...], or None."""
+        return None
