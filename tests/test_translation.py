@@ -1,5 +1,7 @@
 """Translation with auxiliary tasks: networks, search, the task, programs."""
 
+import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -234,17 +236,27 @@ def test_settings_are_the_presets_unless_given():
     ):
         with pytest.raises(ValueError, match=message):
             tasks.entry("translation").task(**name)
+    model = Translation(**SMALL, own_optimizers=True).build()
+    assert len({*map(id, model.optimizers.values())}) == 3
     config = Translation(preset="paper", width=32).get_config()
     assert config["width"] == 32 and config["symbols"] == 10_000
     assert Translation(**config).get_config() == config
 
 
-def test_the_program_trains_tests_and_translates(tmp_path, capsys, monkeypatch):
+def test_the_program_trains_tests_and_translates(
+    tmp_path, capsys, monkeypatch, task
+):
+    @functools.wraps(Translation)
+    def make(**config):
+        # One compilation for all programs.
+        return task if config == SMALL else Translation(**config)
+
+    entry = dataclasses.replace(tasks.entry("translation"), make=make)
+    monkeypatch.setitem(tasks.TASKS, "translation", entry)
     monkeypatch.setattr(Translation, "ratios", ((2, 1, 0),))
     monkeypatch.setattr(Translation, "curricula", ((0.5, 0.5, 0.0),))
     monkeypatch.setattr(Translation, "coin_parts", 6)
     sets = [f"--set={k}={json.dumps(v)}" for k, v in SMALL.items()]
-    sets.append("--set=own_optimizers=true")
     common = ["--task=translation", f"--output_dir={tmp_path}/run", *sets]
 
     def run(*arguments):
