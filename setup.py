@@ -10,6 +10,11 @@ _INIT = (_HERE / "lopt_tf" / "__init__.py").read_text()
 
 _PLOTS = ["matplotlib>=3.8,<4"]
 _JAX = ["jax>=0.4.30,<0.11"]
+_TRANSLATION = [
+    "tokenizers>=0.20,<0.24",
+    "sacrebleu>=2.4,<3",
+    "seqeval>=1.2,<2",
+]
 
 setuptools.setup(
     name="lopt-tf",
@@ -46,9 +51,11 @@ setuptools.setup(
     extras_require={
         "plots": _PLOTS,
         "jax": _JAX,
+        "translation": _TRANSLATION,
         "dev": [
             *_PLOTS,
             *_JAX,
+            *_TRANSLATION,
             "pytest>=8",
             "pytest-xdist>=3.5,<4",
             "hypothesis>=6",

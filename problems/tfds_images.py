@@ -23,20 +23,10 @@ class TfdsImages(Specification):
     """
 
     def __init__(self, name, data_dir=None, split="train"):
-        tfds = _tfds()
-        builder = tfds.builder(name, data_dir=data_dir)
-        if not builder.is_prepared():
-            raise ValueError(
-                f"The data set {name!r} is not prepared in "
-                f"{builder.data_path}. Nothing is downloaded here. On a "
-                f"machine with internet, run `tfds build {name}`, or "
-                f"`tfds.load({name!r}, data_dir=...)` in Python; then say "
-                "where it is: data_dir, or the environment's TFDS_DATA_DIR."
-            )
-        examples = builder.as_dataset(
+        examples = prepared(name, data_dir).as_dataset(
             split=split, batch_size=-1, as_supervised=False
         )
-        examples = tfds.as_numpy(examples)
+        examples = _tfds().as_numpy(examples)
         images = np.asarray(examples["image"])
         labels = np.asarray(examples["label"]).astype("int32")
         self._settings = {
@@ -61,6 +51,24 @@ class TfdsImages(Specification):
     def is_prepared(name, data_dir=None):
         """Whether the data set is there, so that nothing need be downloaded."""
         return _tfds().builder(name, data_dir=data_dir).is_prepared()
+
+
+def prepared(name, data_dir=None):
+    """The builder of a data set that is there already; arguments as above.
+
+    Raises:
+        ValueError: if it is not prepared there; the message tells how to.
+    """
+    builder = _tfds().builder(name, data_dir=data_dir)
+    if not builder.is_prepared():
+        raise ValueError(
+            f"The data set {name!r} is not prepared in {builder.data_path}. "
+            "Nothing is downloaded here. On a machine with internet, run "
+            f"`tfds build {name}`, or `tfds.load({name!r}, data_dir=...)` in "
+            "Python; then say where it is: data_dir, or the environment's "
+            "TFDS_DATA_DIR."
+        )
+    return builder
 
 
 def _tfds():

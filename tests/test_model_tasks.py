@@ -105,7 +105,7 @@ def test_24_episodes_compile_once():
     """Each update and each measurement is traced once, in all of them."""
     task = Fit()
     found = {}
-    for algorithm, count in (("reinforce", 24), ("ppo", 8)):
+    for algorithm, count in (("reinforce", 24), ("ppo", 8), ("evolution", 16)):
         options = autoloss.ControllerOptions(
             algorithm=algorithm,
             episodes=count,
@@ -122,6 +122,235 @@ def test_24_episodes_compile_once():
     assert task.traces == {"fit": 1 + 1, "shrink": 2 + 1}
     assert found["ppo"]["entropy"] > 0
     assert found["reinforce"]["gradient_norm"] > 0
+    assert found["evolution"]["step_norm"] > 0
+
+
+class Sources(alternating.ModelTask):
+    """A classifier with labels from two annotators, one of whom guesses.
+
+    Which one it is differs from episode to episode.
+    """
+
+    name = "sources"
+    actions = ("first", "second")
+    max_steps = 24
+    period = 6
+    measures = ("accuracy",)
+    result_name = "accuracy"
+    higher_is_better = True
+
+    def __init__(self):
+        self.started = []
+
+    def get_config(self):
+        return {}
+
+    def setting_of(self, seed):
+        return int(np.random.default_rng([seed, 1]).integers(2))
+
+    def build(self):
+        net = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+
+        def of(place):
+            def loss(model, batch, training):
+                logits = model.net(batch[0])[:, 0]
+                labels = batch[1][:, place]
+                return ops.mean(ops.softplus(logits) - labels * logits)
+
+            return autoloss.Objective(loss, net)
+
+        model = autoloss.AlternatingModel(
+            {"first": of(0), "second": of(1)}, net=net
+        )
+        model.compile(keras.optimizers.SGD(1.0))
+        return model
+
+    def start(self, model, setting, seed):
+        self.started.append((setting, seed))
+        for v in model.net.trainable_variables:
+            v.assign(np.zeros(v.shape))
+
+    def batch(self, setting, seed, number):
+        rng = np.random.default_rng([seed, number])
+        inputs = rng.normal(size=(16, 8)).astype("float32")
+        labels = np.stack([inputs[:, 0] > 0] * 2, 1)
+        labels[:, setting] = rng.random(16) < 0.5
+        return inputs, labels.astype("float32")
+
+    def measure(self, model, split):
+        inputs = np.random.default_rng(split == "test").normal(size=(400, 8))
+        logits = model.net(inputs.astype("float32")).numpy()[:, 0]
+        return {"accuracy": np.mean((logits > 0) == (inputs[:, 0] > 0))}
+
+
+def test_settings_differ_between_groups_alone():
+    """A group has a setting, a start and batches in common, not actions."""
+    task = Sources()
+    options = autoloss.ControllerOptions(
+        features=("progress",),
+        episodes=8,
+        parallel=8,
+        group=4,
+        reward="mean score",
+        step_scale=0.0,
+        collapse_after=9,
+    )
+    played = trainer.Trainer(task, options)
+    task.started = []
+    drawn = []
+    inner = played.episodes.advance
+
+    def advance(position):
+        position, records = inner(position)
+        drawn.append(records.actions)
+        return position, records
+
+    played.episodes.advance = advance
+    row = played.step()
+    settings, seeds = zip(*task.started)
+    for same in (settings, seeds):
+        assert same == (same[0],) * 4 + (same[4],) * 4
+    assert seeds[0] != seeds[4]
+    actions = np.concatenate(drawn)[: task.max_steps]
+    assert len(np.unique(actions, axis=1).T) == 8
+    assert 0 < row["reward"] < 1 and row["gradient_norm"] > 0
+
+
+def test_rewards_from_the_curve_of_scores():
+    """Mean, last and best of what an episode has shown."""
+
+    class Curve(Fit):
+        scores = (9.0, 4.0, 2.0, 3.0)
+
+        def measure(self, model, split):
+            step = int(model.schedule_state.step.numpy())
+            return {"loss": 0.0, "error": self.scores[step // self.period]}
+
+    task = Curve()
+    played = compiled_episodes.episodes_of(task, _schedule(task), 20)
+    found = []
+    for segment in (20, 5):
+        played.segment_length = segment
+        position = played.begin([1, 2])
+        while not played.finished(position):
+            position, _ = played.advance(position)
+            position = played.load(*played.save(position))
+        found.append(played.details(position))
+    for details in found:
+        np.testing.assert_array_equal(details["mean score"], [3, 3])
+        np.testing.assert_array_equal(details["last score"], [3, 3])
+        np.testing.assert_array_equal(details["best score"], [2, 2])
+    for name, expected in (("mean score", -3), ("best score", -2)):
+        options = autoloss.ControllerOptions(
+            **{**vars(OPTIONS), "reward": name, "final_scale": -1.0}
+        )
+        _, (row, *_) = autoloss.train(task, options)
+        assert row["reward"] == expected
+    unknown = autoloss.ControllerOptions(reward="score", step_scale=0.0)
+    with pytest.raises(ValueError, match="mean score, last score, best score"):
+        trainer.Trainer(task, unknown)
+
+
+def test_pairs_of_evolution_share_their_random_numbers():
+    """With equal weights both of a pair act alike; pairs differ."""
+    task = Fit()
+    options = autoloss.ControllerOptions(
+        **{**vars(OPTIONS), "algorithm": "evolution", "parallel": 4}
+    )
+    played = trainer.Trainer(task, options)
+    kernel, bias = played.schedule.weights
+    kernel.assign(tf.zeros(kernel.shape))
+    for strength in (0.0, 30.0):
+        bias.assign(strength * np.float32([[1, 0], [0, 1]] * 2))
+        position, records = played.episodes.advance(
+            played.episodes.begin([3, 3, 4, 4], draw=7)
+        )
+        actions = records.actions[: task.max_steps].T
+        if strength:
+            np.testing.assert_array_equal(actions.mean(1), [0, 1, 0, 1])
+        else:
+            np.testing.assert_array_equal(actions[::2], actions[1::2])
+            assert not np.array_equal(actions[0], actions[2])
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "evolution"])
+def test_a_collapse_restarts_the_controller(algorithm):
+    """The new one trains the same compiled model."""
+    task = Fit()
+    options = autoloss.ControllerOptions(
+        **{**vars(OPTIONS), "algorithm": algorithm, "collapse_after": 12},
+    )
+    played = trainer.Trainer(task, options)
+    for variable in played.controller.policy.trainable_variables:
+        variable.assign(tf.zeros_like(variable.value))
+    (bias,) = played.controller.policy.trainable_variables[1:]
+    bias.assign([200.0, -200.0])
+    row = played.step()
+    assert row["collapsed"] == 2 and row["restarts"] == 1
+    assert played.controller.policy.trainable_variables[1] is not bias
+    row = played.step()
+    assert task.builds == 1 and task.traces["fit"] <= 2
+    assert np.isfinite(row["reward"])
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "evolution"])
+def test_a_training_stopped_in_an_episode_resumes(algorithm, tmp_path):
+    class Stops(Fit):
+        left = None
+
+        def batch(self, setting, seed, number):
+            if self.left is not None:
+                self.left -= 1
+                if not self.left:
+                    raise KeyboardInterrupt
+            return super().batch(setting, seed, number)
+
+    options = autoloss.ControllerOptions(
+        **{**vars(OPTIONS), "algorithm": algorithm}
+    )
+    task = Stops()
+    undisturbed, history = autoloss.train(task, options)
+    task.left = 70
+    with pytest.raises(KeyboardInterrupt):
+        autoloss.train(task, options, output_dir=tmp_path)
+    task.left = None
+    resumed, again = autoloss.train(
+        task, options, output_dir=tmp_path, resume=True
+    )
+    assert history == again
+    for name, array in undisturbed.weights().items():
+        np.testing.assert_array_equal(array, resumed.weights()[name])
+
+
+@pytest.mark.slow
+def test_a_learned_schedule_beats_fixed_ones():
+    """It finds out whom to trust: the one whose labels can be fitted."""
+    task = Sources()
+    options = autoloss.ControllerOptions(
+        algorithm="evolution",
+        features=("average_difference",),
+        hidden=0,
+        logit_scale=0.1,
+        episodes=64,
+        parallel=16,
+        learning_rate=1.0,
+        reward="mean score",
+        step_scale=0.0,
+        validate_every=100,
+    )
+    controller, _ = autoloss.train(task, options)
+    seeds = list(range(2_000_000, 2_000_016))
+    played = compiled_episodes.episodes_of(task, controller.schedule())
+    position, _ = episodes.play(played, seeds)
+    learned = played.result(position, "test")
+    for ratio in ([1, 0], [1, 1], [3, 1]):
+        fixed = compiled_episodes.episodes_of(
+            task, schedules.Ratio([ratio] * len(seeds))
+        )
+        position, _ = episodes.play(fixed, seeds)
+        gain = learned - fixed.result(position, "test")
+        error = gain.std(ddof=1) / len(seeds) ** 0.5
+        assert gain.mean() > 2 * error, ratio
 
 
 def test_episodes_take_turns_as_if_alone():

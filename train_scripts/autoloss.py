@@ -11,8 +11,10 @@ and TensorBoard scalars. baseline: fixed schedules, tuned on validation data.
 test: the controller beside them, on starts that nothing else has seen.
 transfer: the frozen controller on tasks that it was not trained on, beside
 schedules that are tuned anew. The test split is read only after every choice
-has been made. Generated images are judged by a classifier: the folder gets
-classifier.keras (of digits), scores.csv and samples.png.
+has been made. translate: a file of sentences, by a model of the task
+translation that is trained under the controller once and kept in DIR. Generated
+images are judged by a classifier: the folder gets classifier.keras (of digits),
+scores.csv and samples.png.
 """
 
 import json
@@ -29,18 +31,31 @@ FLAGS.str(
     "task",
     "regression",
     "What is trained under a schedule: regression, classification, gan (two "
-    "networks whose learning rates differ from start to start) or "
-    "published_gan (of one learning rate).",
+    "networks whose learning rates differ from start to start), "
+    "published_gan (of one learning rate), translation (with tags and "
+    "entities) or published_translation (for --algorithm=ppo).",
 )
 FLAGS.str(
     "dataset",
     None,
-    "Images of a gan: digits (the default), or an .npz file with images "
-    "[count, size, size] in 0..1 and --set=classifier_path=FILE.keras.",
+    "Images of a gan: digits (the default), mnist, cifar10, a folder of PNG "
+    "and JPEG files, or an .npz file with images. All but digits and mnist "
+    "need --set=classifier_path=FILE.keras.",
+)
+FLAGS.str(
+    "data_dir",
+    None,
+    "Where mnist or cifar10 is: as TensorFlow Datasets prepares it, or as "
+    "mnist.npz, which Keras keeps.",
 )
 FLAGS.enum(
-    "mode", "train", ["train", "test", "baseline", "transfer"], "What to do."
+    "mode",
+    "train",
+    ["train", "test", "baseline", "transfer", "translate"],
+    "What to do.",
 )
+FLAGS.str("input", None, "Sentences to translate, one a line.")
+FLAGS.str("output", None, "Where their translations go.")
 FLAGS.multi_string(
     "set",
     [],
@@ -77,14 +92,22 @@ FLAGS.int(
     lower_bound=1,
 )
 FLAGS.bool("fine", True, "Whether baselines' grids are fine.")
+FLAGS.list(
+    "baselines",
+    None,
+    'Names of the fixed schedules to run, such as "1:1,best ratio". All if '
+    "not given.",
+)
 _OF_TRAINING = ("algorithm", *_OPTIONS, "resume", "checkpoint_every_s")
-_OF_COMPARISON = ("starts", "tuning_starts", "fine")
+_OF_COMPARISON = ("starts", "tuning_starts", "fine", "baselines")
+_OF_TRANSLATION = ("input", "output")
 # Flags that a mode does without.
 _IGNORED = {
-    "train": ("controller", *_OF_COMPARISON),
-    "baseline": ("controller", *_OF_TRAINING),
-    "test": _OF_TRAINING,
-    "transfer": _OF_TRAINING,
+    "train": ("controller", *_OF_COMPARISON, *_OF_TRANSLATION),
+    "baseline": ("controller", *_OF_TRAINING, *_OF_TRANSLATION),
+    "test": (*_OF_TRAINING, *_OF_TRANSLATION),
+    "transfer": (*_OF_TRAINING, *_OF_TRANSLATION),
+    "translate": (*_OF_TRAINING, *_OF_COMPARISON),
 }
 
 
@@ -100,7 +123,10 @@ def train(folder):
         FLAGS.task, FLAGS.algorithm, **FLAGS.given(_OPTIONS)
     )
     judge = entry.task(**config)
-    task = entry.task(for_controller=True, **config)
+    # Models are compiled once for each task: one is enough for both.
+    task = judge
+    if entry.controller:
+        task = entry.task(for_controller=True, **config)
     for each in (task, judge):
         each.keep_beside(folder)
     _, history = autoloss.train(
@@ -130,7 +156,9 @@ def compare(folder):
     from lopt_tf.autoloss import bench
 
     runs = bench.Bench(
-        folder, FLAGS.starts, FLAGS.tuning_starts, FLAGS.fine, command_line.say
+        *(folder, FLAGS.starts, FLAGS.tuning_starts, FLAGS.fine),
+        command_line.say,
+        FLAGS.baselines or (),
     )
     if FLAGS.mode == "baseline":
         runs.baseline(_entry().task(**_given()))
@@ -139,8 +167,24 @@ def compare(folder):
     if FLAGS.mode == "test":
         runs.test(_entry().task(**_given()), controller)
     else:
-        configs = [_given()] if _given() else ()
-        runs.transfer(_entry(), controller, configs)
+        configs, data = [_given()], FLAGS.given(["data_dir"])
+        # Where the data are says nothing of the task.
+        if configs == [data]:
+            configs = ()
+        runs.transfer(_entry(), controller, configs, data)
+
+
+def translate(folder):
+    """Translates a file."""
+    from lopt_tf.autoloss import translating
+
+    if not (FLAGS.input and FLAGS.output):
+        raise flags.Error("--mode=translate needs --input and --output.")
+    translating.translate_file(
+        *(_entry().task(**_given()), folder, FLAGS.input, FLAGS.output),
+        controller=FLAGS.controller,
+        report=command_line.say,
+    )
 
 
 def _entry():
@@ -150,8 +194,8 @@ def _entry():
 
 
 def _given():
-    """The task's arguments of --set and --dataset."""
-    config = FLAGS.given(["dataset"])
+    """The task's arguments of --set, --dataset and --data_dir."""
+    config = FLAGS.given(["dataset", "data_dir"])
     for text in FLAGS.set:
         name, equals, value = text.partition("=")
         if not (name and equals):
@@ -175,7 +219,7 @@ def main():
         train(folder)
         return
     with folders.claimed(folder):
-        compare(folder)
+        (translate if FLAGS.mode == "translate" else compare)(folder)
 
 
 if __name__ == "__main__":

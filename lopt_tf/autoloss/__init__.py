@@ -2,6 +2,7 @@
 
 from lopt_tf.autoloss.compiled_episodes import episodes_of
 from lopt_tf.autoloss.controller import ScheduleController
+from lopt_tf.autoloss.controller_training import ControllerTraining
 from lopt_tf.autoloss.episodes import Episodes, play
 from lopt_tf.autoloss.keras_model import AlternatingModel
 from lopt_tf.autoloss.objectives import Objective
@@ -14,6 +15,7 @@ __all__ = [
     "TASKS",
     "AlternatingModel",
     "ControllerOptions",
+    "ControllerTraining",
     "Episodes",
     "Objective",
     "Policy",

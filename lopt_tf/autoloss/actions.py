@@ -44,14 +44,37 @@ class Actions:
         self.replicas = self.strategy.num_replicas_in_sync
         self._compiled = {}
 
-    def choose(self):
-        """The place of the objective that comes next, a tensor."""
+    def choice(self):
+        """What the schedule decides: a `schedules.Choice`."""
         found = self.state.metadata()
         for name in _PER_ACTION:
             found[name] = tf.gather(found[name], self.order, axis=1)
         step = self.state.step.value
-        choice = self.schedule(found, step, self.state.seed())
+        return self.schedule(found, step, self.state.seed())
+
+    def choose(self):
+        """The place of the objective that comes next, a tensor."""
+        return self._place(self.choice())
+
+    def _place(self, choice):
         return tf.gather(self.order, tf.argmax(choice.weights[0]))
+
+    def _needs(self):
+        """Names of the metadata that the schedule or its training looks at."""
+        return needs_of(self.schedule) | {*self.model.learning.needs}
+
+    def _writer(self, choice):
+        """Writes, when a step has been made, what its controller learns from.
+
+        It is made before the step; then it is a function without arguments.
+        """
+        tape, level = self.model.learning.tape, self.state.train_loss()
+
+        def write():
+            if tape is not None:
+                tape.write(choice, level)
+
+        return write
 
     def take(self, action, batches, needs, others=None, now=True):
         """Makes one step; arguments as for `AlternatingModel.take`.
@@ -133,26 +156,29 @@ class Actions:
             function = self._once((action, needs), function)
         function(batches, others=others)
 
-    def choose_on_host(self):
-        """The place of the objective that comes next, an integer."""
-        function = self.choose
-        if not self.model.run_eagerly:
-            function = self._once("choose", function)
-        return int(function())
+    def look(self):
+        """The `schedules.Choice` of the next step, compiled by itself."""
+        if self.model.run_eagerly:
+            return self.choice()
+        return self._once("choice", self.choice)()
 
     def _step_on_host(self, streams):
-        action = self.choose_on_host()
+        choice = self.look()
+        action, write = int(self._place(choice)), self._writer(choice)
         batches = self._draw(action, streams.shared, streams.iterators)
         others, every = None, self.model.measure_every
         step = int(self.state.step.numpy())
         if streams.shared and every and step % every == 0:
             others = dict.fromkeys(range(len(self.steps)), batches[-1])
-        self.take_on_host(action, batches, needs_of(self.schedule), others)
+        self.take_on_host(action, batches, self._needs(), others)
+        write()
 
     # Where TensorFlow chooses.
 
     def _step_in_graph(self, shared, iterators):
-        every, needs = self.model.measure_every, needs_of(self.schedule)
+        every, needs = self.model.measure_every, self._needs()
+        choice = self.choice()
+        write = self._writer(choice)
 
         def branch(action):
             batches = self._draw(action, shared, iterators)
@@ -169,7 +195,8 @@ class Actions:
         branches = [
             functools.partial(branch, place) for place in range(len(self.steps))
         ]
-        tf.switch_case(self.choose(), branches)
+        tf.switch_case(self._place(choice), branches)
+        write()
 
     def _steps_in_graph(self, shared, count, iterators):
         def body(i):
@@ -197,7 +224,9 @@ class Actions:
 
         else:
             function = functools.partial(self._steps_in_graph, streams.shared)
-            function = self._once(("steps", streams.shared), function)
+            # A controller's training adds to what is compiled.
+            key = "steps", streams.shared, self.model.learning.tape
+            function = self._once(key, function)
 
             def several(count):
                 return function(tf.constant(count), streams.iterators)
@@ -208,7 +237,8 @@ class Actions:
                 return several(count)
             except (tf.errors.OutOfRangeError, StopIteration):
                 taken = self.state.taken.numpy()
-                raise streams.ended(self.choose_on_host(), taken) from None
+                action = int(self._place(self.look()))
+                raise streams.ended(action, taken) from None
 
         return train
 

@@ -11,11 +11,13 @@ from lopt_tf.autoloss import compiled_episodes, episodes, metadata, tasks
 from lopt_tf.autoloss.schedules import (
     Coin,
     Constant,
+    Curriculum,
     Feedback,
     Ratio,
     WatchOverfitting,
 )
 from lopt_tf.autoloss.starts import starts
+from problems import alternating
 
 _RATIOS = (2, 3, 5, 7, 9, 11)
 
@@ -70,28 +72,38 @@ def even(task):
 def grids(task, fine=True):
     """{name: list of Candidate} to choose from on validation data.
 
-    Ratios of each pair of actions, coins over the simplex, weighted sums
-    where actions can be combined, and for two actions the rule that watches
+    Ratios of each pair of actions (or those that the task suggests), coins
+    over the simplex, weighted sums where actions can be combined, curricula
+    that the task suggests, and for two actions the rule that watches
     overfitting, where the task tells both losses, and the feedback that the
     task suggests.
 
-    Without `fine` they have a third of their points.
+    Without `fine` they have a third of their points; ratios of models, which
+    take long to train, half.
     """
-    found = {"best ratio": _ratios(task)}
+    few = not fine and isinstance(task, alternating.ModelTask)
+    found = {"best ratio": _ratios(task, _RATIOS[:3] if few else _RATIOS)}
     if task.combines_actions:
         found["best weighted sum"] = _weighted_sums(task, fine)
-    found["best coin"] = _coins(len(task.actions), fine, task.coin_parts)
+    parts = task.coin_parts
+    if few and parts:
+        parts = max(parts // 2, 2)
+    found["best coin"] = _coins(len(task.actions), fine, parts)
+    if task.curricula:
+        found["best curriculum"] = _curricula(task.curricula)
     supplied = compiled_episodes.kind_of(task).supplied(task)
     if len(task.actions) == 2 and supplied.issuperset(metadata.GAP_NEEDS):
         found["best overfitting rule"] = _gaps(fine)
     if task.feedback and len(task.actions) == 2:
-        found["best feedback rule"] = _feedbacks(*task.feedback)
+        found["best feedback rule"] = _feedbacks(*task.feedback, few)
     return found
 
 
-def _ratios(task):
-    pairs = [(1, 1)] + [(1, k) for k in _RATIOS] + [(k, 1) for k in _RATIOS]
+def _ratios(task, numbers):
+    pairs = [(1, 1)] + [(1, k) for k in numbers] + [(k, 1) for k in numbers]
     settings = [even(task).setting]
+    if task.ratios:
+        settings, pairs = [*settings, *task.ratios], []
     for places in itertools.combinations(range(len(task.actions)), 2):
         for pair in pairs:
             setting = np.zeros(len(task.actions), int)
@@ -133,6 +145,17 @@ def _coins(actions, fine, parts=None):
     return found if actions > 2 else found[::-1]
 
 
+def _curricula(settings):
+    """Candidates of a task's curricula."""
+    found = []
+    for shares in settings:
+        label = "curriculum " + ":".join(f"{share:g}" for share in shares)
+        first = [each[0] for each in settings]
+        edge = shares[0] in (min(first), max(first))
+        found.append(Candidate(label, Curriculum, shares, edge))
+    return found
+
+
 def _gaps(fine):
     # Negative: the validation loss may well be the lower one.
     small = np.linspace(-0.5, 0.5, 21 if fine else 6)
@@ -144,7 +167,9 @@ def _gaps(fine):
     ]
 
 
-def _feedbacks(value, slopes, levels):
+def _feedbacks(value, slopes, levels, few):
+    if few:
+        slopes, levels = slopes[::2], levels[::2]
     kind = functools.partial(Feedback, value=value)
     return [
         Candidate(
@@ -166,7 +191,10 @@ def run(task, candidates, seeds, split):
 
 
 def outcomes(task, candidates, seeds, split):
-    """Results as of `run`, and the task's details as such arrays, by name."""
+    """Results as of `run`, the task's details as such arrays, by name, curves.
+
+    The curves are lists [candidates][starts], or None: `Episodes.curves`.
+    """
     settings = np.repeat([c.setting for c in candidates], len(seeds), axis=0)
     played = compiled_episodes.episodes_of(task, candidates[0].kind(settings))
     position, _ = episodes.play(played, list(seeds) * len(candidates))
@@ -175,10 +203,17 @@ def outcomes(task, candidates, seeds, split):
         name: value.reshape(shape)
         for name, value in played.details(position, split).items()
     }
-    return played.result(position, split).reshape(shape), details
+    curves = played.curves(position)
+    if curves is not None:
+        count = len(seeds)
+        curves = [
+            curves[place : place + count]
+            for place in range(0, len(curves), count)
+        ]
+    return played.result(position, split).reshape(shape), details, curves
 
 
-def tune(task, count, fine=True, report=None):
+def tune(task, count, fine=True, report=None, names=None):
     """Chooses the best setting of each kind on the validation split.
 
     Args:
@@ -186,12 +221,15 @@ def tune(task, count, fine=True, report=None):
         count: starts of each candidate, none of them used in tests.
         fine: see `grids`.
         report: a function of one line of text.
+        names: of the grids to choose from. Defaults to all.
 
     Returns:
         {name: Candidate}, and one dictionary for each candidate.
     """
     chosen, rows = {}, []
     for name, candidates in grids(task, fine).items():
+        if names is not None and name not in names:
+            continue
         results = run(task, candidates, starts("validation", count), "valid")
         means = results.mean(axis=1)
         sign = -1 if task.higher_is_better else 1

@@ -8,6 +8,7 @@ from lopt_tf.autoloss import baselines, comparison, plots
 from lopt_tf.autoloss.controller import ScheduleController
 from lopt_tf.autoloss.starts import starts as seeds_for
 from lopt_tf.reporting import figures, tables
+from problems import alternating
 
 # Of a picture of samples: columns, and the most rows.
 _SAMPLES, _SAMPLE_ROWS = 16, 8
@@ -25,14 +26,16 @@ class Bench:
         tuning_starts: starts of each candidate when baselines are tuned.
         fine: whether baselines' grids are fine.
         report: a function of one line of text.
+        names: of the fixed schedules to run. Defaults to all.
     """
 
-    def __init__(self, folder, starts, tuning_starts, fine, report):
+    def __init__(self, folder, starts, tuning_starts, fine, report, names=()):
         self.folder = pathlib.Path(folder)
         self.starts = starts
         self.tuning_starts = tuning_starts
         self.fine = fine
         self.say = report
+        self.names = tuple(names)
 
     def baseline(self, task):
         """Runs fixed schedules, tuned before, on the test starts."""
@@ -60,29 +63,38 @@ class Bench:
         plots.plot_results(path, results, task.result_name)
         path = self.folder / "schedule.png"
         length = comparison.segment_length(task)
-        plots.plot_schedule(path, shares, task.actions, length)
+        groups = task.groups(seeds_for("test", self.starts))
+        plots.plot_schedule(path, shares, task.actions, length, groups)
         self.say(f"Plots: {self.folder}/schedule.png, test.png")
 
-    def transfer(self, task_entry, controller, configs=()):
+    def transfer(self, task_entry, controller, configs=(), data=None):
         """Runs a frozen controller on tasks that it was not trained on.
+
+        Tasks whose data are not there are left out, with a note.
 
         Args:
             task_entry: a `tasks.Entry`.
             controller: a `ScheduleController`.
             configs: arguments of each task; the entry's own if empty.
+            data: {"data_dir": folder} and the like, for those of the entry's
+                own tasks that name a data set. Defaults to none.
         """
-        configs = configs or [
-            {name: value}
-            for name, values in task_entry.transfer.items()
-            for value in values
-        ]
         made = {}
-        for config in configs:
+        for config in configs or task_entry.transfers():
             name = ", ".join(f"{k}={v}" for k, v in config.items())
-            made[name] = task_entry.task(**config)
+            if "dataset" in config and not configs:
+                config = config | (data or {})
+            try:
+                made[name] = task_entry.task(**config)
+            except alternating.DataMissing as error:
+                self.say(f"note: {name} is left out. {error}")
+                continue
             made[name].keep_beside(self.folder)
+        if not made:
+            raise ValueError("There is no task with data to transfer to.")
         rows = comparison.transfer(
-            made, controller, self.starts, self.tuning_starts, self.say
+            *(made, controller, self.starts, self.tuning_starts, self.say),
+            self.names or None,
         )
         self._write_table("transfer", rows)
         self.say(f"Results: {self.folder}/transfer.csv")
@@ -106,7 +118,10 @@ class Bench:
 
         An earlier tuning of the same task is used if it is there.
         """
+        published = baselines.published(task)
         grids = baselines.grids(task, self.fine)
+        self._check_names([*published, *grids])
+        published, grids = map(self._wanted, (published, grids))
         labels = {name: [c.label for c in grid] for name, grid in grids.items()}
         settings = {
             "task": task.name,
@@ -119,7 +134,7 @@ class Bench:
         if labels is None:
             self.say("Tuning fixed schedules on validation data:")
             chosen, rows = baselines.tune(
-                task, self.tuning_starts, self.fine, self.say
+                task, self.tuning_starts, self.fine, self.say, [*grids]
             )
             labels = {name: c.label for name, c in chosen.items()}
             tables.write_csv(self.folder / "tuning.csv", rows)
@@ -128,7 +143,22 @@ class Bench:
             name: next(c for c in grids[name] if c.label == label)
             for name, label in labels.items()
         }
-        return {**baselines.published(task), **tuned}
+        return {**published, **tuned}
+
+    def _wanted(self, schedules):
+        return {
+            name: each
+            for name, each in schedules.items()
+            if not self.names or name in self.names
+        }
+
+    def _check_names(self, known):
+        for name in self.names:
+            if name not in known:
+                raise ValueError(
+                    f"Unknown fixed schedule {name!r}. Known: "
+                    f"{', '.join(known)}."
+                )
 
     def _begin(self, task):
         """Lets a task keep files here, and tells how far to trust it."""
@@ -153,8 +183,27 @@ class Bench:
         ]
         tables.write_csv(self.folder / f"{name}.csv", single)
         self._write_table(f"{name}_summary", comparison.summary(task, results))
+        self._write_curves(task, results)
         self.say(f"Results: {self.folder}/{name}_summary.csv, {name}.csv")
         return results
+
+    def _write_curves(self, task, results):
+        """Results over updates, where they were kept: a table and a plot."""
+        curves = {name: x.curves for name, x in results.items() if x.curves}
+        rows = [
+            {
+                **{"schedule": name, "start": start, "updates": updates},
+                task.result_name: result,
+            }
+            for name, each in curves.items()
+            for start, curve in zip(seeds_for("test", len(each)), each)
+            for updates, result in curve
+        ]
+        if rows:
+            tables.write_csv(self.folder / "curves.csv", rows)
+            path = self.folder / "curves.png"
+            plots.plot_curves(path, curves, task.result_name)
+            self.say(f"Results over updates: {self.folder}/curves.csv, {path}")
 
     def _show_samples(self, played, position):
         """Draws what the first episodes have made, if that can be seen."""
@@ -163,7 +212,9 @@ class Bench:
             return
         path = self.folder / "samples.png"
         starts = seeds_for("test", self.starts)
-        labels = played.task.groups(starts) or [str(start) for start in starts]
+        labels = played.task.groups(starts)
+        if labels is None or len(set(labels)) == 1:
+            labels = [str(start) for start in starts]
         # Starts of all groups, as far as there is room.
         first = {x: place for place, x in reversed([*enumerate(labels)])}
         places = sorted(first.values())[:_SAMPLE_ROWS]

@@ -16,25 +16,30 @@ class Outcome(typing.NamedTuple):
         label: how the schedule is set, such as "coin 0.52".
         results: test results [starts].
         details: {name: array [starts]}, what the task tells besides.
+        curves: of each start, see `Episodes.curves`.
     """
 
     label: str
     results: np.ndarray
     details: dict = {}
+    curves: list | None = None
 
 
 def run_baselines(task, chosen, count):
     """Test `Outcome`s {name: Outcome} of {name: Candidate}."""
     seeds, found = starts("test", count), {}
     for name, each in chosen.items():
-        results, details = baselines.outcomes(task, [each], seeds, "test")
+        results, details, curves = baselines.outcomes(
+            task, [each], seeds, "test"
+        )
         details = {key: values[0] for key, values in details.items()}
-        found[name] = Outcome(each.label, results[0], details)
+        curves = curves and curves[0]
+        found[name] = Outcome(each.label, results[0], details, curves)
     return found
 
 
 def run_controller(task, controller, count, look=None):
-    """Outcomes as of `run_baselines`; action shares [segments, actions].
+    """Outcomes as of `run_baselines`; action shares as of `episodes.play`.
 
     Args:
         task: of the controller's actions.
@@ -50,9 +55,9 @@ def run_controller(task, controller, count, look=None):
     if look:
         look(played, position)
     results = [f(position, "test") for f in (played.result, played.details)]
-    # Some episode is alive in every segment that was run.
-    found = {"controller": Outcome("learned", *results)}
-    return found, np.nanmean(shares, axis=1)
+    outcome = Outcome("learned", *results, played.curves(position))
+    found = {"controller": outcome}
+    return found, shares
 
 
 def segment_length(task):
@@ -81,7 +86,7 @@ def summary(task, results):
         known = entry.reported
     rows = []
     results = {name: Outcome(*each) for name, each in results.items()}
-    for name, (label, values, details) in results.items():
+    for name, (label, values, details, _) in results.items():
         row = {
             "schedule": name,
             "setting": label,
@@ -136,7 +141,7 @@ def paired(first, second):
     return {"difference": mean, "low": low, "high": high}
 
 
-def transfer(tasks, controller, count, tuning, report):
+def transfer(tasks, controller, count, tuning, report, names=None):
     """Rows: a frozen controller beside schedules tuned anew, by task.
 
     Args:
@@ -144,12 +149,13 @@ def transfer(tasks, controller, count, tuning, report):
         controller: a `ScheduleController`.
         count, tuning: starts of a test, and of each candidate.
         report: a function of one line of text.
+        names: of the grids that are tuned. Defaults to all.
     """
     rows = []
     for number, (name, task) in enumerate(tasks.items()):
         report(f"task {number + 1} of {len(tasks)}: {name}")
         learned, _ = run_controller(task, controller, count)
-        chosen, _ = baselines.tune(task, tuning, fine=False)
+        chosen, _ = baselines.tune(task, tuning, fine=False, names=names)
         even = baselines.even(task)
         fixed = run_baselines(task, {even.label: even, **chosen}, count)
         compared = summary(task, learned | fixed)

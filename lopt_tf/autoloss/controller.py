@@ -39,6 +39,33 @@ class ScheduleController:
         # Of the training that it comes from; set by `load`.
         self.facts = {}
 
+    @classmethod
+    def untrained(cls, task, actions, options, seed=None):
+        """A controller to train, with the policy that options ask for.
+
+        Args:
+            task: the task's name, or any name.
+            actions: the names of the actions, or of a model's objectives.
+            options: `ControllerOptions`.
+            seed: of the policy's weights. Defaults to that of the options.
+        """
+        made = cls(
+            task,
+            actions,
+            options.features,
+            {
+                "num_actions": len(actions),
+                "hidden": options.hidden,
+                "activation": options.activation,
+                "logit_scale": options.logit_scale,
+                "seed": options.seed if seed is None else seed,
+            },
+        )
+        if options.alternation:
+            place = options.features.index("last_action")
+            made.policy.alternate(place, options.alternation)
+        return made
+
     def schedule(self, actions=None):
         """The `PolicySchedule` that samples from the policy.
 

@@ -123,6 +123,13 @@ class Episodes:
         """Images [E, count, height, width] of the episodes, or None."""
         return None
 
+    def curves(self, position):
+        """Results at the validations of each episode, or None if not kept.
+
+        A list of pairs (updates before it, result) for each episode.
+        """
+        return None
+
     def save(self, position):
         """({name: array}, JSON-ready dictionary) to resume from exactly."""
         raise NotImplementedError

@@ -39,21 +39,37 @@ class PopulationSchedule:
         ]
 
     def __call__(self, metadata, step, seed):
+        pairs = self.weights[0].shape[0] // 2
+        draw = tf.repeat(tf.random.stateless_uniform([pairs], seed), 2)
+        return self._choice(metadata, self.weights, draw)
+
+    def alone(self, episode):
+        """The schedule of one of the episodes, an integer or a tensor."""
+        weights = [tf.gather(varied, [episode]) for varied in self.weights]
+
+        def choose(metadata, step, seed):
+            # Seeds of episodes that are alone follow each other.
+            of_pair = seed - tf.stack([episode % 2, 0])
+            draw = tf.random.stateless_uniform([1], of_pair)
+            return self._choice(metadata, weights, draw)
+
+        return choose
+
+    def _choice(self, metadata, weights, draw):
+        """The `Choice` of policies of these weights, from draws [E]."""
         features = self.features(metadata)
-        chances = tf.nn.softmax(self._logits(features))
+        chances = tf.nn.softmax(self._logits(features, weights))
         actions = self.policy.num_actions
         chances = (1 - self.epsilon) * chances + self.epsilon / actions
-        pairs = features.shape[0] // 2
-        draw = tf.repeat(tf.random.stateless_uniform([pairs], seed), 2)
         passed = draw[:, None] >= tf.cumsum(chances, axis=1)[:, :-1]
         action = tf.reduce_sum(tf.cast(passed, tf.int32), 1)
-        weights = tf.one_hot(action, actions)
-        chance = tf.reduce_sum(weights * chances, 1)
-        return schedules.Choice(features, weights, tf.math.log(chance))
+        chosen = tf.one_hot(action, actions)
+        chance = tf.reduce_sum(chosen * chances, 1)
+        return schedules.Choice(features, chosen, tf.math.log(chance))
 
-    def _logits(self, values):
+    def _logits(self, values, weights):
         """[E, actions] from features [E, features]."""
-        weights = iter(self.weights)
+        weights = iter(weights)
         for layer in self.policy.network.layers:
             values = tf.einsum("ei,eio->eo", values, next(weights))
             values = layer.activation(values + next(weights))

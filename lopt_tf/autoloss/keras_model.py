@@ -7,24 +7,21 @@ import tensorflow as tf
 
 from lopt_tf.autoloss import (
     actions,
-    fit_hooks,
+    learning,
     model_files,
+    model_fit,
     schedule_argument,
     schedule_state,
-    streams,
 )
 from lopt_tf.autoloss import objectives as objectives_lib
 from lopt_tf.autoloss.model_optimizers import Optimizers
 from lopt_tf.autoloss.objective_step import ObjectiveStep
 
-_TRAIN_ARGUMENTS = (
-    *("epochs", "verbose", "callbacks", "validation_steps", "validation_freq"),
-    "initial_epoch",
-)
-
 
 @keras.saving.register_keras_serializable("lopt_tf")
-class AlternatingModel(model_files.SavedModel, keras.Model):
+class AlternatingModel(
+    model_fit.FittedModel, model_files.SavedModel, keras.Model
+):
     """Keras models that are trained on one of several objectives at a time.
 
     At every step a schedule chooses one objective, which then makes its
@@ -72,8 +69,9 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
                 "environment variable KERAS_BACKEND=tensorflow. The backend "
                 f"is {keras.backend.backend()!r}."
             )
-        objectives_lib.check(objectives, models)
         super().__init__(name=name)
+        reserved = {*dir(type(self)), *vars(self)}
+        objectives_lib.check(objectives, models, reserved)
         self.objectives = dict(objectives)
         self.model_names = list(models)
         for key, model in models.items():
@@ -82,7 +80,7 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
         self.schedule_state = schedule_state.ScheduleState(
             len(objectives), name="schedule_state"
         )
-        self.schedule = None
+        self.learning = learning.Learning(name="learning")
         self.built = self._is_complete()
 
     # Compilation.
@@ -171,8 +169,11 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
         """{objective: optimizer}."""
         return {} if self._optimizers is None else self._optimizers.of
 
-    _optimizers = None
-    _actions = None
+    # Until they are set; no model can be called so.
+    objectives = model_names = seed_generator = schedule_state = None
+    learning = schedule = policy = measure_every = None
+    optimizer_list = ()
+    _optimizers = _actions = None
 
     @property
     def models(self):
@@ -243,14 +244,6 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
     def trainable_weights(self):
         return self.trainable_variables
 
-    @property
-    def metrics(self):
-        """None: `schedule_state` counts what is shown."""
-        return []
-
-    def reset_metrics(self):
-        self.schedule_state.forget_shown()
-
     def choose(self):
         """The place of the objective that the schedule takes next."""
         return self._actions.choose()
@@ -280,101 +273,6 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
             state = [(seed + 7919 * number) % 2**31, 0]
             variable.assign(tf.constant(state, variable.dtype))
 
-    def make_train_function(self, force=False):
-        # What is compiled is kept; the data are those of this `fit`.
-        self.train_function = self._actions.train_function(self._streams)
-
-    def make_test_function(self, force=False):
-        if self.test_function is None or force:
-            self.test_function = self._actions.test_function()
-
-    # Training.
-
-    def fit(
-        self,
-        x=None,
-        *,
-        steps_per_epoch=None,
-        validation_data=None,
-        callbacks=None,
-        **kwargs,
-    ):
-        """Trains; a step is one choice of the schedule.
-
-        Args:
-            x: a `tf.data.Dataset` of batches for all objectives, or
-                {objective: Dataset}: then an objective that is not chosen does
-                not take from its own.
-            steps_per_epoch: steps of an epoch; the data go on from one to the
-                next, and it is an error if they end. Defaults to `None`: an
-                epoch is a pass, which one data set of known size can make,
-                where no objective makes several updates.
-            validation_data: as `x`, for `evaluate` after each epoch; each
-                objective's loss is "val_NAME". Defaults to `None`.
-            callbacks, **kwargs: as for any Keras model: `epochs`, `verbose`,
-                `validation_steps`, `validation_freq`, `initial_epoch`.
-
-        Returns:
-            A `keras.callbacks.History`.
-
-        Raises:
-            ValueError: for data that do not fit, are empty or end too early.
-        """
-        self._assert_compile_called("fit")
-        unknown = [name for name in kwargs if name not in _TRAIN_ARGUMENTS]
-        if unknown:
-            raise ValueError(
-                f"`fit` of an AlternatingModel does not take {unknown[0]!r}: "
-                f"it takes {', '.join(_TRAIN_ARGUMENTS)}. Arrays become a data "
-                "set: tf.data.Dataset.from_tensor_slices(arrays).batch(32)."
-            )
-        names = list(self.objectives)
-        needs = actions.needs_of(self.schedule)
-        looks = needs & {*schedule_state.OF_VALIDATION}
-        if validation_data is not None:
-            validation_data = streams.for_evaluation(validation_data, names)
-        elif looks:
-            raise ValueError(
-                f"The schedule looks at {sorted(looks)[0]!r}: give `fit` "
-                "validation_data."
-            )
-        self._streams = streams.Streams(x, self.objectives, steps_per_epoch)
-        self._build_models(streams.specs(x, names))
-        self._begin(kwargs.get("epochs", 1) - kwargs.get("initial_epoch", 0))
-        with fit_hooks.without_hints():
-            return super().fit(
-                self._streams.ticks(),
-                validation_data=validation_data,
-                callbacks=fit_hooks.added_to(callbacks),
-                shuffle=False,
-                **kwargs,
-            )
-
-    def _begin(self, epochs):
-        state = self.schedule_state
-        state.taken.assign(tf.zeros_like(state.taken.value))
-        state.total.assign(state.step.value + epochs * self._streams.steps)
-
-    def evaluate(self, x=None, **kwargs):
-        """The mean loss of each objective, a list or (`return_dict`) a dict.
-
-        Args:
-            x: a `tf.data.Dataset` of batches, or {objective: Dataset}: then
-                as many batches as the shortest has.
-            **kwargs: as for any Keras model: `steps`, `callbacks`, `verbose`,
-                `return_dict`.
-        """
-        self._assert_compile_called("evaluate")
-        if not kwargs.get("_use_cached_eval_dataset"):
-            names = list(self.objectives)
-            x = streams.for_evaluation(x, names)
-            self._build_models(x.element_spec)
-        with fit_hooks.without_hints():
-            return super().evaluate(x, **kwargs)
-
-    def _flatten_metrics_in_order(self, logs):
-        return [logs[name] for name in self.objectives]
-
     def call(self, *args, **kwargs):
         """Calls the model, if there is one alone."""
         if len(self.model_names) != 1:
@@ -383,9 +281,6 @@ class AlternatingModel(model_files.SavedModel, keras.Model):
                 f"one of them: model.{self.model_names[0]}(...)."
             )
         return getattr(self, self.model_names[0])(*args, **kwargs)
-
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing: `fit` has built everything already."""
 
 
 def _check_needs(schedule):

@@ -116,6 +116,10 @@ def _average(metadata, place):
     return metadata["average_losses"][:, place] - 1
 
 
+def _average_difference(metadata):
+    return _average(metadata, 0) - _average(metadata, 1)
+
+
 def _last_action(metadata):
     return metadata["last_action"][:, 1] - metadata["last_action"][:, 0]
 
@@ -169,6 +173,7 @@ FEATURES = {
     # The moving averages of the first two losses, about 0 where they are 1.
     "average_first": Feature(lambda m: _average(m, 0), ("average_losses",)),
     "average_second": Feature(lambda m: _average(m, 1), ("average_losses",)),
+    "average_difference": Feature(_average_difference, ("average_losses",)),
     # Which of the first two actions came last: -1, 1, or 0 for neither.
     "last_action": Feature(_last_action, ("last_action",)),
     # How often the last action was repeated: 0 for 10 times, 1 for 100.
@@ -177,10 +182,50 @@ FEATURES = {
         ("run_length",),
     ),
 }
+# What a task of several objectives measures of each, at validations.
+_OF_TASKS = ("translation", "tags", "entities")
+
+
+def _task_features(task):
+    """{name: Feature}, the published six of one task.
+
+    Losses are told by their logarithms, about 0 where a loss is 1; accuracies
+    about 0 where half is right; gaps are validation minus training.
+    """
+    names = {
+        name: f"valid_{task}_{name}"
+        for name in ("loss", "accuracy", "train_loss", "train_accuracy")
+    }
+
+    def log(metadata, name):
+        return 0.5 * tf.math.log(metadata[names[name]] + 1e-2)
+
+    def feature(function, *needs):
+        return Feature(function, tuple(names[name] for name in needs))
+
+    both = ("loss", "train_loss"), ("accuracy", "train_accuracy")
+    found = {
+        name: feature(lambda m, n=name: log(m, n), name) for name in both[0]
+    }
+    for name in both[1]:
+        found[name] = feature(lambda m, n=names[name]: m[n] - 0.5, name)
+    found["loss_gap"] = feature(
+        lambda m: log(m, "loss") - log(m, "train_loss"), *both[0]
+    )
+    found["accuracy_gap"] = feature(
+        lambda m: m[names["accuracy"]] - m[names["train_accuracy"]], *both[1]
+    )
+    return {f"{task}_{name}": each for name, each in found.items()}
+
+
+OF_TASKS = {
+    name: each for t in _OF_TASKS for name, each in _task_features(t).items()
+}
+FEATURES |= OF_TASKS
 # Features of a second loss, or of two: a third would be left out, silently.
 PAIRWISE = (
     *("penalty", "magnitudes", "relative_magnitudes", "log_magnitudes"),
-    *("log_ratio", "centred_log_ratio"),
+    *("log_ratio", "centred_log_ratio", "average_difference"),
 )
 
 

@@ -25,7 +25,9 @@ class Episode(typing.NamedTuple):
         improvement: of the result, at the last validation.
         mean_improvement: the moving mean of its absolute values.
         without_better: validations since the best one.
+        curve: pairs of updates and result, one for each validation.
         updates: that were made.
+        taken: the updates of each action, a list.
         step: steps that were made.
         finished: whether it has ended.
     """
@@ -39,7 +41,9 @@ class Episode(typing.NamedTuple):
     improvement: float = 0.0
     mean_improvement: float = 0.0
     without_better: int = 0
+    curve: tuple = ()
     updates: int = 0
+    taken: list = ()
     step: int = 0
     finished: bool = False
 
@@ -55,7 +59,12 @@ class ModelEpisodes(episodes.Episodes):
         super().__init__(task, *args, **kwargs)
         self.model, self._first_values = _made(task)
         self._needs = actions.needs_of(self.schedule)
-        self._choosers = {}
+        # Compiled once, whichever episode's schedule it is.
+        self._chooser = self._looking(
+            lambda found, step, seed, place: self.schedule.alone(place)(
+                found, step, seed
+            )
+        )
         self._reward = self._looking(self.step_reward)
 
     @classmethod
@@ -67,7 +76,8 @@ class ModelEpisodes(episodes.Episodes):
                 f"measures={task.measures!r}"
             )
         measured = {f"valid_{name}" for name in task.measures}
-        return {"finished", *SUPPLIED} - {"valid_loss"} | measured
+        every = {"finished", *SUPPLIED} - {"valid_loss"} | measured
+        return every | {*task.tells}
 
     def begin(self, seeds, draw=0):
         started = [
@@ -79,12 +89,15 @@ class ModelEpisodes(episodes.Episodes):
     def _start(self, seed, draw):
         task, model = self.task, self.model
         _put(model, self._first_values)
-        model.restart(seed, task.max_steps)
-        task.start(model, task.setting, seed)
+        model.restart(seed, task.max_steps * task.hold)
+        task.start(model, task.setting_of(seed), seed)
         values = _values(model)
         measured = self._measure("valid")
         result = measured[task.result_name]
-        return Episode(seed, draw, values, values, measured, result)
+        return Episode(
+            *(seed, draw, values, values, measured, result),
+            taken=[0] * len(task.actions),
+        )
 
     def advance(self, position):
         played = [
@@ -125,17 +138,24 @@ class ModelEpisodes(episodes.Episodes):
         task, model = self.task, self.model
         action = int(choice.weights[0].argmax())
         count = list(model.objectives.values())[action].updates
-        batches = [
-            task.batch(task.setting, episode.seed, episode.updates + i)
-            for i in range(count)
-        ]
-        others, every = None, model.measure_every
-        if every and episode.step % every == 0:
-            others = dict.fromkeys(range(len(task.actions)), batches[-1])
-        model.take(action, batches, self._needs, others)
-        episode = episode._replace(
-            step=episode.step + 1, updates=episode.updates + count
-        )
+        every = model.measure_every
+        for again in range(task.hold):
+            batches = [self._batch(episode, action, i) for i in range(count)]
+            others = None
+            if every and episode.step % every == 0 and not again:
+                others = {
+                    place: self._batch(episode, place, 0)
+                    if task.own_batches
+                    else batches[-1]
+                    for place in range(len(task.actions))
+                }
+            model.take(action, batches, self._needs, others)
+            taken = list(episode.taken)
+            taken[action] += count
+            episode = episode._replace(
+                updates=episode.updates + count, taken=taken
+            )
+        episode = episode._replace(step=episode.step + 1)
         if episode.step % task.period == 0:
             episode = self._validated(episode)
         out_of_patience = (
@@ -144,6 +164,14 @@ class ModelEpisodes(episodes.Episodes):
         )
         ended = episode.step >= task.max_steps or out_of_patience
         return episode._replace(finished=ended)
+
+    def _batch(self, episode, action, ahead):
+        """The batch of an action's update, so many after the present one."""
+        task = self.task
+        where = task.setting_of(episode.seed), episode.seed
+        if task.own_batches:
+            return task.batch(*where, episode.taken[action] + ahead, action)
+        return task.batch(*where, episode.updates + ahead)
 
     def _validated(self, episode):
         task, name = self.task, self.task.result_name
@@ -157,6 +185,7 @@ class ModelEpisodes(episodes.Episodes):
             improvement=change,
             mean_improvement=mean,
             without_better=episode.without_better + 1,
+            curve=(*episode.curve, (episode.updates, measured[name])),
         )
         if sign * (measured[name] - episode.best) > 0:
             episode = episode._replace(
@@ -198,20 +227,17 @@ class ModelEpisodes(episodes.Episodes):
         def look(told, *rest):
             own = self.model.schedule_state.metadata()
             del own["valid_loss"]
-            return function(own | told, *rest)
+            found = own | told
+            found |= self.task.metadata(self.model, found)
+            return function(found, *rest)
 
         return tf.function(look, autograph=False)
 
     def _choose(self, place, episode):
         """The `Choice` of one episode, of NumPy arrays."""
-        schedule = self.schedule.alone(place)
-        # A policy is the same for all episodes: it is compiled once.
-        key = None if schedule is self.schedule else place
-        if key not in self._choosers:
-            self._choosers[key] = self._looking(schedule)
         told, step = self._told(episode), np.int32(episode.step)
         seed = np.int32([episode.draw, episode.step])
-        choice = self._choosers[key](told, step, seed)
+        choice = self._chooser(told, step, seed, np.int32(place))
         shape = [1, len(self.task.actions)]
         what = "The schedule's weights of the actions"
         contract.check_shape(self.task, what, choice.weights, shape)
@@ -222,11 +248,48 @@ class ModelEpisodes(episodes.Episodes):
         return episodes.Position(step, draw, state, {"finished": finished})
 
     def result(self, position, split):
-        results = []
-        for episode in position.state:
-            _put(self.model, episode.best_values)
-            results.append(self._measure(split)[self.task.result_name])
+        kept = self._with_kept(position)
+        results = [self.task.result(self.model, split) for _ in kept]
         return np.array(results, "float32")
+
+    def details(self, position, split=None):
+        """The task's, and of the results at an episode's validations their
+        mean, the last and the best: "mean score", "last score", "best score".
+        """
+        told, rows = self.task.details_of, []
+        is_test = split == "test"
+        for each in self._with_kept(position) if is_test else position.state:
+            curve = each.curve or ((0, each.measured[self.task.result_name]),)
+            scores = [score for _, score in curve]
+            found = {
+                "mean score": float(np.mean(scores)),
+                "last score": scores[-1],
+                "best score": each.best,
+            }
+            rows.append(found | told(self.model, each.curve, split))
+        return {
+            name: np.float32([row[name] for row in rows]) for name in rows[0]
+        }
+
+    def samples(self, position, count):
+        images = [
+            self.task.samples_of(self.model, count)
+            for _ in self._with_kept(position)
+        ]
+        return None if images[0] is None else np.stack(images)
+
+    def curves(self, position):
+        return [list(episode.curve) for episode in position.state]
+
+    def _with_kept(self, position):
+        """The episodes, while the model is each one's best by turns."""
+        for place, episode in enumerate(position.state):
+            self.take_best(position, place)
+            yield episode
+
+    def take_best(self, position, place):
+        """Gives `model` an episode's values with the best validation."""
+        _put(self.model, position.state[place].best_values)
 
     def save(self, position):
         arrays, facts = {}, []
@@ -250,6 +313,8 @@ class ModelEpisodes(episodes.Episodes):
                 ]
                 for kind in ("values", "best_values")
             }
+            # JSON has lists only.
+            facts = {**facts, "curve": tuple(map(tuple, facts["curve"]))}
             state.append(Episode(**kinds, **facts))
         return self._position(metadata["step"], metadata["draw"], state)
 

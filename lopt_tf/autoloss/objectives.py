@@ -46,12 +46,13 @@ class Objective:
         return [self.variables]
 
 
-def check(objectives, models):
+def check(objectives, models, reserved=()):
     """Checks what an `AlternatingModel` is given; raises ValueError.
 
     Args:
         objectives: {name: Objective}.
         models: {name: Keras model or layer}.
+        reserved: names that the model has other uses for. Defaults to none.
     """
     fits = isinstance(objectives, dict) and len(objectives) >= 2
     if not fits or not all(
@@ -69,10 +70,10 @@ def check(objectives, models):
                 f"`{name}` must be a Keras model or layer. Received: "
                 f"{name}={model!r}"
             )
-        if hasattr(keras.Model, name) or name.startswith("_"):
+        if name in reserved or name.startswith("_"):
             raise ValueError(
                 f"A model cannot be called {name!r}: that is an attribute of "
-                "every Keras model. Give it another name."
+                "every AlternatingModel. Give it another name."
             )
     for name, each in objectives.items():
         if not each.parts():

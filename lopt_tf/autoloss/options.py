@@ -28,6 +28,7 @@ _BOUNDS = {
     "gae_lambda": _SHARE,
     "clip": (checks.POSITIVE, 1.0),
     "validate_every": (1, 10**9),
+    "validation_starts": (1, 65_536),
     # A thousand seeds of policies follow from each.
     "seed": (0, 2_000_000),
 }
@@ -54,6 +55,9 @@ class ControllerOptions:
         baseline_decay: of the moving average of final rewards.
         step_scale: weight of the step rewards, from which alone "ppo" learns;
             0 for tasks without validations.
+        step_floor: step rewards are instead the drop of the result over its
+            distance to this number, see `rewards.drop_reward`. Defaults to
+            None: they are not.
         entropy_bonus: weight of the policy's entropy.
         collapse_after: so many equal actions in a row are a collapse.
             Actions that `exploration` alone has brought about do not count.
@@ -71,6 +75,7 @@ class ControllerOptions:
         sigma: of "evolution": the deviation of what is added to weights.
         discount, gae_lambda, clip: of "ppo".
         validate_every: rounds between validations.
+        validation_starts: of each. Defaults to 16.
         seed: of everything that is drawn.
     """
 
@@ -87,6 +92,7 @@ class ControllerOptions:
     advantage_clip: float = 20.0
     baseline_decay: float = 0.8
     step_scale: float = 1.0
+    step_floor: float | None = None
     entropy_bonus: float = 0.0
     collapse_after: int = 500
     restart_factor: float = 1.0
@@ -98,6 +104,7 @@ class ControllerOptions:
     gae_lambda: float = 0.95
     clip: float = 0.2
     validate_every: int = 2
+    validation_starts: int = 16
     seed: int = 0
 
     def __post_init__(self):

@@ -1,5 +1,7 @@
 """Proximal policy optimisation, while the task is still training."""
 
+import itertools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,6 +17,7 @@ _BATCHES = 3
 _BATCH_STEPS = 64
 _VALUE_HIDDEN = 32
 _VALUE_WEIGHT = 0.5
+_REPORTED = ("entropy", "value_error", "approximate_kl", "clip_fraction")
 
 
 class PPO(learner.Learner):
@@ -27,6 +30,9 @@ class PPO(learner.Learner):
     "approximate_kl", of the policy before and after an update; "clip_fraction",
     of the samples whose probability ratio was clipped; "explained_variance", of
     the returns by the value network (None if the returns do not vary).
+
+    Attributes:
+        replay: the `Records` of the last segments, a list.
     """
 
     # Chosen, like the share of random actions below.
@@ -48,7 +54,7 @@ class PPO(learner.Learner):
         self._update = compilation.compiled(self._batch_update)
 
     def forget(self):
-        self._replay, self._metrics, self._explained = [], [], []
+        self.replay, self._metrics, self._explained = [], [], []
 
     def epsilon(self, done):
         """The share of random actions falls from 0.5 to 0.1."""
@@ -57,7 +63,7 @@ class PPO(learner.Learner):
 
     def after_segment(self, records):
         """Updates policy and value."""
-        self._replay = [*self._replay, records][-_REPLAY_SEGMENTS:]
+        self.replay = [*self.replay, records][-_REPLAY_SEGMENTS:]
         batch = self._transitions()
         live = np.flatnonzero(batch.pop("alive"))
         rng = np.random.default_rng([self.options.seed, self.updates])
@@ -77,7 +83,7 @@ class PPO(learner.Learner):
 
     def _transitions(self):
         """The replay as flat arrays, with advantages and returns."""
-        replay, options = episodes.joined(self._replay), self.options
+        replay, options = episodes.joined(self.replay), self.options
         values = self._values(replay.features)
         # An episode that has finished has no value any more.
         last = self._values(replay.following) * ~replay.finished
@@ -116,10 +122,16 @@ class PPO(learner.Learner):
 
     def after_round(self, final_rewards, period):
         """The next round begins with an empty replay; what to report."""
-        names = ("entropy", "value_error", "approximate_kl", "clip_fraction")
-        found = dict(zip(names, np.mean(self._metrics, axis=0).tolist()))
-        known = [x for x in self._explained if np.isfinite(x)]
+        found = self.figures()
         self.forget()
+        return found
+
+    def figures(self):
+        """What is reported, None where nothing is known; begins it anew."""
+        means = np.mean(self._metrics, axis=0).tolist() if self._metrics else ()
+        found = dict(itertools.zip_longest(_REPORTED, means))
+        known = [x for x in self._explained if np.isfinite(x)]
+        self._metrics, self._explained = [], []
         mean = float(np.mean(known)) if known else None
         return found | {"explained_variance": mean}
 

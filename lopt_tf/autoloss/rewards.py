@@ -32,6 +32,29 @@ def step_reward(scale=1.0):
     return reward if scale else None
 
 
+def drop_reward(value, floor, scale=1.0):
+    """The drop of a result, the more the nearer it is to its floor.
+
+    It is improvement / (result - floor) at a validation, at most 20, times
+    `scale` (AutoLoss, section 5.4, without a formula: this one is chosen).
+
+    Args:
+        value: the name of the result's metadata.
+        floor: what the result does not reach.
+        scale: see `step_reward`. Defaults to `1.0`.
+    """
+
+    def reward(metadata):
+        left = tf.maximum(metadata[value] - floor, 1e-3)
+        drop = metadata["improvement"] / left
+        drop = tf.clip_by_value(drop, -_STEP_LIMIT, _STEP_LIMIT)
+        return tf.where(metadata["validated"], scale * drop, 0.0)
+
+    needs = ("improvement", "validated", value)
+    reward.needs = {"a step reward with a floor (`step_floor`)": needs}
+    return reward
+
+
 def spread(rewards, period):
     """Gives each step the reward of the validation that it led to.
 

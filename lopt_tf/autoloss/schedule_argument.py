@@ -16,6 +16,7 @@ _FIXED = {
         schedules.Constant,
         schedules.Ratio,
         schedules.Coin,
+        schedules.Curriculum,
         schedules.WatchOverfitting,
     )
 }

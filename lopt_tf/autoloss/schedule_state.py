@@ -90,7 +90,7 @@ class ScheduleState(keras.layers.Layer):
     def metadata(self):
         """What a schedule looks at: {name: tensor [1] or [1, actions]}."""
         total = tf.cast(tf.maximum(self.total.value, 1), tf.float32)
-        train_loss = self.average_losses.value[:, 0]
+        train_loss = self.train_loss()
         return {
             "progress": tf.cast(self.step.value, tf.float32)[None] / total,
             "last_action": self.last_action.value,
@@ -106,6 +106,10 @@ class ScheduleState(keras.layers.Layer):
             "mean_improvement": self.mean_improvement.value,
             "validated": self.validated.value > 0,
         }
+
+    def train_loss(self):
+        """The moving average of the first loss, a tensor [1]."""
+        return self.average_losses.value[:, 0]
 
     def seed(self):
         """The seed of the next choice: a pair of integers."""

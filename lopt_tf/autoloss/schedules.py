@@ -36,11 +36,11 @@ class Schedule:
     needs = {}
 
     def __init__(self, settings):
-        self.settings = tf.constant(settings, tf.float32)
+        self.settings = tf.convert_to_tensor(settings, tf.float32)
 
     def alone(self, episode):
-        """The schedule of one of the episodes."""
-        return type(self)(self.settings[episode : episode + 1])
+        """The schedule of one of the episodes, an integer or a tensor."""
+        return type(self)(tf.gather(self.settings, [episode]))
 
     def __call__(self, metadata, step, seed):
         weights = self.weights(metadata, step, seed)
@@ -75,6 +75,20 @@ class Coin(Schedule):
         return _interval(draw, self.settings)
 
 
+class Curriculum(Schedule):
+    """The last action first, the first one last, each for its share.
+
+    Settings [E, actions]: shares of an episode, which sum to 1.
+    """
+
+    needs = {"a curriculum": ("progress",)}
+
+    def weights(self, metadata, step, seed):
+        shares = self.settings[:, ::-1]
+        # Of progress, a little too much is enough: steps are counted in floats.
+        return _interval(metadata["progress"] + 1e-6, shares)[:, ::-1]
+
+
 class WatchOverfitting(Schedule):
     """Two actions: the second while the validation loss lags behind.
 
@@ -103,7 +117,7 @@ class Feedback(Schedule):
         self.needs = {"the feedback rule": (value,)}
 
     def alone(self, episode):
-        return Feedback(self.settings[episode : episode + 1], self.value)
+        return Feedback(tf.gather(self.settings, [episode]), self.value)
 
     def weights(self, metadata, step, seed):
         slope, level = tf.unstack(self.settings, axis=1)

@@ -8,6 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 
+from lopt_tf.autoloss import metadata
 from lopt_tf.autoloss.options import ControllerOptions
 from problems import alternating
 
@@ -18,11 +19,16 @@ class Entry:
 
     Attributes:
         make: from keyword arguments to a `problems.alternating.Task`.
+        forms: {value: what to call instead of `make`} of an argument `form`,
+            which it has then. Defaults to none.
+        form_of: a function of the given arguments: their `form`, where it is
+            not given.
         recipe: `ControllerOptions` to train a controller with.
         controller: arguments of the task that controllers are trained on,
             where it differs from the one that they are compared on.
         transfer: values that a frozen controller was not trained with, {an
             argument: its values}; each makes a task of its own.
+        further: more such tasks, a dictionary of arguments each.
         reported: measured by running the release, {baseline: (mean, standard
             deviation) on test data}.
         reported_sum: weight of the second loss in the published weighted sum.
@@ -33,6 +39,9 @@ class Entry:
     recipe: ControllerOptions = ControllerOptions()
     controller: Mapping = dataclasses.field(default_factory=dict)
     transfer: Mapping = dataclasses.field(default_factory=dict)
+    further: tuple = ()
+    forms: Mapping = dataclasses.field(default_factory=dict)
+    form_of: Callable | None = None
     reported: Mapping = dataclasses.field(default_factory=dict)
     reported_sum: float = 1.0
     reported_speed: float | None = None
@@ -48,7 +57,8 @@ class Entry:
             ValueError: for an argument that the task does not have, or a
                 value that it does not take; the message gives the reason.
         """
-        parameters = inspect.signature(self.make).parameters
+        make, given = self._form(given)
+        parameters = inspect.signature(make).parameters
         known = [name for name in parameters if name not in self.controller]
         unknown = [name for name in given if name not in known]
         if unknown:
@@ -59,11 +69,33 @@ class Entry:
             )
         chosen = {**given, **(self.controller if for_controller else {})}
         try:
-            return self.make(**chosen)
+            return make(**chosen)
         except TypeError as error:
             raise ValueError(
                 f"The task cannot be made with {given}: {error}."
             ) from error
+
+    def _form(self, given):
+        """What makes the task, and its arguments."""
+        if not self.forms:
+            return self.make, given
+        given = dict(given)
+        form = given.pop("form", None) or self.form_of(given)
+        if form not in self.forms:
+            raise ValueError(
+                f"Unknown form {form!r} of the task. Known: "
+                f"{', '.join(self.forms)}."
+            )
+        return self.forms[form], given
+
+    def transfers(self):
+        """Arguments of the tasks of a transfer, a list of dictionaries."""
+        single = [
+            {name: value}
+            for name, values in self.transfer.items()
+            for value in values
+        ]
+        return [*single, *map(dict, self.further)]
 
 
 _BOTH = ("gap", "improvement")
@@ -156,15 +188,87 @@ _PUBLISHED_GAN = ControllerOptions(
     step_scale=0.0,
     collapse_after=150,
 )
+
+
+def _gan_form(given):
+    """Digits and files of small gray images are compiled whole."""
+    dataset = str(given.get("dataset", "digits"))
+    small = dataset == "digits" or dataset.endswith(".npz")
+    return "compiled" if small else "keras"
+
+
+def _gans(**fixed):
+    """Both forms of the task, with arguments that are not the default."""
+    kinds = {"compiled": alternating.Gan, "keras": alternating.KerasGan}
+    forms = {
+        name: functools.partial(kind, **fixed) for name, kind in kinds.items()
+    }
+    return {"make": forms["compiled"], "forms": forms, "form_of": _gan_form}
+
+
+# Large images with the time of small ones: few channels, fast steps.
+_LIGHT = {"width": 16, "z_dim": 64, "batch_size": 64, "initial": "he"}
+_LIGHT |= {"learning_rate": 2e-3, "block": 1, "max_steps": 1000}
 TASKS["gan"] = Entry(
-    make=alternating.Gan,
+    **_gans(),
     recipe=_GAN,
-    transfer={"width": (16,), "batch_norm": (True,), "loss": ("wgan_gp",)},
+    transfer={
+        "width": (16,),
+        "activation": ("tanh",),
+        "batch_norm": (True,),
+        "learning_rate": (1e-3, 6e-3),
+        "loss": ("wgan_gp",),
+    },
+    further=(
+        {"dataset": "mnist", **_LIGHT},
+        {"dataset": "cifar10", **_LIGHT},
+    ),
 )
 TASKS["published_gan"] = Entry(
-    make=functools.partial(alternating.Gan, balance=1.0),
+    **_gans(balance=1.0),
     recipe=_PUBLISHED_GAN,
     transfer={"width": (16,), "batch_norm": (True,)},
+)
+# What pays late: whole episodes and their last perplexity, decisions that hold.
+TASKS["translation"] = Entry(
+    make=alternating.Translation,
+    recipe=ControllerOptions(
+        features=(
+            *("progress", "translation_loss", "tags_loss", "entities_loss"),
+        ),
+        hidden=0,
+        learning_rate=0.05,
+        episodes=64,
+        parallel=8,
+        final_scale=20.0,
+        validation_starts=2,
+        validate_every=4,
+        step_scale=0.0,
+        discount=0.99,
+        collapse_after=10**6,
+        group=4,
+        exploration=0.05,
+    ),
+    transfer={
+        "width": (32, 128),
+        "architecture": ("transformer",),
+        "pairs": (500, 4000),
+        "data_seed": (1,),
+    },
+)
+# As published, for `--algorithm=ppo`: each update is chosen.
+TASKS["published_translation"] = Entry(
+    make=functools.partial(alternating.Translation, hold=1),
+    recipe=ControllerOptions(
+        features=tuple(metadata.OF_TASKS),
+        episodes=4,
+        parallel=1,
+        step_floor=1.0,
+        validation_starts=1,
+        validate_every=4,
+        collapse_after=10**6,
+    ),
+    transfer={"width": (32, 128)},
 )
 _EVOLUTION = {"learning_rate": 0.5, "group": 1, "exploration": 0.0}
 _PPO = {"hidden": 32, "activation": "tanh", "entropy_bonus": 0.01}

@@ -26,8 +26,6 @@ _LEARNERS = {
     "ppo": ppo.PPO,
     "evolution": evolution.Evolution,
 }
-# Chosen.
-_VALIDATION_STARTS = 16
 _COUNTS = ("round", "restarts", "steps", "lowest_reward", "best_score")
 
 
@@ -104,32 +102,25 @@ class Trainer(long_run.Trainer):
     def _new_controller(self):
         """A fresh policy; the restarts number its seed."""
         options = self.options
-        config = {
-            "num_actions": len(self.task.actions),
-            "hidden": options.hidden,
-            "activation": options.activation,
-            "logit_scale": options.logit_scale,
-            "seed": 1000 * options.seed + 10 * self.restarts,
-        }
-        self.controller = ScheduleController(
-            self.task.name, self.task.actions, options.features, config
+        self.controller = ScheduleController.untrained(
+            self.task.name,
+            self.task.actions,
+            options,
+            seed=1000 * options.seed + 10 * self.restarts,
         )
-        policy = self.controller.policy
-        if options.alternation:
-            policy.alternate(
-                options.features.index("last_action"), options.alternation
-            )
         factor = options.restart_factor**self.restarts
         slower = dataclasses.replace(
             options, learning_rate=options.learning_rate * factor
         )
-        self.learner = _LEARNERS[options.algorithm](policy, slower)
+        self.learner = _LEARNERS[options.algorithm](
+            self.controller.policy, slower
+        )
         self.schedule = self.learner.schedule(self.controller)
         self.episodes = compiled_episodes.episodes_of(
             self.task,
             self.schedule,
             self.learner.segment_length,
-            rewards.step_reward(options.step_scale),
+            _step_reward(self.task, options),
         )
         contract.check_reward(self.task, self.episodes, options.reward)
         if self.validation_task is not None:
@@ -242,9 +233,8 @@ class Trainer(long_run.Trainer):
         done = not self.history or self.history[-1]["validation"] is not None
         if self.validation_task is None or done or not due:
             return {}
-        position, _ = episodes_lib.play(
-            self._validation, starts("validation", _VALIDATION_STARTS)
-        )
+        seeds = starts("validation", self.options.validation_starts)
+        position, _ = episodes_lib.play(self._validation, seeds)
         mean = float(np.mean(self._validation.result(position, "valid")))
         if not np.isfinite(mean):
             self.say(f"note: the validation after round {self.round} is {mean}")
@@ -335,6 +325,15 @@ class Trainer(long_run.Trainer):
     def num_compilations(self):
         """Each controller compiles programs of its own."""
         return self.restarts
+
+
+def _step_reward(task, options):
+    """The step reward that options name, or None."""
+    if options.step_floor is None or not options.step_scale:
+        return rewards.step_reward(options.step_scale)
+    return rewards.drop_reward(
+        *(f"valid_{task.result_name}", options.step_floor, options.step_scale)
+    )
 
 
 def _compared(options):

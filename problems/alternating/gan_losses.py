@@ -27,15 +27,16 @@ class Loss:
     share: float
     penalty: float = 0.0
 
-    def discriminator(self, nets, params, real, z, seed):
+    def discriminator(self, nets, params, real, z, uniform):
         """(loss, moving values [3]): see `Gan`.
 
         Args:
-            nets: a `gan_nets.Nets`.
-            params: {network: its vector}.
-            real: images [batch, pixels].
+            nets: what has `generate` and `discriminate`, as `gan_nets.Nets`.
+            params: {network: what these take}.
+            real: images [batch, ...].
             z: [batch, z_dim].
-            seed: two integers, for the penalty's places.
+            uniform: a function of a shape that draws numbers from 0..1, for
+                the places of the penalty.
         """
         fake = nets.generate(params["generator"], z)
         images = tf.concat([real, fake], 0)
@@ -45,7 +46,7 @@ class Loss:
         parts = self.fake(of_fake), self.real(of_real)
         loss = self.share * sum(parts)
         if self.penalty:
-            loss += self.penalty * _penalty(nets, vector, real, fake, seed)
+            loss += self.penalty * _penalty(nets, vector, real, fake, uniform)
         return loss, tf.stack([self.wanted(of_fake), *parts])
 
     def generator(self, nets, params, z):
@@ -56,16 +57,16 @@ class Loss:
         return loss, tf.stack([loss, self.fake(logits), 0.0])
 
 
-def _penalty(nets, vector, real, fake, seed):
+def _penalty(nets, vector, real, fake, uniform):
     """(|gradient| - 1)^2 at images between real and generated ones."""
-    share = tf.random.stateless_uniform(
-        [real.shape[0], 1], seed, alg="threefry"
-    )
+    share = uniform([real.shape[0]] + [1] * (len(real.shape) - 1))
     between = real + share * (fake - real)
     with tf.GradientTape() as tape:
         tape.watch(between)
         total = tf.reduce_sum(nets.discriminate(vector, between))
-    squares = tf.reduce_sum(tf.square(tape.gradient(total, between)), 1)
+    gradient = tape.gradient(total, between)
+    axes = list(range(1, len(real.shape)))
+    squares = tf.reduce_sum(tf.square(gradient), axes)
     return tf.reduce_mean(tf.square(tf.sqrt(squares + 1e-12) - 1))
 
 

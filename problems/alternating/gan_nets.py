@@ -13,7 +13,14 @@ import math
 import numpy as np
 import tensorflow as tf
 
-_KERNEL, _LEAK, _NORM_EPSILON = 4, 0.2, 1e-5
+_KERNEL, NORM_EPSILON = 4, 1e-5
+# Of the discriminator's hidden layers; the first is published.
+ACTIVATIONS = {
+    "leaky_relu": functools.partial(tf.nn.leaky_relu, alpha=0.2),
+    "relu": tf.nn.relu,
+    "elu": tf.nn.elu,
+    "tanh": tf.tanh,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +28,8 @@ class Nets:
     """Two networks for square images of one channel, after DCGAN.
 
     The generator has a dense layer and two transposed convolutions (relu, tanh
-    at the end), the discriminator two convolutions (leaky relu, 0.2) and a
-    dense layer; kernels are 4x4, strides 2. Initial weights are He's: with
+    at the end), the discriminator two convolutions and a dense
+    layer; kernels are 4x4, strides 2. Initial weights are He's: with
     DCGAN's (deviation 0.02) networks this small do not learn.
 
     The parameters of a network are one vector, so that an optimizer takes few
@@ -35,12 +42,15 @@ class Nets:
             its second. The generator mirrors it.
         batch_norm: whether the generator's hidden layers are normalised by
             the batch, always by that at hand.
+        activation: of the discriminator's hidden layers, see `ACTIVATIONS`.
+            Defaults to "leaky_relu".
     """
 
     size: int
     z_dim: int
     width: int
     batch_norm: bool
+    activation: str = "leaky_relu"
 
     @property
     def generator_shapes(self):
@@ -90,7 +100,7 @@ class Nets:
         bias = next(arrays)
         if self.batch_norm:
             mean, variance = tf.nn.moments(values, [0, 1])
-            scale = next(arrays) * tf.math.rsqrt(variance + _NORM_EPSILON)
+            scale = next(arrays) * tf.math.rsqrt(variance + NORM_EPSILON)
             values = (values - mean) * scale
         return tf.reshape(tf.nn.relu(values + bias), shape)
 
@@ -103,7 +113,7 @@ class Nets:
             kernel, bias = next(arrays), next(arrays)
             values = values @ _matrix(joins, kernel)
             values = values + tf.tile(bias, [size**2])
-            values = tf.nn.leaky_relu(values, _LEAK)
+            values = ACTIVATIONS[self.activation](values)
         return (values @ next(arrays) + next(arrays))[:, 0]
 
 

@@ -10,7 +10,7 @@ from problems.alternating import gan_losses, gan_nets
 NAMES = ("discriminator", "generator")
 _BETA_1, _BETA_2, _EPSILON = 0.5, 0.999, 1e-8
 # Of the moving averages of losses (published).
-_DECAY = 0.9
+DECAY = 0.9
 # What an update changes in the state of an episode, and what it needs besides.
 _UPDATED = (
     *("params", "first_moments", "second_moments", "updates"),
@@ -117,9 +117,13 @@ def _gradient(place, params, seed, time, updates):
                 dtype=tf.int32,
                 alg="threefry",
             )
-            of_penalty = tf.stack([seed, -1 - time])
+            places = functools.partial(
+                tf.random.stateless_uniform,
+                seed=tf.stack([seed, -1 - time]),
+                alg="threefry",
+            )
             loss, found = losses.discriminator(
-                nets, params, tf.gather(real, rows), z, of_penalty
+                nets, params, tf.gather(real, rows), z, places
             )
     return tape.gradient(loss, vector), found
 
@@ -136,6 +140,6 @@ def _averaged(parts, place, found):
     """
     before, updates = parts["averages"], parts["updates"]
     is_first = tf.stack(2 * [tf.reduce_sum(updates) == 0] + [updates[0] == 0])
-    decay = tf.where(is_first, 0.0, _DECAY)
+    decay = tf.where(is_first, 0.0, DECAY)
     after = decay * before + (1 - decay) * found
     return after if place == 0 else tf.concat([after[:2], before[2:]], 0)

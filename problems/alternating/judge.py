@@ -5,76 +5,24 @@ import functools
 import os
 import pathlib
 import tempfile
-import typing
 import zipfile
 
 import keras
 import numpy as np
-import sklearn.datasets
 import tensorflow as tf
 
 from problems.alternating import scores
+from problems.alternating.image_data import digits, scaled
 
-# Of the 1,797 digits; the others are held out.
-TRAINED_ON = 1400
-# The digits' classifier, all chosen.
-_EPOCHS, _BATCH, _WIDTH, _FEATURES = 15, 64, 32, 64
+# Data sets that a classifier is trained for here, and how often it sees them.
+TRAINED = {"digits": 15, "mnist": 1}
+# The trained classifier, all chosen.
+_BATCH, _WIDTH, _FEATURES = 64, 32, 64
 _OUTPUTS = ("logits", "probabilities")
-
-
-class Images(typing.NamedTuple):
-    """Images with values in -1..1, [images, height, width, 1].
-
-    Attributes:
-        train, held_out: images.
-        train_labels, held_out_labels: integers [images]; None if unknown.
-    """
-
-    train: np.ndarray
-    held_out: np.ndarray
-    train_labels: np.ndarray | None = None
-    held_out_labels: np.ndarray | None = None
-
-
-@functools.cache
-def digits():
-    """scikit-learn's 1,797 digits of 8x8 pixels, 1,400 of them to train on."""
-    pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(pixels))
-    pixels = np.float32(pixels[order].reshape(-1, 8, 8, 1) / 8 - 1)
-    labels = np.int32(labels[order])
-    train, rest = slice(TRAINED_ON), slice(TRAINED_ON, None)
-    return Images(pixels[train], pixels[rest], labels[train], labels[rest])
-
-
-def read_images(path):
-    """`Images` of a file ".npz" with "images" [count, size, size] in 0..1.
-
-    Raises:
-        ValueError: if it is missing, damaged, or has other images.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            pixels = np.float32(arrays["images"])
-    except Exception as error:
-        # Whatever NumPy meets in a file that holds no such array.
-        raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Name an "
-            ".npz file with an array called images."
-        ) from error
-    square = pixels.ndim == 3 and pixels.shape[1] == pixels.shape[2]
-    if not (square and pixels.shape[1] % 4 == 0 and len(pixels) >= 10):
-        raise ValueError(
-            f"The images of {path} must be at least ten, [count, size, size] "
-            f"with a size divisible by 4. Received: {pixels.shape}."
-        )
-    if not (
-        np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1
-    ):
-        raise ValueError(f"The images of {path} must have values in 0..1.")
-    pixels = 2 * pixels[..., None] - 1
-    most = len(pixels) * 4 // 5
-    return Images(pixels[:most], pixels[most:])
+# Images that are asked for at once, so that memory is bounded.
+_AT_ONCE = 500
+# Images of each kind in the table of those that are known.
+_KNOWN = 5000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,34 +75,56 @@ class Judge:
         """Probabilities [images, classes] and features [images, features].
 
         Args:
-            images: in -1..1, [images, height, width, 1].
+            images: in -1..1, [images, height, width, channels].
         """
         low, high = self.value_range
         channels = self.model.inputs[0].shape[-1]
         images = low + (high - low) * (tf.convert_to_tensor(images) + 1) / 2
-        images = tf.repeat(images, channels, axis=3) if channels > 1 else images
+        if channels != images.shape[3]:
+            images = tf.repeat(images, channels, axis=3)
         outputs, features = self._both(images, training=False)
         if self.outputs == "logits":
             outputs = tf.nn.softmax(outputs)
         return outputs, tf.reshape(features, [tf.shape(features)[0], -1])
 
+    def told(self, images):
+        """What `ask` tells of any number of images, as arrays.
+
+        Args:
+            images: in -1..1, or bytes, see `image_data.scaled`.
+        """
+        places = range(0, len(images), _AT_ONCE)
+        parts = [self.ask(scaled(images[i : i + _AT_ONCE])) for i in places]
+        outputs, features = zip(*parts)
+        return np.concatenate(outputs), np.concatenate(features)
+
     def check_fits(self, images):
-        """Raises ValueError if the model does not take images of this size."""
-        expected, size = self.model.inputs[0].shape[1:3], images.shape[1:3]
+        """Raises ValueError if the model does not take images like these."""
+        *expected, channels = self.model.inputs[0].shape[1:]
+        *size, own = images.shape[1:]
         if any(x not in (None, y) for x, y in zip(expected, size)):
             raise ValueError(
                 f"The classifier takes images of {tuple(expected)} pixels; "
                 f"these have {tuple(size)}. Name another classifier."
+            )
+        if own not in (1, channels):
+            raise ValueError(
+                f"The classifier takes images of {channels} channels; these "
+                f"have {own}. Name another classifier."
             )
 
     def score(self, images):
         """The inception score of images, a scalar tensor."""
         return scores.inception_score(self.ask(images)[0])
 
-    def distance(self, images, others):
-        """The Frechet distance of two sets of images, a float."""
-        first, second = (self.ask(x)[1].numpy() for x in (images, others))
-        return scores.frechet_distance(first, second)
+    def compared(self, images, real_features):
+        """How close images are to real ones: {name: float}.
+
+        Args:
+            images: as for `told`.
+            real_features: what `told` returns of real images.
+        """
+        return scores.closeness(self.told(images)[1], real_features)
 
 
 def digits_judge(path=None):
@@ -167,11 +137,27 @@ def digits_judge(path=None):
     Raises:
         ValueError: if the file is damaged.
     """
+    return _kept_judge(path, lambda: _digits_classifier())
+
+
+def mnist_judge(images, path=None):
+    """The `Judge` of MNIST, as that of digits; it is trained in a minute.
+
+    Args:
+        images: `image_data.Images` with labels.
+        path: as for `digits_judge`.
+    """
+    return _kept_judge(
+        path, lambda: _trained_classifier(images, TRAINED["mnist"])
+    )
+
+
+def _kept_judge(path, make):
     if path is None:
-        return Judge(_digits_classifier())
+        return Judge(make())
     path = pathlib.Path(path)
     if not path.exists():
-        _save(_digits_classifier(), path)
+        _save(make(), path)
     return Judge(read_classifier(path))
 
 
@@ -185,58 +171,76 @@ def read_classifier(path):
     if not path.is_file():
         raise ValueError(f"There is no classifier {path}.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken:
-            raise ValueError(f"{broken} in it is not what was written")
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+            if broken:
+                raise ValueError(f"{broken} in it is not what was written")
         return keras.saving.load_model(path, compile=False)
     except Exception as error:
         # Whatever Keras meets in a file that is not a model.
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"The classifier {path} is damaged, or no Keras model ({reason}). "
-            "Delete it to have the digits' trained anew, or name another."
+            "Delete it to have one trained anew, or name another."
         ) from error
 
 
 def accuracy(judge, images, labels):
     """The share of images that a judge takes for what they are."""
-    return float(np.mean(np.argmax(judge.ask(images)[0], 1) == labels))
+    return float(np.mean(np.argmax(judge.told(images)[0], 1) == labels))
+
+
+def some(images, most=_KNOWN):
+    """At most so many of the images, drawn once."""
+    if len(images) <= most:
+        return images
+    return images[np.random.default_rng(0).permutation(len(images))[:most]]
 
 
 def sanity_rows(judge, images):
     """What a judge says of images that are known: rows of a table.
 
+    The inception score of noise may be high; its distance from real images is
+    large, and it covers few of them: see `scores.closeness`.
+
     Args:
         judge: a `Judge`.
-        images: `Images`.
+        images: `image_data.Images`.
     """
     rng = np.random.default_rng(0)
-    real = images.train
+    real = scaled(some(images.train))
     flat = real.reshape(len(real), -1)
     known = {
         "real": real,
-        "held out": images.held_out,
+        "held out": some(images.held_out),
         "noise": rng.uniform(-1, 1, real.shape).astype("float32"),
         "pixels shuffled": rng.permuted(flat, axis=1).reshape(real.shape),
     }
     if images.train_labels is not None:
-        known["one class"] = real[images.train_labels == images.train_labels[0]]
+        known["one class"] = some(
+            images.train[images.train_labels == images.train_labels[0]]
+        )
+    told = {name: judge.told(each) for name, each in known.items()}
     return [
         {
             "images": name,
-            "count": len(each),
-            "inception score": float(judge.score(each)),
-            "Frechet distance": judge.distance(each, real),
+            "count": len(outputs),
+            "inception score": float(scores.inception_score(outputs)),
+            **scores.closeness(features, told["real"][1]),
         }
-        for name, each in known.items()
+        for name, (outputs, features) in told.items()
     ]
 
 
 @functools.cache
 def _digits_classifier():
     """A small convolutional network: 98 % of the held-out digits or more."""
-    images = digits()
+    return _trained_classifier(digits(), TRAINED["digits"])
+
+
+def _trained_classifier(images, epochs):
+    """A small convolutional network of ten classes, trained on images."""
 
     def he(seed):
         return keras.initializers.HeNormal(seed)
@@ -245,7 +249,7 @@ def _digits_classifier():
     options = {"activation": "relu", "padding": "same"}
     model = keras.Sequential(
         [
-            keras.Input([8, 8, 1]),
+            keras.Input(images.train.shape[1:]),
             layers.Conv2D(_WIDTH, 3, kernel_initializer=he(0), **options),
             layers.Conv2D(
                 _WIDTH, 3, strides=2, kernel_initializer=he(1), **options
@@ -262,17 +266,27 @@ def _digits_classifier():
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    rng = np.random.default_rng(0)
-    orders = [rng.permutation(TRAINED_ON) for _ in range(_EPOCHS)]
-    order = np.concatenate(orders)
-    # As `Judge` asks it.
-    inputs = (images.train[order] + 1) / 2
-    model.fit(
-        *(inputs, images.train_labels[order]),
-        batch_size=_BATCH,
-        shuffle=False,
-        verbose=0,
+    rng, count = np.random.default_rng(0), len(images.train)
+    order = np.concatenate([rng.permutation(count) for _ in range(epochs)])
+
+    def batches():
+        for place in range(0, len(order), _BATCH):
+            rows = order[place : place + _BATCH]
+            # As `Judge` asks it.
+            inputs = (scaled(images.train[rows]) + 1) / 2
+            yield inputs, images.train_labels[rows]
+
+    specs = tuple(
+        tf.TensorSpec([None, *array.shape[1:]], dtype)
+        for array, dtype in (
+            (images.train, "float32"),
+            (images.train_labels, "int32"),
+        )
     )
+    data = tf.data.Dataset.from_generator(batches, output_signature=specs)
+    steps = -(-len(order) // _BATCH)
+    data = data.apply(tf.data.experimental.assert_cardinality(steps))
+    model.fit(data, shuffle=False, verbose=0)
     return model
 
 

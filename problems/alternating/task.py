@@ -11,6 +11,10 @@ NUMBERS = (
 )
 
 
+class DataMissing(ValueError):
+    """Data of a task are not there: the message says how to get them."""
+
+
 class Feedback(typing.NamedTuple):
     """A rule that a task suggests: an action's chance from one of its metadata.
 
@@ -45,6 +49,10 @@ class Task:
         higher_is_better: of the result. Defaults to False.
         coin_parts: chances of coins are tried in these parts, when baselines
             are tuned. Defaults to None, which takes the grid's own.
+        ratios: steps of each action, a tuple of such, to try then. Defaults to
+            None, which takes the grid's own.
+        curricula: each action's share of the episode, a tuple of such, to try
+            in a row, from the last action to the first. Defaults to (): none.
         feedback: a `Feedback` to tune beside them, if there are two actions.
             Defaults to None.
     """
@@ -57,6 +65,8 @@ class Task:
     result_name = None
     higher_is_better = False
     coin_parts = None
+    ratios = None
+    curricula = ()
     feedback = None
 
     @property
@@ -153,18 +163,30 @@ class ModelTask(Task):
     best validation.
 
     Besides those that every model tells (`lopt_tf.autoloss.schedule_state`),
-    the metadata are "valid_NAME" for each of `measures`, and the improvements
-    of the result, positive if it got better.
+    the metadata are "valid_NAME" for each of `measures`, the improvements of
+    the result, positive if it got better, and what `metadata` returns.
+
+    A controller's reward may be the "mean score", "last score" or "best score"
+    of an episode: of the result at its validations.
 
     Attributes:
         measures: names of what `measure` returns; `result_name` is one.
+        tells: names of what `metadata` returns. Defaults to none.
         setting: what distinguishes tasks with the same model, such as the
-            split of the data to train on. Defaults to `None`.
+            split of the data to train on; see `setting_of` for settings that
+            differ from episode to episode. Defaults to `None`.
         patience: validations without improvement that end an episode; None
             for no such end. Defaults to `None`.
+        hold: how often the chosen objective makes its updates in one step.
+            Defaults to 1.
+        own_batches: whether each objective has data of its own; see `batch`.
+            Defaults to False.
     """
 
     measures = ()
+    hold = 1
+    own_batches = False
+    tells = ()
     setting = None
     patience = None
 
@@ -172,10 +194,25 @@ class ModelTask(Task):
         """The model, built and compiled with its optimizers."""
         raise NotImplementedError
 
-    def start(self, model, setting, seed):
-        """Gives the model its initial weights.
+    def setting_of(self, seed):
+        """The setting of an episode, a function of its seed alone.
 
-        Optimizers, random numbers and the schedule have begun anew before.
+        To train on a distribution of settings, draw from it:
+        `np.random.default_rng([seed, 1])`. Episodes of a group have the same
+        seed, so that they share it. Defaults to `setting`.
+        """
+        return self.setting
+
+    def start(self, model, setting, seed):
+        """Gives the model its initial weights, and what else a setting sets.
+
+        Optimizers, random numbers and the schedule have begun anew before. A
+        learning rate may differ: `model.optimizers[name].learning_rate = x`.
+
+        Args:
+            model: what `build` returned.
+            setting: the episode's, see `setting_of`.
+            seed: of the episode.
         """
         raise NotImplementedError
 
@@ -183,12 +220,47 @@ class ModelTask(Task):
         """The batch of an update: a function of its arguments alone.
 
         Args:
-            setting: the task's.
+            setting: the episode's, see `setting_of`.
             seed: of the episode.
             number: updates that the episode made before, of all objectives.
+
+        With `own_batches` it is `batch(setting, seed, number, action)`: the
+        action's place, and the updates that this one made before.
         """
         raise NotImplementedError
 
     def measure(self, model, split):
         """{name: float} of "valid" or "test" data, for each of `measures`."""
         raise NotImplementedError
+
+    def result(self, model, split):
+        """How good a kept model is, a float: `measure` unless it says more.
+
+        Of noisy measures the best is too high; a task may measure afresh.
+        """
+        return self.measure(model, split)[self.result_name]
+
+    def metadata(self, model, found):
+        """Metadata of its own, {name: tensor [1, ...]} for each of `tells`.
+
+        It is compiled with the schedule.
+
+        Args:
+            model: the model, in the middle of an episode.
+            found: the metadata that every `ModelTask` has.
+        """
+        return {}
+
+    def details_of(self, model, curve, split=None):
+        """`details` of one episode, {name: float}.
+
+        Args:
+            model: the kept model if `split` is "test"; any model otherwise.
+            curve: the validations, pairs of updates before and result.
+            split: as for `details`.
+        """
+        return {}
+
+    def samples_of(self, model, count):
+        """`samples` of a kept model, [count, height, width, ...], or None."""
+        return None

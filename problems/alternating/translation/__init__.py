@@ -1,0 +1,6 @@
+"""Task 4: translation with auxiliary tasks, its corpora and its networks."""
+
+from problems.alternating.translation.corpora import CorpusError
+from problems.alternating.translation.task import Translation
+
+__all__ = ["CorpusError", "Translation"]

@@ -1,0 +1,399 @@
+"""Readers of corpora: sentence pairs, and sentences with a tag a token.
+
+What is wrong in a file is a `CorpusError` that names the file and the line;
+pairs with an empty side, which every published corpus has, are left out and
+counted.
+"""
+
+import pathlib
+import re
+import typing
+import xml.sax
+
+# Elements of an IWSLT file of training data that hold text to translate; lines
+# of all others (<url>, <talkid>, <keywords>, <speaker>, ...) are left out.
+_TEXTS = ("title", "description")
+_ELEMENT = re.compile(r"<(\w+)\b[^>]*>(.*?)(?:</\1>)?$")
+# Marks without a space before or after them, if they are tokens of a text.
+_CLOSING, _OPENING = ".,;:!?)]}\u2026\u201c", "([{\u201e"
+# Of CoNLL 2006, 2009 and U files: the form and the (language's own) tag.
+_FORM, _TAG, _LEAST_COLUMNS = 1, 4, 5
+# Of GermEval 2014: number, token, outer entities, inner entities.
+_GERMEVAL_COLUMNS = 4
+
+
+class CorpusError(ValueError):
+    """A file is not what its format says, or does not fit another one."""
+
+    def __init__(self, path, line, problem):
+        super().__init__(f"{path}, line {line}: {problem}")
+
+
+class Pair(typing.NamedTuple):
+    """A sentence and its translation, texts."""
+
+    source: str
+    target: str
+
+
+class Tagged(typing.NamedTuple):
+    """A sentence as tokens, with a tag for each."""
+
+    tokens: tuple
+    tags: tuple
+
+    @property
+    def text(self):
+        """The running text."""
+        return joined(self.tokens)
+
+
+class Corpus(typing.NamedTuple):
+    """What a reader found.
+
+    Attributes:
+        items: a list of `Pair` or `Tagged`.
+        empty: pairs that were left out, because a side had no text.
+    """
+
+    items: list
+    empty: int = 0
+
+
+def spaced(tokens):
+    """Tokens with the spaces that stand before them in a text."""
+    found, opens = [], False
+    for token in tokens:
+        closes = all(mark in _CLOSING for mark in token)
+        found.append(token if closes or opens else " " + token)
+        opens = all(mark in _OPENING for mark in token)
+    return found
+
+
+def joined(tokens):
+    """Tokens as a text."""
+    return "".join(spaced(tokens)).strip()
+
+
+# Pairs.
+
+
+def plain_pairs(source, target):
+    """Reads two text files, line by line.
+
+    Args:
+        source, target: paths.
+
+    Raises:
+        CorpusError: if one is longer than the other, or is not UTF-8.
+    """
+    return _paired(source, target, lines(source), lines(target))
+
+
+def iwslt_tagged_pairs(source, target):
+    """Reads IWSLT training data: "train.tags.de-en.de" and its partner.
+
+    Raises:
+        CorpusError: if their lines are of different kinds, too.
+    """
+    first, second = _iwslt_lines(source), _iwslt_lines(target)
+    kinds = [[kind for _, kind, _ in rows] for rows in (first, second)]
+    for (number, kind, _), other in zip(second, kinds[0]):
+        if kind != other:
+            raise CorpusError(
+                *(target, number),
+                f"{kind} stands opposite of {other} in {source}. The two "
+                "files must be of the same release.",
+            )
+    texts = [
+        [(number, text) for number, kind, text in rows if kind != "markup"]
+        for rows in (first, second)
+    ]
+    return _paired(source, target, *texts)
+
+
+def iwslt_xml_pairs(source, target):
+    """Reads IWSLT validation or test data: "IWSLT14.TED....de-en.de.xml".
+
+    Raises:
+        CorpusError: if it is no XML, or a segment has no partner.
+    """
+    first, second = _segments(source), _segments(target)
+    for path, mine, other in (
+        (source, first, second),
+        (target, second, first),
+    ):
+        for key, (number, _) in mine.items():
+            if key not in other:
+                raise CorpusError(
+                    *(path, number),
+                    f"segment {key[1]} of document {key[0]} has no partner in "
+                    "the other file.",
+                )
+    return _without_empty([(first[key][1], second[key][1]) for key in first])
+
+
+def _paired(source, target, first, second):
+    first, second = list(first), list(second)
+    if len(first) != len(second):
+        shorter, longer = sorted(
+            [(len(first), source), (len(second), target)], key=lambda x: x[0]
+        )
+        rest = max(first, second, key=len)[shorter[0] :]
+        raise CorpusError(
+            *(longer[1], rest[0][0]),
+            f"{shorter[1]} has no line for this one: it has {shorter[0]} "
+            f"lines of text, this file {longer[0]}.",
+        )
+    pairs = [(text, other) for (_, text), (_, other) in zip(first, second)]
+    return _without_empty(pairs)
+
+
+def _without_empty(pairs):
+    kept = [
+        Pair(*(" ".join(text.split()) for text in pair))
+        for pair in pairs
+        if all(text.strip() for text in pair)
+    ]
+    return Corpus(kept, len(pairs) - len(kept))
+
+
+def _iwslt_lines(path):
+    """[(number, "text", a text's element or "markup", text)] of a file."""
+    found = []
+    for number, line in lines(path):
+        match = _ELEMENT.match(line.strip())
+        if match is None:
+            found.append((number, "text", line))
+        elif match[1] in _TEXTS:
+            found.append((number, match[1], match[2]))
+        else:
+            found.append((number, "markup", ""))
+    return found
+
+
+# Tags.
+
+
+def plain_tags(path, entities=False):
+    """Reads lines of token TAB tag, with an empty line between sentences.
+
+    Args:
+        path: of the file.
+        entities: whether tags are of entities: O, B-NAME or I-NAME.
+
+    Raises:
+        CorpusError: for a line of another form, a wrong tag, or no UTF-8.
+    """
+
+    def columns(number, line):
+        cells = line.split("\t")
+        if len(cells) != 2:
+            raise CorpusError(
+                path, number, f"expected token TAB tag. Received: {line!r}"
+            )
+        return cells
+
+    return _sentences(path, columns, entities)
+
+
+def conll_tags(path):
+    """Reads tags of a CoNLL 2006, 2009 or U file, such as TIGER's.
+
+    Raises:
+        CorpusError: for a line of another form, or no UTF-8.
+    """
+
+    def columns(number, line):
+        cells = line.split("\t")
+        if len(cells) < _LEAST_COLUMNS:
+            raise CorpusError(
+                *(path, number),
+                "expected columns number, form, lemma, ..., tag, separated "
+                f"by tabs. Received: {line!r}",
+            )
+        return cells[_FORM], cells[_TAG]
+
+    return _sentences(path, columns, comment="#")
+
+
+def germeval_entities(path):
+    """Reads the outer entities of GermEval 2014 (TSV).
+
+    Raises:
+        CorpusError: for a line of another form, a wrong tag, or no UTF-8.
+    """
+
+    def columns(number, line):
+        cells = line.split("\t")
+        if len(cells) != _GERMEVAL_COLUMNS or not cells[0].isdigit():
+            raise CorpusError(
+                *(path, number),
+                "expected number, token, outer and inner entity, separated "
+                f"by tabs. Received: {line!r}",
+            )
+        return cells[1:3]
+
+    return _sentences(path, columns, entities=True, comment="#")
+
+
+def tiger_xml_tags(path):
+    """Reads tags of a file in TIGER-XML.
+
+    Raises:
+        CorpusError: if it is no XML, or a terminal has no word or tag.
+    """
+    found, where = [], []
+
+    def start(number, name, attributes):
+        if name == "s":
+            found.append([])
+            where.append(number)
+        elif name == "t":
+            cells = [attributes.get(key, "") for key in ("word", "pos")]
+            if not found or not all(cells):
+                raise CorpusError(
+                    path, number, "a terminal <t> must have word and pos."
+                )
+            found[-1].append(cells)
+
+    _parse(path, start)
+    for number, rows in zip(where, found):
+        if not rows:
+            raise CorpusError(path, number, "a sentence <s> without words.")
+    return Corpus([Tagged(*map(tuple, zip(*rows))) for rows in found])
+
+
+def entities_of_names(corpus, tag="NE"):
+    """A corpus of entities: each row of tokens with a tag is a name.
+
+    Args:
+        corpus: a `Corpus` of `Tagged`, such as part-of-speech tags.
+        tag: of names, STTS's. Defaults to `"NE"`.
+    """
+    items = []
+    for tokens, tags in corpus.items:
+        before, found = "O", []
+        for each in tags:
+            part = "O" if each != tag else "BI"[before != "O"] + "-" + tag
+            found.append(part)
+            before = part
+        items.append(Tagged(tokens, tuple(found)))
+    return Corpus(items)
+
+
+def _sentences(path, columns, entities=False, comment=None):
+    """A `Corpus` of a file with a token a line; `columns` takes one apart."""
+    items, rows = [], []
+    for number, line in lines(path):
+        if not line.strip():
+            if rows:
+                items.append(Tagged(*map(tuple, zip(*rows))))
+            rows = []
+            continue
+        if comment and not rows and line.startswith(comment):
+            continue
+        token, tag = (cell.strip() for cell in columns(number, line))
+        if not token or not tag:
+            raise CorpusError(path, number, "a token or its tag is missing.")
+        if entities:
+            _check_entity(path, number, tag, rows[-1][1] if rows else "O")
+        rows.append((token, tag))
+    if rows:
+        items.append(Tagged(*map(tuple, zip(*rows))))
+    return Corpus(items)
+
+
+def _check_entity(path, number, tag, before):
+    known = tag == "O" or (tag[:2] in ("B-", "I-") and len(tag) > 2)
+    if not known:
+        raise CorpusError(
+            *(path, number),
+            f"{tag!r} is no entity's tag: those are O, B-NAME and I-NAME.",
+        )
+    if tag.startswith("I-") and before[2:] != tag[2:]:
+        raise CorpusError(
+            path, number, f"{tag!r} continues no entity: it follows {before!r}."
+        )
+
+
+# Files.
+
+
+def lines(path):
+    """Yields (number from 1, text) of a file in UTF-8; `CorpusError`."""
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"There is no corpus {path} to read: {error.strerror}."
+        ) from error
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CorpusError(
+                *(path, number),
+                f"this is not UTF-8 ({error.reason}, byte {error.start}).",
+            ) from error
+
+
+def _segments(path):
+    """{(document, segment): (line, text)} of an IWSLT file in XML."""
+    found, position = {}, {"document": "", "key": None}
+
+    def start(number, name, attributes):
+        if name == "doc":
+            position["document"] = attributes.get("docid", "")
+        if name == "seg":
+            key = position["document"], attributes.get("id", "")
+            if key in found:
+                raise CorpusError(
+                    path, number, f"a second segment {key[1]} of {key[0]}."
+                )
+            position["key"] = key
+            found[key] = number, ""
+
+    def end(name):
+        if name == "seg":
+            position["key"] = None
+
+    def text(part):
+        key = position["key"]
+        if key is not None:
+            found[key] = found[key][0], found[key][1] + part
+
+    _parse(path, start, end, text)
+    return found
+
+
+def _parse(path, start, end=None, text=None):
+    """Reads XML: `start` gets (line, name, attributes) of each element."""
+
+    class Handler(xml.sax.ContentHandler):
+        def setDocumentLocator(self, locator):
+            self.locator = locator
+
+        def startElement(self, name, attrs):
+            start(self.locator.getLineNumber(), name, attrs)
+
+        def endElement(self, name):
+            if end:
+                end(name)
+
+        def characters(self, content):
+            if text:
+                text(content)
+
+    try:
+        with open(path, "rb") as file:
+            xml.sax.parse(file, Handler())
+    except xml.sax.SAXParseException as error:
+        raise CorpusError(
+            path, error.getLineNumber(), f"no XML: {error.getMessage()}."
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"There is no corpus {path} to read: {error.strerror}."
+        ) from error

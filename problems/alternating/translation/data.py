@@ -1,0 +1,121 @@
+"""Three tasks' sentences, split, in subwords, as streams of batches."""
+
+import numpy as np
+
+from problems.alternating.translation import splits, subwords
+from problems.alternating.translation.batches import Stream
+from problems.alternating.translation.sources import TASKS
+
+TRANSLATION, *TAGGING = TASKS
+# Tags have the numbers from here on; one stands before the first.
+FIRST_TAG, START_TAG = 2, 1
+
+
+class Data:
+    """What the tasks train and are measured on.
+
+    Args:
+        sources: `Sources`.
+        counts: (validation, test) sentences of each task.
+        symbols: the size of the vocabulary.
+        lengths: of the buckets, in subwords, ascending.
+        size: rows of a batch.
+        seed: of the splits.
+
+    Attributes:
+        subwords: `Subwords`, learned on the training parts alone.
+        labels: {tagging task: its tags, a list}.
+        outputs: {task: how many symbols or tags its decoder tells apart}.
+        streams: {task: {split: `Stream`}}.
+        pairs: {split: list of `Pair`} of translation.
+        left_out: {task: sentences that are too long}.
+    """
+
+    def __init__(self, sources, counts, symbols, lengths, size, seed):
+        found = splits.split(
+            *(sources.items, dict.fromkeys(TASKS, counts), seed),
+            sources.tests,
+        )
+        self.pairs = found[TRANSLATION]
+        texts = [x for pair in self.pairs["train"] for x in pair]
+        for task in TAGGING:
+            texts += [x.text for x in found[task]["train"]]
+        self.subwords = subwords.Subwords.learn(texts, symbols)
+        self.labels, self.outputs = {}, {TRANSLATION: len(self.subwords)}
+        self.streams, self._firsts = {}, {}
+        self._shape = lengths, size
+        self._take_pairs()
+        for task in TAGGING:
+            self._take_tags(task, found[task])
+        self.left_out = {
+            task: sum(stream.left_out for stream in of_split.values())
+            for task, of_split in self.streams.items()
+        }
+
+    def _take_pairs(self):
+        self.streams[TRANSLATION] = {
+            split: Stream(
+                *map(self.sentences, zip(*pairs)),
+                *(subwords.START, *self._shape),
+            )
+            for split, pairs in self.pairs.items()
+        }
+
+    def _take_tags(self, task, found):
+        labels = {tag for x in found["train"] for tag in x.tags}
+        # Subwords behind the first of an entity need what continues it.
+        labels |= {"I-" + tag[2:] for tag in labels if tag.startswith("B-")}
+        self.labels[task] = sorted(labels)
+        self.outputs[task] = FIRST_TAG + len(labels)
+        numbers = {tag: i for i, tag in enumerate(sorted(labels), FIRST_TAG)}
+        self.streams[task], self._firsts[task] = {}, {}
+        for split, items in found.items():
+            if task == TASKS[2] and split == "train":
+                items = balanced(items)
+            encoded = self.subwords.encode_tokens(items)
+            # A tag that was never seen is as good as padding: not learned,
+            # and wrong wherever it is the truth.
+            targets = [
+                [numbers.get(x, 0) for x in subwords.carried(each.tags, owners)]
+                for each, (_, owners) in zip(items, encoded)
+            ]
+            self.streams[task][split] = Stream(
+                [[*own, subwords.END] for own, _ in encoded],
+                *(targets, START_TAG, *self._shape),
+            )
+            firsts = [subwords.firsts(owners) for _, owners in encoded]
+            self._firsts[task][split] = [
+                (each.tags, places) for each, places in zip(items, firsts)
+            ]
+
+    def sentences(self, texts):
+        """Subwords with an end, for each text."""
+        encoded = self.subwords.encode(list(texts))
+        return [[*own, subwords.END] for own in encoded]
+
+    def tags_of(self, task, split, place, outputs):
+        """(true tags, told tags) of a sentence's tokens, lists.
+
+        Args:
+            task, split: which.
+            place: of the sentence, as `Stream.whole` has it.
+            outputs: a number for each subword.
+        """
+        tags, places = self._firsts[task][split][place]
+        labels = self.labels[task]
+        told = [labels[outputs[i] - FIRST_TAG] for i in places]
+        return list(tags), told
+
+
+def balanced(items):
+    """Sentences with entities, and no more others than these.
+
+    A tagger that has seen names alone tags names everywhere; one that has
+    hardly seen any tags none.
+    """
+    named = [any(tag != "O" for tag in each.tags) for each in items]
+    plain = np.flatnonzero(~np.array(named))
+    if not any(named):
+        raise ValueError("No sentence to train on has an entity.")
+    kept = {*np.flatnonzero(named), *plain[: sum(named)]}
+    return [items[i] for i in sorted(kept)]

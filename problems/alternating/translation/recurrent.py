@@ -1,0 +1,113 @@
+"""LSTM encoder, and LSTM decoder with attention (Luong et al., 2015)."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from problems.alternating.translation import layers
+
+
+class RecurrentEncoder(keras.layers.Layer):
+    """Residual LSTM layers; the first reads in both directions.
+
+    Args:
+        symbols: of the vocabulary.
+        embedding, width: of subwords, and of the layers (even).
+        depth: how many layers.
+        dropout: share of units that rest in training.
+    """
+
+    def __init__(self, symbols, embedding, width, depth, dropout):
+        super().__init__(name="encoder")
+        self.embedding = layers.embedding(symbols, embedding)
+        lstm = keras.layers.LSTM
+        self.forward = lstm(width // 2, return_sequences=True)
+        self.backward = lstm(width // 2, return_sequences=True)
+        self.further = [
+            lstm(width, return_sequences=True) for _ in range(depth - 1)
+        ]
+        self.dropout = keras.layers.Dropout(dropout)
+
+    def call(self, source, training=False):
+        """Encodings [B, S, width] of sources [B, S]."""
+        lengths = ops.sum(ops.cast(layers.mask_of(source), "int32"), 1)
+        x = self.dropout(self.embedding(source), training=training)
+        # Reversed within its length, a row's padding stays behind.
+        reverse = tf.reverse_sequence(x, lengths, seq_axis=1)
+        reverse = self.backward(reverse)
+        reverse = tf.reverse_sequence(reverse, lengths, seq_axis=1)
+        x = ops.concatenate([self.forward(x), reverse], -1)
+        for layer in self.further:
+            x = x + layer(self.dropout(x, training=training))
+        return self.dropout(x, training=training)
+
+
+class RecurrentDecoder(keras.layers.Layer):
+    """LSTM layers, then global attention, then a softmax.
+
+        h_t = LSTM(h_{t-1}, [y_{t-1}; s_t])
+        a_t = softmax(h_t' W s),  c_t = sum a_t s
+        p(y_t) = softmax(W_o tanh(W_c [c_t; h_t]))
+
+    s are the encodings. Only decoders of tags see s_t, the encoding of the
+    subword that they tag next. The states begin with a layer of the mean of s
+    (chosen).
+
+    Args:
+        outputs: how many symbols or tags.
+        embedding, width, depth, dropout: as of `RecurrentEncoder`.
+        aligned: whether the outputs are tags. Defaults to `False`.
+    """
+
+    def __init__(
+        self, outputs, embedding, width, depth, dropout, aligned=False, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.aligned = aligned
+        self.embedding = layers.embedding(outputs, embedding)
+        self.recurrent = [
+            keras.layers.LSTM(width, return_sequences=True, return_state=True)
+            for _ in range(depth)
+        ]
+        dense = keras.layers.Dense
+        self.bridge = dense(2 * depth * width, activation="tanh")
+        self.score = dense(width, use_bias=False)
+        self.combine = dense(width, activation="tanh", use_bias=False)
+        self.output_layer = dense(outputs)
+        self.dropout = keras.layers.Dropout(dropout)
+
+    def call(self, encoded, mask, inputs, training=False):
+        """Logits [B, T, outputs] of what follows `inputs` [B, T]."""
+        state = self.start(encoded, mask, None)
+        aligned = encoded if self.aligned else None
+        return self._run(encoded, mask, inputs, aligned, state, training)[0]
+
+    def start(self, encoded, mask, length):
+        """The state before the first symbol, a list."""
+        states = self.bridge(layers.masked_mean(encoded, mask))
+        return ops.split(states, 2 * len(self.recurrent), axis=-1)
+
+    def step(self, state, encoded, mask, symbols, place):
+        """(logits [B, outputs], next state) after symbols [B] at a place."""
+        aligned = encoded[:, place][:, None] if self.aligned else None
+        logits, state = self._run(
+            encoded, mask, symbols[:, None], aligned, state, False
+        )
+        return logits[:, 0], state
+
+    def _run(self, encoded, mask, inputs, aligned, state, training):
+        x = self.embedding(inputs)
+        if aligned is not None:
+            x = ops.concatenate([x, aligned], -1)
+        after = []
+        for number, layer in enumerate(self.recurrent):
+            x = self.dropout(x, training=training)
+            first = state[2 * number : 2 * number + 2]
+            y, *last = layer(x, initial_state=first)
+            x = x + y if number else y
+            after += last
+        scores = ops.matmul(self.score(x), ops.swapaxes(encoded, 1, 2))
+        scores = ops.where(mask[:, None], scores, -1e9)
+        context = ops.matmul(ops.softmax(scores), encoded)
+        x = self.combine(ops.concatenate([context, x], -1))
+        return self.output_layer(self.dropout(x, training=training)), after

@@ -1,0 +1,125 @@
+"""Where sentences come from: the generated pair, or files in known formats."""
+
+import glob
+import pathlib
+import typing
+
+from problems.alternating.translation import corpora
+from problems.alternating.translation.language import Language
+
+TASKS = ("translation", "tags", "entities")
+
+
+class Sources(typing.NamedTuple):
+    """Sentences of the three tasks.
+
+    Attributes:
+        items: {task: list of `Pair` or `Tagged`}.
+        tests: the same of published test sets, {} if there are none.
+        empty: pairs that were left out, because a side had no text.
+    """
+
+    items: dict
+    tests: dict
+    empty: int = 0
+
+
+def generated(language, pairs, tagged, seed):
+    """Sentences of a `Language`: other ones for each task.
+
+    Args:
+        language: {argument of `Language`: value}.
+        pairs, tagged: sentences of translation, and of each other task.
+        seed: of the sentences, an integer.
+    """
+    made = Language(**language)
+    counts = (pairs, tagged, tagged)
+    items = {
+        task: made.sentences(count, [seed, place])[place]
+        for place, (task, count) in enumerate(zip(TASKS, counts))
+    }
+    return Sources(items, {})
+
+
+def read(folder, tags, entities="", languages=("de", "en"), pairs=None):
+    """Sentences of files.
+
+    Args:
+        folder: of the pairs: IWSLT's release ("train.tags.de-en.de", and
+            "IWSLT*.de.xml" as test sentences, each with its partner), or
+            "train.de" and "train.en", line by line.
+        tags: a file of part-of-speech tags: TIGER-XML, CoNLL, or token TAB tag.
+        entities: a file of entities: GermEval 2014, or token TAB tag. Defaults
+            to `""`: the names among the tags, if they are STTS.
+        languages: of sources and targets, how the files' names end. Defaults
+            to `("de", "en")`.
+        pairs: the most pairs to take, the first ones. Defaults to `None`.
+
+    Raises:
+        CorpusError: for what is wrong in a file.
+        ValueError: if a file is missing.
+    """
+    found, tests = _pairs(pathlib.Path(folder), languages)
+    parts = tagged(tags)
+    if entities:
+        names = tagged(entities, entities=True)
+    else:
+        names = corpora.entities_of_names(parts)
+        if not any("B-NE" in each.tags for each in names.items):
+            raise ValueError(
+                f"{tags} has no names (tag NE) to make entities of. Name a "
+                "file of entities."
+            )
+    items = [found.items[:pairs], parts.items, names.items]
+    return Sources(
+        dict(zip(TASKS, items)),
+        {TASKS[0]: tests.items} if tests.items else {},
+        found.empty + tests.empty,
+    )
+
+
+def tagged(path, entities=False):
+    """The `Corpus` of a file of tags or entities, in whatever format."""
+    if str(path).endswith(".xml"):
+        return corpora.tiger_xml_tags(path)
+    columns = _columns(path)
+    if entities and columns == 4:
+        return corpora.germeval_entities(path)
+    if not entities and columns > 4:
+        return corpora.conll_tags(path)
+    return corpora.plain_tags(path, entities)
+
+
+def _columns(path):
+    """Columns of a file's first line with a token."""
+    for _, line in corpora.lines(path):
+        comment = line.startswith("#") and line.count("\t") in (0, 1)
+        if line.strip() and not (comment and len(line) > 3):
+            return line.count("\t") + 1
+    raise corpora.CorpusError(path, 1, "the file has no sentences.")
+
+
+def _pairs(folder, languages):
+    """(`Corpus`, `Corpus` of test sentences) of a folder."""
+    source, target = languages
+    names = [f"train.tags.{source}-{target}.{x}" for x in languages]
+    plain = [folder / f"train.{x}" for x in languages]
+    paths = [folder / name for name in names]
+    tests = corpora.Corpus([])
+    if paths[0].exists():
+        found = corpora.iwslt_tagged_pairs(*paths)
+        pattern = glob.escape(str(folder)) + f"/*.{source}.xml"
+        for path in sorted(glob.glob(pattern)):
+            partner = path.removesuffix(f"{source}.xml") + f"{target}.xml"
+            more = corpora.iwslt_xml_pairs(path, partner)
+            tests = corpora.Corpus(
+                tests.items + more.items, tests.empty + more.empty
+            )
+    elif plain[0].exists():
+        found = corpora.plain_pairs(*plain)
+    else:
+        raise ValueError(
+            f"There are no sentence pairs in {folder}: neither {names[0]} "
+            f"nor train.{source}."
+        )
+    return found, tests

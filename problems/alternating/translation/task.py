@@ -1,0 +1,272 @@
+"""Task 4: translation, with tags and entities as auxiliary tasks."""
+
+import dataclasses
+import functools
+import json
+import math
+
+import keras
+import tensorflow as tf
+
+from problems.alternating.supervised import check_positive
+from problems.alternating.task import ModelTask
+from problems.alternating.translation import (
+    data,
+    networks,
+    presets,
+    scores,
+    sources,
+    translator,
+)
+from problems.alternating.translation.language import Language
+
+_COUNTS = (
+    *("pairs", "tagged", "symbols", "width", "embedding", "depth", "beams"),
+    *("batch_size", "updates", "hold", "validations", "valid", "test"),
+)
+# Batches of training sentences on which a validation measures, too.
+_TRAIN_BATCHES = 4
+_MOST_TOKENS = 60
+
+
+@dataclasses.dataclass(eq=False)
+class Translation(ModelTask):
+    """Translation, part-of-speech tags, entities: one encoder, three decoders.
+
+    A step of the schedule chooses one of the three, which then makes `hold`
+    updates, each on a batch of its own data. The result is the perplexity of
+    translation on the model with the best validation.
+
+    Args:
+        preset: "demo" (about a minute of one core), "full" (some minutes) or
+            "paper" (as published); gives what is not given below.
+        corpus: "generated", or a folder of sentence pairs: see `sources.read`.
+        tags: the file of tags that belongs to a folder.
+        entities: of entities. Defaults to `""`: the names among the tags.
+        language: {argument of `language.Language`: value}; a dictionary.
+        architecture: "lstm" or "transformer".
+        own_optimizers: whether each task has an Adam of its own. Defaults to
+            `False`: they share one.
+        beams: candidates of the search that BLEU is measured with.
+        data_seed: of generated sentences, and of the splits.
+        pairs, tagged: sentences of translation and of each other task to
+            train on; of files, the most pairs.
+        symbols, width, embedding, depth, dropout, batch_size, learning_rate:
+            of subwords, networks and Adam; the norm of a gradient is at most 1.
+        lengths: of buckets, in subwords, ascending, at most 60; sentences that
+            are longer are left out.
+        updates: of an episode, in all.
+        hold: updates between two decisions.
+        validations: of an episode.
+        valid, test: sentences of each task to measure on.
+
+    Attributes:
+        data: `data.Data`; reads and prepares it when it is first asked for.
+    """
+
+    preset: str = "demo"
+    corpus: str = "generated"
+    tags: str = ""
+    entities: str = ""
+    language: dict = dataclasses.field(default_factory=dict)
+    architecture: str = "lstm"
+    own_optimizers: bool = False
+    beams: int = 5
+    data_seed: int = 0
+    pairs: int | None = None
+    tagged: int | None = None
+    symbols: int | None = None
+    width: int | None = None
+    embedding: int | None = None
+    depth: int | None = None
+    dropout: float | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    lengths: tuple | None = None
+    updates: int | None = None
+    hold: int | None = None
+    validations: int | None = None
+    valid: int | None = None
+    test: int | None = None
+
+    name = "translation"
+    actions = sources.TASKS
+    own_batches = True
+    result_name = "perplexity"
+    measures = (
+        "perplexity",
+        *(
+            f"{task}_{what}"
+            for task in sources.TASKS
+            for what in ("loss", "accuracy", "train_loss", "train_accuracy")
+        ),
+    )
+    coin_parts = 10
+    # Much for translation, much for one of the others, and all alike.
+    ratios = (
+        *((1, 1, 1), (2, 1, 0), (4, 1, 0), (8, 1, 0), (1, 1, 0)),
+        *((2, 0, 1), (4, 0, 1), (2, 1, 1), (4, 1, 1), (8, 1, 1)),
+    )
+    # Entities, then tags, then translation: shares of the updates.
+    curricula = (
+        *((0.95, 0.05, 0.0), (0.9, 0.1, 0.0), (0.8, 0.2, 0.0)),
+        *((0.7, 0.3, 0.0), (0.5, 0.5, 0.0)),
+        *((0.9, 0.05, 0.05), (0.8, 0.1, 0.1), (0.6, 0.2, 0.2)),
+    )
+
+    def __post_init__(self):
+        presets.filled(self)
+        check_positive(int, **{name: getattr(self, name) for name in _COUNTS})
+        check_positive(int, data_seed=self.data_seed + 1)
+        check_positive(float, most=10.0, learning_rate=self.learning_rate)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                "`dropout` must be at least 0 and below 1. Received: "
+                f"dropout={self.dropout!r}"
+            )
+        Language(**self.language)
+        if self.architecture not in networks.ARCHITECTURES:
+            raise ValueError(
+                f"Unknown architecture {self.architecture!r}. Known: "
+                f"{', '.join(networks.ARCHITECTURES)}."
+            )
+        self.lengths = _checked_lengths(self.lengths)
+        if self.corpus != "generated" and not self.tags:
+            raise ValueError(
+                f"The corpus {self.corpus} needs a file of part-of-speech "
+                "tags: --set=tags=FILE."
+            )
+        self.max_steps = max(1, self.updates // self.hold)
+        self.period = max(1, self.max_steps // self.validations)
+
+    def get_config(self):
+        return {**dataclasses.asdict(self), "lengths": list(self.lengths)}
+
+    @functools.cached_property
+    def data(self):
+        language = json.dumps(self.language, sort_keys=True)
+        return _data(
+            *(self.corpus, self.tags, self.entities, language),
+            *(self.pairs, self.tagged, (self.valid, self.test)),
+            *(self.symbols, self.lengths, self.batch_size, self.data_seed),
+        )
+
+    def build(self):
+        # Not above: problems are there without schedules.
+        from lopt_tf.autoloss import AlternatingModel, Objective
+
+        made = self.networks(self.data.outputs)
+        objectives = {
+            task: Objective(
+                networks.loss_of(task),
+                [made["encoder"], made[f"{task}_decoder"]],
+            )
+            for task in self.actions
+        }
+        model = AlternatingModel(objectives, **made)
+        optimizer = self._optimizer()
+        if self.own_optimizers:
+            optimizer = {task: self._optimizer() for task in self.actions}
+        # Each task has data of its own: none is measured while it rests.
+        model.compile(optimizer, measure_every=0, jit_compile=False)
+        self._take(model)
+        return model
+
+    def networks(self, outputs):
+        """Encoder and decoders by name, for outputs {task: how many}."""
+        return networks.make(
+            *(self.architecture, outputs["translation"], outputs),
+            embedding=self.embedding,
+            width=self.width,
+            depth=self.depth,
+            dropout=self.dropout,
+            longest=self.lengths[-1],
+        )
+
+    def _optimizer(self):
+        return keras.optimizers.Adam(self.learning_rate, global_clipnorm=1.0)
+
+    def _take(self, model):
+        """Compiles what measures a model."""
+
+        def measuring(task):
+            return tf.function(
+                lambda batch: networks.sums(
+                    *networks.logits(model, task, batch)
+                ),
+                autograph=False,
+            )
+
+        self._sums = {task: measuring(task) for task in self.actions}
+        self.translator = translator.Translator(
+            model, self.data.subwords, self.lengths, self.batch_size
+        )
+
+    def start(self, model, setting, seed):
+        networks.initialize(list(model.models.values()), seed)
+
+    def batch(self, setting, seed, number, action):
+        stream = self.data.streams[self.actions[action]]["train"]
+        return stream.batch(seed, number)
+
+    def measure(self, model, split):
+        found = {}
+        for task in self.actions:
+            streams = self.data.streams[task]
+            for prefix, stream, limit in (
+                ("", streams[split], None),
+                ("train_", streams["train"], _TRAIN_BATCHES),
+            ):
+                loss, hits = translator.teacher_forced(
+                    self._sums[task], stream, limit
+                )
+                found[f"{task}_{prefix}loss"] = loss
+                found[f"{task}_{prefix}accuracy"] = hits
+        loss = found["translation_loss"]
+        # Beyond it, all is equally lost.
+        return {"perplexity": math.exp(min(loss, 50.0)), **found}
+
+    def details_of(self, model, curve, split=None):
+        """BLEU, chrF, tag accuracy and span F1 on the test sentences."""
+        if split != "test":
+            return {}
+        streams = self.data.streams
+        stream = streams["translation"][split]
+        pairs = [self.data.pairs[split][i] for i in stream.kept]
+        told = self.translator.translate([x.source for x in pairs], self.beams)
+        right = [x.target for x in pairs]
+        tags, entities = (
+            translator.tags(self.translator, self.data, task, split)
+            for task in self.actions[1:]
+        )
+        return {
+            "BLEU": scores.bleu(told, right),
+            "chrF": scores.chrf(told, right),
+            "tag accuracy": scores.accuracy(*tags),
+            "span F1": scores.span_f1(*entities),
+        }
+
+
+@functools.lru_cache(4)
+def _data(corpus, tags, entities, language, pairs, tagged, *rest):
+    """The `data.Data` of a task's settings, once for equal ones."""
+    counts, *sizes, seed = rest
+    pairs, tagged = (count + sum(counts) for count in (pairs, tagged))
+    if corpus == "generated":
+        made = sources.generated(json.loads(language), pairs, tagged, seed)
+    else:
+        made = sources.read(corpus, tags, entities, pairs=pairs)
+    return data.Data(made, counts, *sizes, seed)
+
+
+def _checked_lengths(lengths):
+    """Lengths as a tuple; ValueError if they cannot be a stream's."""
+    fits = isinstance(lengths, (list, tuple)) and all(
+        type(x) is int and 2 <= x <= _MOST_TOKENS for x in lengths
+    )
+    if not fits or not lengths or list(lengths) != sorted({*lengths}):
+        raise ValueError(
+            "`lengths` must be ascending integers from 2 to "
+            f"{_MOST_TOKENS}. Received: lengths={lengths!r}"
+        )
+    return tuple(lengths)

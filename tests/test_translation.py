@@ -1,0 +1,293 @@
+"""Translation with auxiliary tasks: networks, search, the task, programs."""
+
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lopt_tf import autoloss
+from lopt_tf.autoloss import (
+    baselines,
+    compiled_episodes,
+    episodes,
+    metadata,
+    rewards,
+    schedules,
+    tasks,
+    translating,
+)
+from problems.alternating.translation import (
+    layers,
+    networks,
+    scores,
+    search,
+    subwords,
+)
+from problems.alternating.translation.batches import Batch
+from problems.alternating.translation.language import Language
+from problems.alternating.translation.task import Translation
+from train_scripts import autoloss as program
+
+pytest.importorskip("tokenizers")
+pytest.importorskip("sacrebleu")
+pytest.importorskip("seqeval")
+
+SMALL = {
+    **{"pairs": 60, "tagged": 60, "valid": 8, "test": 8, "symbols": 200},
+    **{"width": 8, "embedding": 8, "batch_size": 4, "lengths": [40]},
+    **{"updates": 12, "hold": 3, "validations": 2, "dropout": 0.2},
+    "language": {"subordinate": 0.0},
+}
+OUTPUTS = {"translation": 30, "tags": 7, "entities": 6}
+
+
+def _networks(architecture):
+    made = networks.make(
+        *(architecture, 30, OUTPUTS),
+        **{"embedding": 12, "width": 8, "depth": 2},
+        **{"dropout": 0.1, "longest": 14},
+    )
+    networks.initialize(list(made.values()), 5)
+    return type("Model", (), made)
+
+
+def _batch(length, rows=3):
+    rng = np.random.default_rng(0)
+    found = np.zeros([3, rows + 1, length], "int32")
+    for row, count in enumerate((9, 5, 1)):
+        found[:, row, :count] = rng.integers(3, 6, [3, count])
+    return Batch(*found)
+
+
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_padding_changes_nothing(architecture):
+    model = _networks(architecture)
+    for task in OUTPUTS:
+        found = []
+        for length in (9, 13):
+            logits, targets = networks.logits(model, task, _batch(length))
+            assert logits.shape == (4, length, OUTPUTS[task])
+            found.append((logits, networks.sums(logits, targets)))
+        (short, sums), (long, others) = found
+        for row, count in enumerate((9, 5, 1)):
+            np.testing.assert_allclose(
+                short[row, :count], long[row, :count], atol=1e-5
+            )
+        np.testing.assert_allclose(sums, others, rtol=1e-5)
+        assert float(sums[2]) == 15
+        # A change of the source changes the outputs: nothing is cut off.
+        batch = _batch(9)
+        batch.source[0, 8] += 1
+        other, _ = networks.logits(model, task, batch)
+        assert np.abs(other[0, 0] - short[0, 0]).max() > 1e-6
+        # What comes later changes nothing before.
+        batch = _batch(9)
+        batch.inputs[0, 5] = 3 + (batch.inputs[0, 5] - 2) % 3
+        other, _ = networks.logits(model, task, batch)
+        np.testing.assert_allclose(other[0, :5], short[0, :5], atol=1e-5)
+        assert np.abs(other[0, 5] - short[0, 5]).max() > 1e-6
+
+
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_beams_are_never_worse_and_scores_are_those_of_the_model(architecture):
+    model = _networks(architecture)
+    batch = _batch(9)
+    source = tf.constant(batch.source)
+    mask = layers.mask_of(source)
+    encoded = model.encoder(source)
+
+    @tf.function(autograph=False)
+    def find(beams):
+        return search.search(
+            *(model.translation_decoder, encoded, mask, 12),
+            *(subwords.START, beams, subwords.END),
+            first=subwords.END,
+        )
+
+    greedy, beam = find(1), find(5)
+    assert (beam[1].numpy() >= greedy[1].numpy()).all()
+    assert (beam[1].numpy() > greedy[1].numpy() + 1e-4).any()
+    for outputs, told in (greedy, beam):
+        outputs = outputs.numpy()
+        inputs = np.roll(outputs, 1, axis=1)
+        inputs[:, 0] = subwords.START
+        logits = model.translation_decoder(encoded, mask, inputs)
+        chances = tf.nn.log_softmax(logits).numpy()
+        chances = np.take_along_axis(chances, outputs[..., None], 2)[..., 0]
+        said = outputs > 0
+        means = (chances * said).sum(1) / said.sum(1)
+        np.testing.assert_allclose(told, means, atol=1e-4)
+        for row in outputs:
+            ends = np.flatnonzero(row == subwords.END)
+            assert not row[ends[0] + 1 :].any() if ends.size else row.all()
+    # The best first symbol of all is what greedy search begins with.
+    logits = model.translation_decoder(
+        encoded, mask, np.full([4, 1], subwords.START)
+    ).numpy()[:, 0]
+    logits[:, : subwords.END] = -1e9
+    np.testing.assert_array_equal(greedy[0][:, 0], logits.argmax(-1))
+
+
+def test_scores_are_the_libraries():
+    right = ["the cat sat on the mat.", "a dog ran away today."]
+    assert scores.bleu(right, right) == pytest.approx(100)
+    assert scores.chrf(right, right) == pytest.approx(100)
+    assert 0 <= scores.bleu(["no such words here", "x"], right) < 5
+    true = [["B-PER", "I-PER", "O"], ["O", "B-LOC", "O"]]
+    told = [["B-PER", "O", "O"], ["O", "B-LOC", "O"]]
+    assert scores.span_f1(true, told) == pytest.approx(0.5)
+    assert scores.accuracy(true, told) == pytest.approx(5 / 6)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return Translation(**SMALL)
+
+
+def test_each_task_takes_its_own_batches(task, monkeypatch):
+    asked = []
+    batch = task.batch
+
+    def record(setting, seed, number, action):
+        asked.append((seed, number, action))
+        return batch(setting, seed, number, action)
+
+    monkeypatch.setattr(task, "batch", record, raising=False)
+    played = compiled_episodes.episodes_of(
+        task, schedules.Ratio([[2, 1, 1]]), 3
+    )
+    position, shares = episodes.play(played, [9])
+    numbers = [(n, a) for _, n, a in asked]
+    assert numbers[:6] == [(i, 0) for i in range(6)]
+    assert numbers[6:] == [(i, a) for a in (1, 2) for i in range(3)]
+    (episode,) = position.state
+    assert episode.taken == [6, 3, 3] and episode.step == 4
+    assert played.model.schedule_state.step.numpy() == 12
+    details = played.details(position, "test")
+    assert {*details} >= {"BLEU", "chrF", "tag accuracy", "span F1"}
+    assert "BLEU" not in played.details(position)
+
+
+def test_a_run_resumes_in_the_middle_exactly(task):
+    features = tuple(tasks.entry("published_translation").recipe.features)
+    assert len(features) == 18
+    config = {"num_actions": 3, "hidden": 4, "seed": 1}
+    schedule = autoloss.ScheduleController(
+        task.name, task.actions, features, config
+    ).schedule()
+    played = compiled_episodes.episodes_of(task, schedule, 2)
+    position, _ = played.advance(played.begin([1, 2]))
+    saved = played.save(position)
+    json.dumps(saved[1])
+    found = []
+    for each in (position, played.load(*saved)):
+        after, records = played.advance(each)
+        found.append((*records, *after.state[0].values, *after.state[1].values))
+        assert np.isfinite(records.features).all()
+    for a, b in zip(*found):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_curricula_end_with_the_first_action():
+    schedule = schedules.Curriculum([[0.5, 0.3, 0.2], [0.8, 0.2, 0.0]])
+    taken = np.stack(
+        [
+            schedule.weights({"progress": tf.fill([2], i / 10)}, i, 0).numpy()
+            for i in range(10)
+        ]
+    ).argmax(-1)
+    assert taken[:, 0].tolist() == [2] * 2 + [1] * 3 + [0] * 5
+    assert taken[:, 1].tolist() == [1] * 2 + [0] * 8
+    task = Translation()
+    found = baselines.grids(task)
+    labels = [c.label for c in found["best ratio"]]
+    assert labels[0] == "ratio 1:1:1" and "ratio 8:1:1" in labels
+    assert len(found["best coin"]) == 36
+    assert "curriculum 0.8:0.2:0" in [c.label for c in found["best curriculum"]]
+
+
+def test_a_drop_near_the_floor_is_worth_more():
+    reward = rewards.drop_reward("valid_perplexity", 1.0, scale=2.0)
+    told = {
+        "valid_perplexity": tf.constant([11.0, 2.0, 3.0, 1.0]),
+        "improvement": tf.constant([1.0, 1.0, -1.0, 1.0]),
+        "validated": tf.constant([True, True, False, True]),
+    }
+    np.testing.assert_allclose(reward(told), [0.2, 2.0, 0.0, 40.0], rtol=1e-6)
+    options = tasks.recipe("published_translation", "ppo")
+    assert options.step_floor == 1.0 and options.discount == 0.9
+    assert {*options.features} == {*metadata.OF_TASKS}
+
+
+def test_settings_are_the_presets_unless_given():
+    for name, message in (
+        ({"preset": "no"}, "Unknown preset 'no'"),
+        ({"lengths": [20, 10]}, "`lengths` must be ascending"),
+        ({"lengths": [70]}, "`lengths` must be ascending integers from 2 to"),
+        ({"dropout": 1.0}, "`dropout` must be"),
+        ({"architecture": "cnn"}, "Unknown architecture 'cnn'"),
+        ({"corpus": "here"}, "needs a file of part-of-speech"),
+        ({"width": 0}, "`width` must be a positive integer"),
+        ({"language": {"nouns": -1}}, "`nouns` must be a positive"),
+        ({"language": {"genders": 1}}, "genders"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tasks.entry("translation").task(**name)
+    model = Translation(**SMALL, own_optimizers=True).build()
+    assert len({*map(id, model.optimizers.values())}) == 3
+    config = Translation(preset="paper", width=32).get_config()
+    assert config["width"] == 32 and config["symbols"] == 10_000
+    assert Translation(**config).get_config() == config
+
+
+def test_the_program_trains_tests_and_translates(
+    tmp_path, capsys, monkeypatch, task
+):
+    @functools.wraps(Translation)
+    def make(**config):
+        # One compilation for all programs.
+        return task if config == SMALL else Translation(**config)
+
+    entry = dataclasses.replace(tasks.entry("translation"), make=make)
+    monkeypatch.setitem(tasks.TASKS, "translation", entry)
+    monkeypatch.setattr(Translation, "ratios", ((2, 1, 0),))
+    monkeypatch.setattr(Translation, "curricula", ((0.5, 0.5, 0.0),))
+    monkeypatch.setattr(Translation, "coin_parts", 6)
+    sets = [f"--set={k}={json.dumps(v)}" for k, v in SMALL.items()]
+    common = ["--task=translation", f"--output_dir={tmp_path}/run", *sets]
+
+    def run(*arguments):
+        code = program.main(["autoloss", *common, *arguments])
+        return code, capsys.readouterr()
+
+    assert run("--mode=train", "--episodes=4", "--parallel=4")[0] == 0
+    code, told = run(
+        *("--mode=test", "--starts=1", "--tuning_starts=1", "--nofine")
+    )
+    assert code == 0 and "best curriculum" in told.out and "BLEU" in told.out
+    source = tmp_path / "in.txt"
+    pairs, *_ = Language(subordinate=0.0).sentences(3, 4)
+    source.write_text(f"{pairs[0].source}\n\n{pairs[1].source}\n")
+    target = tmp_path / "out.txt"
+    files = ["--mode=translate", f"--input={source}", f"--output={target}"]
+    assert run(*files)[0] == 0
+    first = target.read_text()
+    assert first.count("\n") == 3 and first.split("\n")[1] == ""
+    # The translator is kept, and the same.
+    code, told = run(*files)
+    assert code == 0 and "Training" not in told.out
+    assert target.read_text() == first
+    load = translating.load(tmp_path / "run/translator.npz")
+    assert load.translate([pairs[0].source]) == [first.split("\n")[0]]
+    for arguments, message in (
+        (["--mode=translate"], "needs --input and --output"),
+        ([*files, "--set=width=16"], "was trained with width=8, not 16"),
+        (["--mode=translate", "--input=/no", *files[2:]], "no corpus /no"),
+        (["--mode=train", f"--input={source}"], "--input has no effect"),
+    ):
+        code, told = run(*arguments)
+        assert code == 2 and message in told.err, told.err
+        assert told.err.count("\n") == 1
