@@ -24,15 +24,7 @@ class TfdsImages(Specification):
 
     def __init__(self, name, data_dir=None, split="train"):
         tfds = _tfds()
-        builder = tfds.builder(name, data_dir=data_dir)
-        if not builder.is_prepared():
-            raise ValueError(
-                f"The data set {name!r} is not prepared in "
-                f"{builder.data_path}. Nothing is downloaded here. On a "
-                f"machine with internet, run `tfds build {name}`, or "
-                f"`tfds.load({name!r}, data_dir=...)` in Python; then say "
-                "where it is: data_dir, or the environment's TFDS_DATA_DIR."
-            )
+        builder = prepared(tfds.builder(name, data_dir=data_dir))
         examples = builder.as_dataset(
             split=split, batch_size=-1, as_supervised=False
         )
@@ -61,6 +53,24 @@ class TfdsImages(Specification):
     def is_prepared(name, data_dir=None):
         """Whether the data set is there, so that nothing need be downloaded."""
         return _tfds().builder(name, data_dir=data_dir).is_prepared()
+
+
+def prepared(builder):
+    """The builder of a data set, if it is prepared.
+
+    Raises:
+        ValueError: if it is not; the message tells how to.
+    """
+    if not builder.is_prepared():
+        name = builder.name
+        raise ValueError(
+            f"The data set {name!r} is not prepared in {builder.data_path}. "
+            "Nothing is downloaded here. On a machine with internet, run "
+            f"`tfds build {name}`, or `tfds.load({name!r}, data_dir=...)` in "
+            "Python; then say where it is: data_dir, or the environment's "
+            "TFDS_DATA_DIR."
+        )
+    return builder
 
 
 def _tfds():
