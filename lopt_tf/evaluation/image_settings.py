@@ -5,7 +5,7 @@ import dataclasses
 from lopt_tf import checks
 from lopt_tf.images import models, sources, views
 
-_DTYPE_POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
+DTYPE_POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
 _BOUNDS = {
     "batch_size": (1, 2**20),
     "image_size": (1, 4096),
@@ -97,7 +97,7 @@ class Settings:
             if getattr(self, name) is not None:
                 checks.in_range(name, getattr(self, name), *bounds)
         for name, known in (
-            ("dtype_policy", _DTYPE_POLICIES),
+            ("dtype_policy", DTYPE_POLICIES),
             ("augmentation", (None, *views.AUGMENTATIONS)),
         ):
             if getattr(self, name) not in known:

@@ -61,12 +61,17 @@ class Batches:
                 f"A batch of {size} is more than the {self.size} images that "
                 "there are: choose a smaller one."
             )
+        return self._shared(*self._training_places(first_step), strategy)
+
+    def _training_places(self, first_step):
+        """((place, record)s in the order of training, what is made of one)."""
+        size = self._batch_size
+        first = first_step * size
         records = self._source.shuffled(
-            self._seed, first_step * size, self._source.size // size * size
+            self._seed, first, self.size // size * size
         )
-        places = tf.data.Dataset.counter(first_step * size)
-        places = tf.data.Dataset.zip(places, records)
-        return self._shared(places, self._train_example, strategy)
+        places = tf.data.Dataset.counter(first)
+        return tf.data.Dataset.zip(places, records), self._train_example
 
     def test(self, strategy=None):
         """All images again and again: (images, labels, weights).
