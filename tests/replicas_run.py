@@ -21,11 +21,12 @@ STEPS = 20
 
 def small_net(name, size, classes):
     """A convolutional net with batch normalization over all replicas."""
+    is_shared = keras.backend.backend() == "tensorflow"
     return keras.Sequential(
         [
             layers.Input((size, size, 3)),
             layers.Conv2D(4, 3, 2),
-            layers.BatchNormalization(synchronized=True),
+            layers.BatchNormalization(synchronized=is_shared),
             layers.Activation("relu"),
             layers.Flatten(),
             layers.Dense(classes),

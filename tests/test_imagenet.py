@@ -1,6 +1,7 @@
 """Trainings of image classifiers by the program `imagenet`."""
 
 import csv
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import replicas_run
 import tensorflow as tf
 from asynchronous_run import free_address
 from image_files import ilsvrc, photographs
@@ -41,22 +43,8 @@ def own_signals():
 
 @pytest.fixture
 def small_net(monkeypatch):
-    """A small network in the place of all, with a random part."""
-
-    def build(name, size, classes):
-        return keras.Sequential(
-            [
-                keras.layers.Input((size, size, 3)),
-                keras.layers.Conv2D(4, 3, 2),
-                keras.layers.BatchNormalization(),
-                keras.layers.Activation("relu"),
-                keras.layers.Flatten(),
-                keras.layers.Dropout(0.2, seed=3),
-                keras.layers.Dense(classes),
-            ]
-        )
-
-    monkeypatch.setattr(models, "build", build)
+    """A small network in the place of all."""
+    monkeypatch.setattr(models, "build", replicas_run.small_net)
 
 
 @pytest.fixture(scope="module")
@@ -293,15 +281,7 @@ def test_the_train_step_has_static_shapes_and_no_host_calls(policy, learned):
     )
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
-    model = keras.Sequential(
-        [
-            keras.layers.Input((8, 8, 3)),
-            keras.layers.Conv2D(4, 3, 2),
-            keras.layers.BatchNormalization(synchronized=True),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
-        ]
-    )
+    model = replicas_run.small_net("", 8, 10)
     keras.config.set_dtype_policy(before)
     image_training.compile_model(model, settings, jit_compile=True)
     model.optimizer.build(model.trainable_variables)
@@ -338,3 +318,115 @@ def test_replicas_are_one_device_with_the_whole_batch():
     for name, differences in found.items():
         assert differences["weights"] < 1e-5, (name, differences)
         assert differences["loss"] < 1e-5 and differences["moved"] > 0
+
+
+def _start(*arguments, **environment):
+    command = [sys.executable, "-m", "train_scripts.imagenet", "--threads=1"]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def _weights(folder):
+    return keras.saving.load_model(folder / "model.keras").get_weights()
+
+
+def _largest_difference(ours, expected):
+    return max(np.max(np.abs(a - b)) for a, b in zip(ours, expected))
+
+
+@pytest.mark.slow
+def test_two_machines_are_one(tmp_path, learned):
+    """And when one of them is killed, the other says so; both resume."""
+    flags = [*SMALL, f"--optimizer={learned}", "--checkpoint_every=2"]
+
+    def cluster(folder, *more):
+        addresses = {"worker": [free_address(), free_address()]}
+        return [
+            _start(
+                *(f"--output_dir={folder}", "--strategy=multi_worker"),
+                *(*flags, *more),
+                TF_CONFIG=json.dumps(
+                    {
+                        "cluster": addresses,
+                        "task": {"type": "worker", "index": number},
+                    }
+                ),
+            )
+            for number in range(2)
+        ]
+
+    folder = tmp_path / "shared"
+    workers = cluster(folder)
+    while not list((folder / "backups").glob("step-*[0-9]")):
+        assert workers[0].poll() is None, workers[0].stdout.read()
+        time.sleep(0.05)
+    workers[1].kill()
+    output = workers[0].communicate(timeout=600)[0]
+    # Perhaps it had finished before.
+    if workers[0].returncode:
+        assert workers[0].returncode == 2, output
+        assert "Another worker does not answer" in output
+    for worker in cluster(folder, "--resume"):
+        output = worker.communicate(timeout=600)[0]
+        assert worker.returncode == 0, output
+    alone = tmp_path / "alone"
+    assert imagenet.main(["", *flags, f"--output_dir={alone}"]) == 0
+    ours, expected = _metrics(folder), _metrics(alone)
+    assert len(ours) == len(expected) == 8
+    assert _largest_difference(_weights(folder), _weights(alone)) < 1e-5
+
+
+@pytest.mark.slow
+def test_imagenet_is_killed_and_resumed(tmp_path, learned):
+    """ImageNet 2012, as its builder makes it of small tar files."""
+    ilsvrc(tmp_path, photographs())
+    flags = [
+        "--model=mobilenet_v2",
+        "--dataset=imagenet2012",
+        f"--data_dir={tmp_path / 'tfds'}",
+        f"--manual_dir={tmp_path}",
+        f"--optimizer={learned}",
+        *("--image_size=32", "--batch_size=4", "--steps=20"),
+        *("--log_every=5", "--test_every=20", "--checkpoint_every=10"),
+    ]
+    folder = tmp_path / "killed"
+    process = _start(*flags, f"--output_dir={folder}")
+    while not list((folder / "backups").glob("step-*[0-9]")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    whole = tmp_path / "whole"
+    more = ["--resume", f"--output_dir={folder}"]
+    assert imagenet.main(["", *flags, *more]) == 0
+    assert imagenet.main(["", *flags, f"--output_dir={whole}"]) == 0
+    assert _metrics(folder) == _metrics(whole)
+    losses = [r["loss"] for r in _metrics(whole) if r["split"] == "train"]
+    assert np.all(np.isfinite(losses)) and losses[-1] < losses[0]
+    assert _largest_difference(_weights(folder), _weights(whole)) == 0
+
+
+@pytest.mark.slow
+def test_jax(tmp_path, learned, small_net):
+    """The same program on Keras' JAX backend, on one device and on two."""
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    flags = [*SMALL, f"--optimizer={learned}"]
+    result = _process(
+        [ROOT / "tests" / "jax_run.py", str(tmp_path)],
+        *flags,
+        KERAS_BACKEND="jax",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    assert _run(tmp_path / "tensorflow", *flags[len(SMALL) :]) == 0
+    expected = _metrics(tmp_path / "tensorflow")
+    for name in ("alone", "resumed", "shared"):
+        for ours, other in zip(_metrics(tmp_path / name), expected):
+            assert ours["loss"] == pytest.approx(other["loss"], abs=1e-3), name

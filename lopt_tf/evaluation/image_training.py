@@ -93,24 +93,23 @@ class _Run:
         self._report = report
 
     def check_folder(self, resume):
-        """Compares the folder's settings with these, if it has some."""
+        """Compares the folder's settings with these, to resume."""
         path = self._root / "settings.json"
+        has_backup = any((self._root / "backups").glob("step-*"))
+        if has_backup != resume:
+            raise ValueError(
+                f"There is no training in {self._root} to resume. Start "
+                "without resuming, or name another folder."
+                if resume
+                else f"{self._root} already holds a training. Resume it, or "
+                "name another folder."
+            )
         if not resume:
-            if path.exists():
-                raise ValueError(
-                    f"{self._root} already holds a training. Resume it, or "
-                    "name another folder."
-                )
             return
         try:
             saved = json.loads(path.read_text())
             given = json.loads(json.dumps(self._binding()))
             checkpointing.check_settings({"run": saved}, {"run": given})
-        except FileNotFoundError as error:
-            raise ValueError(
-                f"There is no training in {self._root} to resume. Start "
-                "without resuming, or name another folder."
-            ) from error
         except (OSError, json.JSONDecodeError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error}).") from error
 
@@ -181,10 +180,11 @@ class _Run:
         settings, every = self._settings, self._settings.log_every
         first = self._backups.first_step()
         self._metrics.begin(self._root / "metrics.csv", first)
+        training = self._batches.training(first, self._strategy)
         self._describe(first)
         epochs = settings.steps // every
         self._model.fit(
-            self._batches.training(first, self._strategy),
+            training,
             steps_per_epoch=every,
             epochs=epochs,
             validation_data=self._tests.test(self._strategy),
