@@ -109,7 +109,7 @@ def test_views():
     top, left = (60 - side) // 2, (90 - side) // 2
     middle = whole[top : top + side, left : left + side]
     expected = tf.image.resize(middle, (32, 32)) / 127.5 - 1
-    np.testing.assert_allclose(seen, expected, atol=0.05)
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
     parts = [
         views.random_view(picture, 32, (number, 1), "inception").numpy()
         for number in range(6)

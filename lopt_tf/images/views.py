@@ -40,13 +40,13 @@ def random_view(image, size, seed, augmentation):
         image = tf.image.resize_with_crop_or_pad(image, padded, padded)
         shape = (size, size, 3)
         image = tf.image.stateless_random_crop(image, shape, seed)
-    images = image[None]
+    images = image[None] / 255
     for number, layer in enumerate(_layers(augmentation)):
         changes = layer.get_random_transformation(
             images, training=True, seed=_Seeds(seed, number)
         )
         images = layer.transform_images(images, changes, training=True)
-    return _scaled(tf.ensure_shape(images[0], (size, size, 3)))
+    return 2 * tf.ensure_shape(images[0], (size, size, 3)) - 1
 
 
 def test_view(image, size, augmentation):
@@ -57,7 +57,7 @@ def test_view(image, size, augmentation):
         shorter = tf.cast(tf.minimum(height, width), "float32")
         side = tf.cast(tf.round(_CENTRAL * shorter), "int32")
         image = tf.image.resize_with_crop_or_pad(image, side, side)
-    return _scaled(_resized(image, size))
+    return 2 * (_resized(image, size) / 255) - 1
 
 
 @functools.cache
@@ -65,18 +65,19 @@ def _layers(augmentation):
     """Keras' layers, applied in this order."""
     if augmentation == "none":
         return ()
-    # Whatever the network computes in.
-    precise = {"dtype": "float32"}
-    flip = keras.layers.RandomFlip("horizontal", **precise)
+    flip = keras.layers.RandomFlip("horizontal", dtype="float32")
     if augmentation == "shift":
         return (flip,)
+    # Of pixels in 0..1; float32, whatever the network computes in.
+    about = {"value_range": (0, 1), "dtype": "float32"}
     return (
         flip,
-        keras.layers.RandomBrightness(0.125, **precise),
-        # 0.5 is the image as it is.
-        keras.layers.RandomSaturation((0.25, 0.75), **precise),
-        keras.layers.RandomContrast((0.5, 0.5), **precise),
-        keras.layers.RandomHue(0.1, **precise),
+        keras.layers.RandomBrightness(32 / 255, **about),
+        # Saturation times 0.5 to 1.5: times f / (1 - f) in Keras' terms.
+        keras.layers.RandomSaturation((1 / 3, 0.6), **about),
+        # Times 0.5 to 1.5, and up to 0.2 to either side.
+        keras.layers.RandomContrast(0.5, **about),
+        keras.layers.RandomHue((0.0, 0.4), **about),
     )
 
 
@@ -100,11 +101,6 @@ class _Seeds(keras.random.SeedGenerator):
         return tf.random.experimental.stateless_fold_in(
             self._seed, 100 * self._layer + self._drawn
         )
-
-
-def _scaled(image):
-    """0..255 -> -1..1, what the networks take."""
-    return tf.cast(image, "float32") / 127.5 - 1
 
 
 def _decoded(image):
