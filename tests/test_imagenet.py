@@ -17,7 +17,7 @@ import pytest
 import replicas_run
 import tensorflow as tf
 from asynchronous_run import free_address
-from image_files import ilsvrc, photographs
+from image_files import class_folders, ilsvrc, photographs
 
 import lopt_tf
 from lopt_tf import distribution
@@ -114,7 +114,7 @@ def test_training_is_resumed_exactly(
         np.testing.assert_array_equal(ours[name], array, err_msg=name)
     # The end of a training is there, and can be trained on.
     model = keras.saving.load_model(parts / "model.keras")
-    assert model.optimizer is None and model.output_shape == (None, 10)
+    assert not model.compiled and model.output_shape == (None, 10)
     assert _run(parts, *flags, "--resume") == 0
     assert _metrics(parts) == rows
 
@@ -168,11 +168,9 @@ def test_curves_of_several_runs(small_net, learned, tmp_path, capsys):
     assert float(rows["momentum"]["best_top1"]) == max(
         row["top1"] for row in tests
     )
-    reached = next(
-        2 * i + 2 for i, x in enumerate(losses[2]) if x <= losses[2][-1]
-    )
-    assert float(rows["adam"]["steps_to_adam"]) <= 12
-    assert reached <= 12
+    # Adam reaches the mean of its last row at that row, or before.
+    reached = [2 + 2 * np.argmax(np.array(x) <= x[-1]) for x in losses[2:4]]
+    assert float(rows["adam"]["steps_to_adam"]) == np.median(reached)
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 4 and "Test accuracy" in page
     with open(out / "timings.csv", newline="") as file:
@@ -235,12 +233,11 @@ def test_mistakes(flags, message, tmp_path, capsys, monkeypatch):
     assert not folder.exists()
 
 
-def test_damaged_images(tmp_path, capsys):
+def test_damaged_images(small_net, tmp_path, capsys):
     folder = tmp_path / "pictures"
-    for split in ("train", "validation"):
-        (folder / split / "a").mkdir(parents=True)
-        for i in range(16):
-            (folder / split / "a" / f"{i}.jpg").write_bytes(b"\xff\xd8\xffno")
+    class_folders(folder, images=6)
+    (damaged,) = (folder / "train" / "class_1").glob("3.*")
+    damaged.write_bytes(damaged.read_bytes()[:300])
     flags = [f"--dataset={folder}", "--image_size=8", "--optimizer=adam"]
     assert _run(tmp_path / "run", *flags) == 2
     error = capsys.readouterr().err
@@ -266,7 +263,7 @@ def test_optimizers_by_name():
     assert float(cosine.learning_rate) == pytest.approx(0.1)
     cosine.iterations.assign(5)
     assert float(cosine.learning_rate) == pytest.approx(0.05)
-    assert make("adam", 0.3).learning_rate == pytest.approx(0.3)
+    assert float(make("adam", 0.3).learning_rate) == pytest.approx(0.3)
     with pytest.raises(ValueError, match="needs the number of steps"):
         make("adam_cosine")
 
@@ -281,7 +278,7 @@ def test_the_train_step_has_static_shapes_and_no_host_calls(policy, learned):
     )
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
-    model = replicas_run.small_net("", 8, 10)
+    model = models.with_precise_logits(replicas_run.small_net("", 8, 10))
     keras.config.set_dtype_policy(before)
     image_training.compile_model(model, settings, jit_compile=True)
     model.optimizer.build(model.trainable_variables)

@@ -139,9 +139,10 @@ class _Run:
         )
         keras.utils.set_random_seed(settings.seed)
         with self._scope(), _dtype_policy(settings.dtype_policy):
-            self._model = models.build(
+            model = models.build(
                 settings.model, settings.image_size, splits[0].num_classes
             )
+            self._model = models.with_precise_logits(model)
             compile_model(
                 self._model, settings, steps_per_execution, jit_compile
             )
@@ -195,6 +196,7 @@ class _Run:
                 if epoch * every % settings.test_every == 0 or epoch == epochs
             ],
             callbacks=self._callbacks,
+            shuffle=False,
             verbose=0,
         )
         if self._backups.was_stopped:

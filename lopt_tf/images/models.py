@@ -60,6 +60,12 @@ def build(name, image_size, num_classes):
         ) from error
 
 
+def with_precise_logits(model):
+    """The same network, whose logits are float32 whatever it computes in."""
+    logits = layers.Activation("linear", dtype="float32", name="logits")
+    return keras.Model(model.inputs, logits(model.outputs[0]), name=model.name)
+
+
 def resnet20_v2(image_size, num_classes):
     """The residual network of He et al. 2016 (v2) for small images.
 

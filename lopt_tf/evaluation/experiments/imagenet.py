@@ -62,8 +62,8 @@ class Run:
     weights: str = ""
 
     def column(self, split, name):
-        """A column of metrics.csv, [rows]."""
-        return np.array([row[name] for row in self.rows[split]])
+        """A column of metrics.csv, floats [rows]."""
+        return np.array([row[name] for row in self.rows[split]], float)
 
 
 def run(folder, settings):
