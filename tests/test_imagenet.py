@@ -306,15 +306,21 @@ def _process(code, *arguments, **environment):
     )
 
 
+def _check(found):
+    assert found["weights"] < 1e-5 and found["loss"] < 1e-5, found
+    assert found["moved"] > 0
+
+
+def test_two_replicas_are_one_device(small_net, learned):
+    _check(replicas_run.differences(2, str(learned)))
+
+
 @pytest.mark.slow
-def test_replicas_are_one_device_with_the_whole_batch():
-    result = _process([ROOT / "tests" / "replicas_run.py"])
+def test_four_replicas_are_one_device(learned):
+    path = ROOT / "tests" / "replicas_run.py"
+    result = _process([path], "4", str(learned))
     assert result.returncode == 0, result.stderr[-3000:]
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert len(found) == 4
-    for name, differences in found.items():
-        assert differences["weights"] < 1e-5, (name, differences)
-        assert differences["loss"] < 1e-5 and differences["moved"] > 0
+    _check(json.loads(result.stdout.splitlines()[-1])[str(learned)])
 
 
 def _start(*arguments, **environment):
