@@ -323,15 +323,14 @@ def test_four_replicas_are_one_device(learned):
     _check(json.loads(result.stdout.splitlines()[-1])[str(learned)])
 
 
-def _start(*arguments, **environment):
-    command = [sys.executable, "-m", "train_scripts.imagenet", "--threads=1"]
+def _start(program, *arguments, **environment):
     return subprocess.Popen(
-        [*command, *map(str, arguments)],
+        [sys.executable, *program, "--threads=1", *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
     )
 
 
@@ -344,7 +343,7 @@ def _largest_difference(ours, expected):
 
 
 @pytest.mark.slow
-def test_two_machines_are_one(tmp_path, learned):
+def test_two_machines_are_one(tmp_path, learned, small_net):
     """And when one of them is killed, the other says so; both resume."""
     flags = [*SMALL, f"--optimizer={learned}", "--checkpoint_every=2"]
 
@@ -352,6 +351,7 @@ def test_two_machines_are_one(tmp_path, learned):
         addresses = {"worker": [free_address(), free_address()]}
         return [
             _start(
+                [ROOT / "tests" / "small_imagenet.py"],
                 *(f"--output_dir={folder}", "--strategy=multi_worker"),
                 *(*flags, *more),
                 TF_CONFIG=json.dumps(
@@ -399,7 +399,8 @@ def test_imagenet_is_killed_and_resumed(tmp_path, learned):
         *("--log_every=5", "--test_every=20", "--checkpoint_every=10"),
     ]
     folder = tmp_path / "killed"
-    process = _start(*flags, f"--output_dir={folder}")
+    program = ["-m", "train_scripts.imagenet"]
+    process = _start(program, *flags, f"--output_dir={folder}")
     while not list((folder / "backups").glob("step-*[0-9]")):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)

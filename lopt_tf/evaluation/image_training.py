@@ -16,7 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from lopt_tf import callbacks, checkpointing, distribution, folders
-from lopt_tf.evaluation import experiment, image_callbacks, keras_training
+from lopt_tf.evaluation import (
+    experiment,
+    image_callbacks,
+    image_devices,
+    keras_training,
+)
 from lopt_tf.images import models, pipeline
 from lopt_tf.metatraining import replicas
 from lopt_tf.optimizers import pretrained
@@ -142,7 +147,10 @@ class _Run:
             model = models.build(
                 settings.model, settings.image_size, splits[0].num_classes
             )
-            self._model = models.with_precise_logits(model)
+            make = keras.Model
+            if self._group.num_workers > 1:
+                make = image_devices.MultiWorkerModel
+            self._model = models.with_precise_logits(model, make)
             compile_model(
                 self._model, settings, steps_per_execution, jit_compile
             )

@@ -60,10 +60,15 @@ def build(name, image_size, num_classes):
         ) from error
 
 
-def with_precise_logits(model):
-    """The same network, whose logits are float32 whatever it computes in."""
+def with_precise_logits(model, make=keras.Model):
+    """The same network, whose logits are float32 whatever it computes in.
+
+    Args:
+        model: the network.
+        make: the class of the new one. Defaults to `keras.Model`.
+    """
     logits = layers.Activation("linear", dtype="float32", name="logits")
-    return keras.Model(model.inputs, logits(model.outputs[0]), name=model.name)
+    return make(model.inputs, logits(model.outputs[0]), name=model.name)
 
 
 def resnet20_v2(image_size, num_classes):
