@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import sklearn.datasets
 from keras import layers
+from sklearn import model_selection
 
 from problems import datasets, text
 from problems.classifiers import FullyConnected
@@ -34,6 +35,23 @@ def digits():
     """1,797 images of 8x8 pixels in 0..1 and their labels."""
     images, labels = sklearn.datasets.load_digits(return_X_y=True)
     return (images / 16).astype("float32"), labels.astype("int32")
+
+
+def split_digits():
+    """The digits, split 3:1 into training and test data.
+
+    Returns:
+        (images [n, 8, 8, 1] in 0..1, labels [n]) of each.
+    """
+    images, labels = digits()
+    train, test, train_labels, test_labels = model_selection.train_test_split(
+        images.reshape(-1, 8, 8, 1),
+        labels,
+        test_size=0.25,
+        random_state=0,
+        stratify=labels,
+    )
+    return (train, train_labels), (test, test_labels)
 
 
 def _digits_rows(num_features, num_examples, random_seed=None):

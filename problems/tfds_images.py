@@ -23,7 +23,7 @@ class TfdsImages(Specification):
     """
 
     def __init__(self, name, data_dir=None, split="train"):
-        examples = prepared(name, data_dir).as_dataset(
+        examples = prepared_by_name(name, data_dir).as_dataset(
             split=split, batch_size=-1, as_supervised=False
         )
         examples = _tfds().as_numpy(examples)
@@ -53,14 +53,23 @@ class TfdsImages(Specification):
         return _tfds().builder(name, data_dir=data_dir).is_prepared()
 
 
-def prepared(name, data_dir=None):
+def prepared_by_name(name, data_dir=None):
     """The builder of a data set that is there already; arguments as above.
 
     Raises:
         ValueError: if it is not prepared there; the message tells how to.
     """
-    builder = _tfds().builder(name, data_dir=data_dir)
+    return prepared(_tfds().builder(name, data_dir=data_dir))
+
+
+def prepared(builder):
+    """The builder of a data set, if it is prepared.
+
+    Raises:
+        ValueError: if it is not; the message tells how to.
+    """
     if not builder.is_prepared():
+        name = builder.name
         raise ValueError(
             f"The data set {name!r} is not prepared in {builder.data_path}. "
             "Nothing is downloaded here. On a machine with internet, run "

@@ -27,7 +27,14 @@ from lopt_tf.metatraining import (
 )
 from lopt_tf.optimizers import hierarchical_rnn, registry
 from problems import corpus
-from train_scripts import autoloss, benchmark, evaluate, metatrain, quickstart
+from train_scripts import (
+    autoloss,
+    benchmark,
+    evaluate,
+    imagenet,
+    metatrain,
+    quickstart,
+)
 from train_scripts.suites import autoloss as autoloss_suite
 from train_scripts.suites import gan as gan_suite
 from train_scripts.suites import networks, scaling, update
@@ -37,6 +44,7 @@ PROGRAMS = {
     "autoloss": autoloss,
     "benchmark": benchmark,
     "evaluate": evaluate,
+    "imagenet": imagenet,
     "metatrain": metatrain,
     "quickstart": quickstart,
 }

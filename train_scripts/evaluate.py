@@ -21,6 +21,7 @@ are the same whenever the same command is run on the same machine.
   failures        meta-trains a coordinatewise RNN, and shows where it fails
   problems        problems of your choice (--problems)
   digits          Keras networks on scikit-learn's digits, through fit
+  imagenet        learning curves of trainings by train_scripts.imagenet
 """
 
 import shlex
@@ -39,6 +40,7 @@ EXPERIMENTS = (
     "failures",
     "problems",
     "digits",
+    "imagenet",
 )
 FLAGS = command_line.Flags()
 FLAGS.enum("experiment", None, EXPERIMENTS, "Which one; see above.")
@@ -72,6 +74,12 @@ FLAGS.list(
 FLAGS.list(
     "variants", None, f"With --experiment=ablation: which variants. {_PRESETS}"
 )
+FLAGS.list(
+    "runs",
+    None,
+    "With --experiment=imagenet: folders of trainings by "
+    "train_scripts.imagenet.",
+)
 _NUMBERS = {
     "steps": "Inner steps; Adam runs four times as long.",
     "seeds": "Runs of each optimizer.",
@@ -88,6 +96,7 @@ FLAGS.bool(
     "With problems and digits: also the optimizer before meta-training. "
     f"{_PRESETS}",
 )
+_OTHERS = ("untrained", "problems", "variants", "runs")
 
 
 @command_line.main(FLAGS, "experiment", "output_dir")
@@ -118,7 +127,7 @@ def _given():
 
 def _changes():
     """{setting: value} of the flags that are settings of experiments."""
-    given = FLAGS.given((*_NUMBERS, "untrained", "problems", "variants"))
+    given = FLAGS.given((*_NUMBERS, *_OTHERS))
     return {n: tuple(x) if isinstance(x, list) else x for n, x in given.items()}
 
 

@@ -55,8 +55,8 @@ def evaluate(
     settings = experiments.settings(experiment, preset, changes)
     if module.LEARNED == "never" and optimizer:
         raise ValueError(
-            f"The experiment {experiment!r} meta-trains its own optimizers "
-            "and takes no --optimizer."
+            f"The experiment {experiment!r} has its own optimizers, and takes "
+            "no --optimizer."
         )
     is_wanted = module.LEARNED == "required" or optimizer
     learned = pretrained.load_rule(optimizer) if is_wanted else None

@@ -19,23 +19,33 @@ KERAS = {
 }
 
 
-def optimizer_by_name(name, learning_rate=None):
+def optimizer_by_name(name, learning_rate=None, num_steps=None):
     """A Keras optimizer.
 
     Args:
-        name: "adam", "momentum", "rmsprop"; or a file of trained weights,
-            the folder of a meta-training, or the name of shipped weights.
+        name: "adam", "momentum", "rmsprop"; one of these with "_cosine", whose
+            learning rate falls to 0 by half a cosine; or a file of trained
+            weights, the folder of a meta-training, or the name of shipped
+            weights.
         learning_rate: defaults to the optimizer's own (1.0, which multiplies
             the step, if it is a trained one).
+        num_steps: of the whole training, for "_cosine". Defaults to `None`.
 
     Raises:
         ValueError: for an unknown name, or a damaged file.
     """
-    make = KERAS.get(str(name))
-    if make is None:
-        make = functools.partial(lopt_tf.LearnedOptimizer.from_pretrained, name)
     given = {} if learning_rate is None else {"learning_rate": learning_rate}
-    return make(**given)
+    base = str(name).removesuffix("_cosine")
+    if base not in KERAS:
+        return lopt_tf.LearnedOptimizer.from_pretrained(name, **given)
+    optimizer = KERAS[base](**given)
+    if base == name:
+        return optimizer
+    if num_steps is None:
+        raise ValueError(f"{name!r} needs the number of steps.")
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    schedule = keras.optimizers.schedules.CosineDecay(rate, num_steps)
+    return KERAS[base](learning_rate=schedule)
 
 
 def fully_connected(input_shape, hidden, classes):

@@ -135,6 +135,41 @@ def _smooth(losses, window):
     return np.concatenate([first, speedup.window_means(losses, window)])
 
 
+def plot_trainings(path, runs, title, split, x, y):
+    """Draws a column of metrics.csv, a panel for each problem.
+
+    Args:
+        runs: with problem, optimizer and `column(split, name)`.
+        title: the headline.
+        split: "train" or "test".
+        x, y: the columns; "loss" is on a logarithmic axis.
+    """
+
+    def draw(axis, own):
+        by_optimizer = grouped(own, operator.attrgetter("optimizer"))
+        colors = _colors(by_optimizer)
+        for optimizer, members in by_optimizer.items():
+            across, up = (
+                _aligned([run.column(split, name) for run in members])
+                for name in (x, y)
+            )
+            lines = [f(up, 0) for f in (np.median, np.min, np.max)]
+            across = np.median(across, 0)
+            _draw_range(axis, across, lines, colors[optimizer], optimizer)
+        axis.set(xlabel=x, ylabel=y)
+        if y == "loss":
+            axis.set_yscale("log")
+
+    problems = grouped(runs, operator.attrgetter("problem"))
+    _draw_panels(path, title, problems, draw)
+
+
+def _aligned(columns):
+    """Columns as [runs, rows], as long as the shortest of them."""
+    length = min(map(len, columns))
+    return np.stack([column[:length] for column in columns])
+
+
 def plot_speedups(path, rows):
     """Draws speed-ups with their intervals, a line for each problem.
 

@@ -222,7 +222,7 @@ def _naming(file):
 def _prepared(name, data_dir):
     """`Images` of a data set that TensorFlow Datasets has prepared."""
     try:
-        builder = tfds_images.prepared(name, data_dir)
+        builder = tfds_images.prepared_by_name(name, data_dir)
     except ValueError as error:
         raise DataMissing(str(error)) from error
     splits = ["train", "test"] if "test" in builder.info.splits else ["train"]

@@ -22,6 +22,7 @@ NAMES = (
     "failures",
     "problems",
     "digits",
+    "imagenet",
 )
 
 # Of the settings that a user may change, in whatever experiment.

@@ -6,7 +6,6 @@ import warnings
 import keras
 import numpy as np
 from keras import layers
-from sklearn.model_selection import train_test_split
 
 from lopt_tf.evaluation import curves, keras_training, results, tuning
 from lopt_tf.optimizers import registry
@@ -54,16 +53,9 @@ def load_digits():
         (images [n, 8, 8, 1] in 0..1, labels [n]) of each; the training data
         are whole minibatches.
     """
-    images, labels = networks.digits()
-    train, test, train_labels, test_labels = train_test_split(
-        images.reshape(-1, 8, 8, 1),
-        labels,
-        test_size=0.25,
-        random_state=0,
-        stratify=labels,
-    )
+    (train, train_labels), test = networks.split_digits()
     kept = len(train) // BATCH_SIZE * BATCH_SIZE
-    return ((train[:kept], train_labels[:kept]), (test, test_labels))
+    return (train[:kept], train_labels[:kept]), test
 
 
 def mlp():

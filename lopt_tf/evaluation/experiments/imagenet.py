@@ -1,0 +1,236 @@
+"""Learning curves of image classifiers: the paper's Figure 5.
+
+The runs are folders of `python -m train_scripts.imagenet`.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import numpy as np
+
+from lopt_tf.evaluation import image_callbacks, plots, results
+from lopt_tf.evaluation.curves import grouped
+from lopt_tf.reporting import report
+
+TITLE = "Image classifiers: loss and accuracy"
+QUESTION = (
+    "The paper's Figure 5: learning curves of large image classifiers under "
+    "the learned optimizer and under usual ones, against steps and against "
+    "the time of training."
+)
+LEARNED = "never"
+# What runs of one panel share.
+_SHARED = ("model", "dataset", "batch_size", "image_size", "steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which runs.
+
+    Attributes:
+        runs: folders of trainings.
+    """
+
+    runs: tuple = ()
+
+
+PRESETS = {"quick": Settings(), "full": Settings()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        problem: the network, the data and the size of batches.
+        optimizer: what it is called.
+        learning_rate: the one that was given, or None.
+        seed: of the training.
+        facts: the content of facts.json.
+        rows: {split: rows of metrics.csv}.
+        weights: what the weights of a learned optimizer are; else "".
+    """
+
+    problem: str
+    optimizer: str
+    learning_rate: float | None
+    seed: int
+    facts: dict
+    rows: dict
+    weights: str = ""
+
+    def column(self, split, name):
+        """A column of metrics.csv, floats [rows]."""
+        return np.array([row[name] for row in self.rows[split]], float)
+
+
+def run(folder, settings):
+    """Reads the runs; returns an `Outcome`."""
+    if not settings.runs:
+        raise ValueError(
+            "Name the folders of trainings: --runs=DIR,DIR,... "
+            "(python -m train_scripts.imagenet makes them)."
+        )
+    found = _told_apart([read(path) for path in settings.runs])
+    panels = (
+        ("loss-steps", "Training loss over steps", "train", "loss", "step"),
+        ("loss-seconds", "Training loss over time", "train", "loss", "seconds"),
+        ("test-steps", "Test accuracy over steps", "test", "top1", "step"),
+        ("test-seconds", "Test accuracy over time", "test", "top1", "seconds"),
+    )
+    rows = summary(found)
+    return results.Outcome(
+        tables=[
+            report.Table(
+                "summary",
+                "What they ended with",
+                rows,
+                "Means over seeds.",
+                {
+                    "train_loss": "Cross-entropy of the last tenth of the "
+                    "training's steps, on augmented images.",
+                    "best_top1": "The highest test accuracy on the way.",
+                    "steps_to_adam": "The first step whose training loss is "
+                    "at most Adam's train_loss on the same seed; the median "
+                    "over seeds, infinite if never reached.",
+                },
+            ),
+            report.Table(
+                "timings",
+                "Time and memory",
+                timings(found),
+                "Seconds of training, without tests and backups. A step's "
+                "time is the median over the rows of metrics.csv.",
+            ),
+        ],
+        plots=[
+            report.Plot(
+                stem,
+                title,
+                functools.partial(
+                    plots.plot_trainings,
+                    runs=found,
+                    title=title,
+                    split=split,
+                    y=y,
+                    x=x,
+                ),
+                "Medians over seeds; shaded: from the least to the greatest.",
+            )
+            for stem, title, split, y, x in panels
+        ],
+    )
+
+
+def read(path):
+    """The `Run` of a folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = pathlib.Path(path)
+    try:
+        settings, facts = (
+            json.loads((path / f"{name}.json").read_text())
+            for name in ("settings", "facts")
+        )
+        shared = [settings[name] for name in _SHARED]
+        optimizer, rate = settings["optimizer"], settings["learning_rate"]
+        seed = settings["seed"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not the folder of a training of `python -m "
+            f"train_scripts.imagenet` ({error})."
+        ) from error
+    rows = grouped(
+        image_callbacks.read_metrics(path / "metrics.csv"),
+        lambda row: row["split"],
+    )
+    if set(rows) != {"train", "test"}:
+        raise ValueError(f"The training in {path} was not tested yet.")
+    model, dataset, batch, size, steps = shared
+    problem = (
+        f"{model}, {pathlib.Path(dataset).name}, {size} px, batch {batch}, "
+        f"{steps} steps"
+    )
+    weights = settings.get("weights", "")
+    return Run(problem, optimizer, rate, seed, facts, rows, weights)
+
+
+def _told_apart(runs):
+    """The runs, with the one learned optimizer called so."""
+    if len({run.weights for run in runs if run.weights}) != 1:
+        return runs
+    return [
+        dataclasses.replace(run, optimizer="learned") if run.weights else run
+        for run in runs
+    ]
+
+
+def summary(runs):
+    """One row for each problem and optimizer: losses and accuracies."""
+    adam = {(r.problem, r.seed): r for r in runs if r.optimizer == "adam"}
+
+    def steps_to_adam(run):
+        rival = adam.get((run.problem, run.seed))
+        if rival is None:
+            return np.nan
+        losses = run.column("train", "loss")
+        reached = losses <= _last_loss(rival)
+        return run.column("train", "step")[reached].min(initial=np.inf)
+
+    rows = []
+    for (problem, optimizer), members in grouped(runs).items():
+        row = {
+            "problem": problem,
+            "optimizer": optimizer,
+            "learning_rate": members[0].learning_rate,
+            "seeds": len(members),
+            "train_loss": _mean(_last_loss(run) for run in members),
+        }
+        for name in image_callbacks.METRICS:
+            tests = [run.column("test", name) for run in members]
+            row[f"test_{name}"] = _mean(test[-1] for test in tests)
+        accuracies = [run.column("test", "top1").max() for run in members]
+        row["best_top1"] = _mean(accuracies)
+        steps = [steps_to_adam(run) for run in members]
+        if not np.any(np.isnan(steps)):
+            row["steps_to_adam"] = float(np.median(steps))
+        rows.append(row)
+    return rows
+
+
+def _mean(values):
+    return float(np.mean(list(values)))
+
+
+def _last_loss(run):
+    losses = run.column("train", "loss")
+    return float(np.mean(losses[-max(1, len(losses) // 10) :]))
+
+
+def timings(runs):
+    """One row for each run: seconds, speed and bytes."""
+    rows = []
+    for run in runs:
+        steps, seconds = (
+            np.diff(run.column("train", name), prepend=0)
+            for name in ("step", "seconds")
+        )
+        rows.append(
+            {
+                "problem": run.problem,
+                "optimizer": run.optimizer,
+                "seed": run.seed,
+                "seconds": float(np.sum(seconds)),
+                "step_ms": float(1e3 * np.median(seconds / steps)),
+                **{
+                    name: run.facts.get(name)
+                    for name in ("parameters", "optimizer_bytes", "replicas")
+                },
+                "devices": run.facts.get("devices"),
+            }
+        )
+    return rows

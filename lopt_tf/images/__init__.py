@@ -1,0 +1,1 @@
+"""Image classifiers to train: data sets, their batches, networks."""

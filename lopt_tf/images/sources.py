@@ -1,0 +1,219 @@
+"""Data sets of labelled images: who holds them, and in which order they come.
+
+A source is one split. It gives *records* (an index, a serialized example) in
+an order that is a function of (seed, place) alone, and turns a record into an
+image and a label. Only what is used is ever read or decoded.
+"""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from problems import networks
+
+_VALIDATION_FOLDERS = ("validation", "val", "test")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+_SYNTHETIC_IMAGES = 64
+
+
+class Source:
+    """One split of a data set.
+
+    Attributes:
+        size: number of images.
+        num_classes: number of classes; labels are 0, 1, ....
+        augmentation: what suits the images: see `views.AUGMENTATIONS`.
+        image_size: pixels of a side, where all images are alike squares;
+            else None.
+    """
+
+    augmentation = "inception"
+    image_size = None
+
+    def __init__(self, size, num_classes):
+        self.size = size
+        self.num_classes = num_classes
+
+    def in_order(self):
+        """Dataset of all records, each once, in an order that never changes."""
+        raise NotImplementedError
+
+    def shuffled(self, seed, first, per_epoch):
+        """Endless dataset of records in the order of training.
+
+        Args:
+            seed: integer.
+            first: the number of the record that comes first, counted since
+                training began.
+            per_epoch: how many records an epoch has, at most `size`. Each
+                epoch has an order of its own.
+        """
+        raise NotImplementedError
+
+    def load(self, record):
+        """(image, scalar integer label) of a record.
+
+        The image is uint8 [height, width, 1 or 3], or a string: a file that
+        `tf.io.decode_image` reads.
+        """
+        raise NotImplementedError
+
+
+class Indexed(Source):
+    """A source whose records are indices: any of them can be read at once."""
+
+    def in_order(self):
+        return tf.data.Dataset.range(self.size)
+
+    def shuffled(self, seed, first, per_epoch):
+        def index(place):
+            epoch = place // per_epoch
+            return permuted(place % per_epoch, seed, epoch, self.size)
+
+        return tf.data.Dataset.counter(first).map(index)
+
+
+class Arrays(Indexed):
+    """Images in memory.
+
+    Args:
+        images: uint8 [n, side, side, 1 or 3].
+        labels: integers [n].
+        num_classes: number of classes.
+        augmentation: what suits the images. Defaults to "none".
+    """
+
+    def __init__(self, images, labels, num_classes, augmentation="none"):
+        super().__init__(len(images), num_classes)
+        self.augmentation = augmentation
+        self.image_size = images.shape[1]
+        self._images, self._labels = images, labels.astype("int64")
+
+    def load(self, record):
+        # Constants of the program of tf.data: hundreds of MB are no problem.
+        images = tf.constant(self._images)
+        return images[record], tf.constant(self._labels)[record]
+
+
+class Files(Indexed):
+    """Image files in one folder for each class.
+
+    Args:
+        folder: the split's folder.
+        classes: names of the classes' folders.
+
+    Raises:
+        ValueError: if there is no image.
+    """
+
+    def __init__(self, folder, classes):
+        paths, labels = [], []
+        for label, name in enumerate(classes):
+            found = sorted((folder / name).rglob("*"))
+            found = [str(f) for f in found if f.suffix.lower() in _SUFFIXES]
+            paths += found
+            labels += [label] * len(found)
+        if not paths:
+            raise ValueError(f"There are no images in {folder}/CLASS.")
+        super().__init__(len(paths), len(classes))
+        self._paths, self._labels = paths, np.array(labels, "int64")
+
+    def load(self, record):
+        path = tf.constant(self._paths)[record]
+        return tf.io.read_file(path), tf.constant(self._labels)[record]
+
+
+def permuted(index, seed, epoch, size):
+    """The place of an index in an epoch's permutation of `size` records."""
+    return tf.random.experimental.index_shuffle(
+        index, tf.stack([tf.cast(seed, "int64"), epoch]), size - 1
+    )
+
+
+def open_splits(name, data_dir=None, manual_dir=None, image_size=None):
+    """(training source, test source) of a data set.
+
+    Args:
+        name: "digits" (scikit-learn's 1,797), "synthetic" (noise), a .npz file
+            with x_train, y_train, x_test and y_test, a folder (of images, as
+            train/CLASS/FILE and validation/CLASS/FILE; or a prepared data set
+            of TensorFlow Datasets), or a name of TensorFlow Datasets
+            ("imagenet2012", "imagenet_resized/64x64").
+        data_dir: where TensorFlow Datasets are prepared.
+        manual_dir: where the files are that a data set is made of which cannot
+            be downloaded; it is then prepared if it is not yet.
+        image_size: of synthetic images. Defaults to `None`: 224.
+
+    Raises:
+        ValueError: if it is not there, or not as described.
+    """
+    path = pathlib.Path(name)
+    if name == "digits":
+        return _digits()
+    if name == "synthetic":
+        return _synthetic(image_size or 224)
+    if path.suffix == ".npz":
+        return _npz(path)
+    is_folder = len(path.parts) > 1 and path.is_dir()
+    if is_folder and not (path / "dataset_info.json").exists():
+        return _image_folder(path)
+    # The import is slow.
+    from lopt_tf.images import records
+
+    if is_folder:
+        return records.open_folder(path)
+    return records.open_name(name, data_dir, manual_dir)
+
+
+def _digits():
+    return [
+        Arrays(np.round(images * 255).astype("uint8"), labels, 10)
+        for images, labels in networks.split_digits()
+    ]
+
+
+def _synthetic(size):
+    rng = np.random.default_rng(0)
+    shape = (_SYNTHETIC_IMAGES, size, size, 3)
+    images = rng.integers(256, size=shape, dtype="uint8")
+    labels = rng.integers(1000, size=_SYNTHETIC_IMAGES)
+    return [Arrays(images, labels, 1000)] * 2
+
+
+def _npz(path):
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [file[key] for key in keys]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ValueError(
+            f"{path} cannot be read as arrays {', '.join(keys)} ({error})."
+        ) from error
+    train, train_labels, test, test_labels = arrays
+    labels = [train_labels.ravel(), test_labels.ravel()]
+    images = [x[..., None] if x.ndim == 3 else x for x in (train, test)]
+    for x, y in zip(images, labels):
+        is_square = x.ndim == 4 and x.shape[1] == x.shape[2]
+        if not (is_square and x.shape[3] in (1, 3) and x.dtype == "uint8"):
+            raise ValueError(
+                f"{path} must hold uint8 images [n, side, side, 1 or 3]. "
+                f"Received: {x.dtype} {list(x.shape)}"
+            )
+        if len(x) != len(y) or y.dtype.kind not in "iu" or y.min() < 0:
+            raise ValueError(f"{path} must have one class number an image.")
+    num_classes = 1 + max(int(y.max()) for y in labels)
+    return [Arrays(x, y, num_classes, "shift") for x, y in zip(images, labels)]
+
+
+def _image_folder(path):
+    train = path / "train"
+    tests = [path / name for name in _VALIDATION_FOLDERS]
+    tests = [folder for folder in tests if folder.is_dir()]
+    if not (train.is_dir() and tests):
+        raise ValueError(
+            f"{path} is no data set: it needs train/CLASS/FILE and "
+            "validation/CLASS/FILE, or what TensorFlow Datasets prepare."
+        )
+    classes = sorted(f.name for f in train.iterdir() if f.is_dir())
+    return [Files(folder, classes) for folder in (train, tests[0])]

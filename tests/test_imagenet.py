@@ -1,0 +1,325 @@
+"""Trainings of image classifiers by the program `imagenet`."""
+
+import csv
+import importlib.util
+import json
+import pathlib
+import signal
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import replicas_run
+import tensorflow as tf
+import train_images
+from image_files import class_folders
+from train_images import metrics
+
+import lopt_tf
+from lopt_tf import distribution
+from lopt_tf.evaluation import (
+    image_settings,
+    image_training,
+    keras_training,
+)
+from lopt_tf.images import models, views
+from train_scripts import evaluate, imagenet
+
+# A small training, and a learned optimizer that is compiled quickly.
+SMALL = ["--batch_size=16", "--steps=12", "--log_every=2", "--test_every=6"]
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.fixture
+def small_net(monkeypatch):
+    """A small network in the place of all."""
+    monkeypatch.setattr(models, "build", replicas_run.small_net)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rule") / "optimizer.npz"
+    lopt_tf.HierarchicalRNN(
+        level_sizes=(3, 4, 5), init_lr_range=(1e-3, 1e-2), seed=1
+    ).save_pretrained(path)
+    return path
+
+
+def _run(folder, *flags):
+    arguments = [*SMALL, f"--output_dir={folder}", *map(str, flags)]
+    return imagenet.main(["imagenet", *arguments])
+
+
+def _backup(folder):
+    """The arrays of the only backup: {name: array}."""
+    (path,) = (folder / "backups").iterdir()
+    found = {}
+    with h5py.File(path / "latest.weights.h5") as file:
+        file.visititems(
+            lambda name, x: (
+                found.update({name: x[()]})
+                if isinstance(x, h5py.Dataset)
+                else None
+            )
+        )
+    return found
+
+
+def test_training_is_resumed_exactly(
+    small_net, learned, tmp_path, monkeypatch, capsys
+):
+    flags = [f"--optimizer={learned}", "--augmentation=shift"]
+    flags += ["--steps_per_execution=2"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert _run(whole, *flags) == 0
+    assert "test: loss" in capsys.readouterr().out
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "train_scripts.command_line.deferred_stop",
+            lambda: lambda: asked.append(1) or len(asked) == 4,
+        )
+        assert _run(parts, *flags) == 130
+    (kept,) = (parts / "backups").iterdir()
+    assert kept.name == "step-000000008"
+    assert len(metrics(parts)) == 5
+    assert _run(parts, *flags, "--resume") == 0
+    assert "resuming after step 8" in capsys.readouterr().out
+    rows = metrics(parts)
+    assert rows == metrics(whole)
+    splits = [(row["step"], row["split"]) for row in rows]
+    tests = [(step, "test") for step in (6, 12)]
+    trained = [(step, "train") for step in range(2, 13, 2)]
+    assert sorted(splits) == sorted(trained + tests)
+    ours, expected = _backup(parts), _backup(whole)
+    assert set(ours) == set(expected) and len(ours) > 30
+    for name, array in expected.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+    # The end of a training is there, and can be trained on.
+    model = keras.saving.load_model(parts / "model.keras")
+    assert not model.compiled and model.output_shape == (None, 10)
+    assert _run(parts, *flags, "--resume") == 0
+    assert metrics(parts) == rows
+
+
+def test_settings_bind_a_folder(small_net, tmp_path, learned, capsys):
+    folder = tmp_path / "run"
+    flags = [folder, "--optimizer=adam_cosine", "--learning_rate=0.01"]
+    assert _run(*flags, "--resume") == 2
+    assert "no training in" in capsys.readouterr().err
+    assert not folder.exists()
+    assert _run(*flags) == 0
+    assert _run(*flags) == 2
+    assert "Resume it" in capsys.readouterr().err
+    for more in ("--seed=1", f"--optimizer={learned}", "--batch_size=8"):
+        assert _run(*flags, "--resume", more) == 2
+        assert "other settings" in capsys.readouterr().err
+    facts = json.loads((folder / "facts.json").read_text())
+    assert facts["replicas"] == 1 and facts["parameters"] > 400
+    # Two slots, and the step's number.
+    trained = facts["parameters"] - 2 * 4
+    assert facts["optimizer_bytes"] >= 8 * trained
+    (backup,) = (folder / "backups").iterdir()
+    (backup / "latest.weights.h5").write_bytes(b"damaged")
+    assert _run(*flags, "--resume") == 2
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_curves_of_several_runs(small_net, learned, tmp_path, capsys):
+    runs = []
+    chosen = (learned, 0), ("adam", 0), ("adam", 1), ("momentum_cosine", 0)
+    for optimizer, seed in chosen:
+        runs.append(tmp_path / f"run{len(runs)}")
+        flags = [f"--optimizer={optimizer}", f"--seed={seed}"]
+        assert _run(runs[-1], *flags) == 0
+    out = tmp_path / "out"
+    arguments = ["--experiment=imagenet", f"--output_dir={out}"]
+    listed = f"--runs={','.join(map(str, runs))}"
+    assert evaluate.main(["evaluate", *arguments, listed]) == 0
+    with open(out / "summary.csv", newline="") as file:
+        rows = {row["optimizer"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["learned", "adam", "momentum_cosine"]
+    assert [row["seeds"] for row in rows.values()] == ["1", "2", "1"]
+    losses = [
+        [r["loss"] for r in metrics(run) if r["split"] == "train"]
+        for run in runs
+    ]
+    mean = np.mean([own[-1] for own in losses[1:3]])
+    assert float(rows["adam"]["train_loss"]) == pytest.approx(mean)
+    tests = [r["top1"] for r in metrics(runs[3]) if r["split"] == "test"]
+    assert float(rows["momentum_cosine"]["test_top1"]) == tests[-1]
+    assert float(rows["momentum_cosine"]["best_top1"]) == max(tests)
+    # Adam reaches the loss of its last row at that row, or before.
+    reached = [2 + 2 * np.argmax(np.array(x) <= x[-1]) for x in losses[1:3]]
+    assert float(rows["adam"]["steps_to_adam"]) == np.median(reached)
+    assert rows["momentum_cosine"]["steps_to_adam"]
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png") == 4 and "Test accuracy" in page
+    with open(out / "timings.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(runs)
+    capsys.readouterr()
+    for value, message in (
+        ([], "Name the folders"),
+        (["--runs=" + str(tmp_path)], "not the folder of a training"),
+        ([listed, "--optimizer=adam"], "takes no --optimizer"),
+    ):
+        other = [arguments[0], f"--output_dir={tmp_path / 'other'}", *value]
+        assert evaluate.main(["evaluate", *other]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy, small_net, learned, tmp_path):
+    flags = [f"--optimizer={learned}", f"--dtype_policy={policy}"]
+    assert _run(tmp_path / "run", *flags, "--label_smoothing=0.1") == 0
+    assert _run(tmp_path / "plain", flags[0], "--label_smoothing=0.1") == 0
+    ours, plain = metrics(tmp_path / "run"), metrics(tmp_path / "plain")
+    for mine, other in zip(ours, plain):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=0.1)
+    names = _backup(tmp_path / "run")
+    assert any("optimizer" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--model=guess"], "resnet20_v2|inception_v3"),
+        (["--model=inception_v3", "--image_size=32"], "at least 75x75"),
+        (["--image_size=2"], "at least 4 pixels"),
+        (["--dataset=cifar10"], "tfds build cifar10"),
+        (["--dataset=imagenet2012"], "give manual_dir"),
+        (["--optimizer=nothing"], "no pretrained weights"),
+        (["--optimizer=nowhere.npz"], "no file nowhere.npz"),
+        (["--strategy=parameter_server"], "use multi_worker"),
+        (["--strategy=multi_worker"], "TF_CONFIG must describe"),
+        (["--strategy=tpu", "--tpu=nowhere"], "There is no TPU nowhere"),
+        (["--tpu=here"], "without --strategy=tpu"),
+        (["--strategy=mirrored", "--batch_size=15"], "by 2 replicas"),
+        (["--batch_size=5000"], "more than the 1347 images"),
+        (["--steps=11"], "`steps` must be a multiple of log_every"),
+        (["--test_every=5"], "`test_every` must be a multiple"),
+        (["--steps_per_execution=4"], "a divisor of log_every"),
+        (["--learning_rate=0"], "`learning_rate` must be positive"),
+        (["--label_smoothing=2"], "`label_smoothing` must be at least 0"),
+        (["--steps=0"], "`steps` must be at least 1"),
+        (["--seed=-1"], "`seed` must be at least 0"),
+        (["--output_dir="], "--output_dir must be given"),
+    ],
+)
+def test_mistakes(flags, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    folder = tmp_path / "run"
+    assert _run(folder, f"--data_dir={tmp_path}", *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1, error
+    assert not folder.exists()
+
+
+def test_damaged_images(small_net, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    class_folders(folder, images=6)
+    (damaged,) = (folder / "train" / "class_1").glob("3.*")
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    flags = [f"--dataset={folder}", "--image_size=8", "--optimizer=adam"]
+    assert _run(tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err
+    assert "An image of" in error and "is damaged" in error
+
+
+def test_the_program_knows_every_choice():
+    def choices(flag):
+        return imagenet.FLAGS[flag].parser.enum_values
+
+    assert choices("model") == list(models.MODELS)
+    assert choices("strategy") == list(distribution.STRATEGIES)
+    assert choices("augmentation") == list(views.AUGMENTATIONS)
+    assert choices("dtype_policy") == list(image_settings.DTYPE_POLICIES)
+    fields = image_settings.Settings.__dataclass_fields__
+    assert {*imagenet._GIVEN, "dtype_policy"} == set(fields)
+
+
+def test_optimizers_by_name():
+    make = keras_training.optimizer_by_name
+    cosine = make("momentum_cosine", 0.1, 10)
+    assert cosine.momentum == 0.9
+    assert float(cosine.learning_rate) == pytest.approx(0.1)
+    cosine.iterations.assign(5)
+    assert float(cosine.learning_rate) == pytest.approx(0.05)
+    assert float(make("adam", 0.3).learning_rate) == pytest.approx(0.3)
+    with pytest.raises(ValueError, match="needs the number of steps"):
+        make("adam_cosine")
+
+
+# What a TPU needs.
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_the_train_step_has_static_shapes_and_no_host_calls(policy, learned):
+    settings = image_settings.Settings(
+        optimizer=str(learned), dtype_policy=policy
+    )
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    model = models.with_precise_logits(replicas_run.small_net("", 8, 10))
+    keras.config.set_dtype_policy(before)
+    image_training.compile_model(model, settings, jit_compile=True)
+    model.optimizer.build(model.trainable_variables)
+    step = tf.function(lambda x, y: model.train_step((x, y)), jit_compile=True)
+    batch = tf.zeros((4, 8, 8, 3)), tf.one_hot([1, 2, 3, 4], 10)
+    # Metrics make their variables in the first step.
+    step(*batch)
+    hlo = step.experimental_get_compiler_ir(*batch)(stage="hlo")
+    assert "convolution(" in hlo and "tanh(" in hlo
+    for word in ("<=", "infeed", "outfeed", "host", "send(", "recv("):
+        assert word not in hlo, word
+
+
+# In processes of their own.
+
+
+def _check(found):
+    assert found["weights"] < 1e-5 and found["loss"] < 1e-5, found
+    assert found["moved"] > 0
+
+
+def test_two_replicas_are_one_device(small_net, learned):
+    _check(replicas_run.differences(2, str(learned)))
+
+
+@pytest.mark.slow
+def test_two_machines_are_one(tmp_path, learned, small_net):
+    """That one is lost, and both resume: `train_images.py`."""
+    flags = [*SMALL, f"--optimizer={learned}"]
+    folder, alone = tmp_path / "shared", tmp_path / "alone"
+    for worker in train_images.cluster(folder, *flags):
+        train_images.finish(worker)
+    assert imagenet.main(["", *flags, f"--output_dir={alone}"]) == 0
+    assert len(metrics(folder)) == len(metrics(alone)) == 8
+    assert train_images.largest_difference(folder, alone) < 1e-5
+
+
+@pytest.mark.slow
+def test_jax(tmp_path, learned, small_net):
+    """The same program on Keras' JAX backend, on one device and on two."""
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    flags = [*SMALL, f"--optimizer={learned}"]
+    train_images.finish(
+        train_images.start(
+            [pathlib.Path(__file__).with_name("jax_run.py"), tmp_path],
+            *flags,
+            KERAS_BACKEND="jax",
+            XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        )
+    )
+    assert _run(tmp_path / "tensorflow", *flags[len(SMALL) :]) == 0
+    expected = metrics(tmp_path / "tensorflow")
+    for name in ("alone", "resumed", "shared"):
+        for ours, other in zip(metrics(tmp_path / name), expected):
+            assert ours["loss"] == pytest.approx(other["loss"], abs=1e-3), name
