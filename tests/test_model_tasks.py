@@ -328,9 +328,9 @@ def test_a_learned_schedule_beats_fixed_ones():
     task = Sources()
     options = autoloss.ControllerOptions(
         algorithm="evolution",
-        features=("average_difference",),
+        features=("average_ratio",),
         hidden=0,
-        logit_scale=0.1,
+        logit_scale=0.2,
         episodes=64,
         parallel=16,
         learning_rate=1.0,
