@@ -12,7 +12,9 @@ test: the controller beside them, on starts that nothing else has seen.
 transfer: the frozen controller on tasks that it was not trained on, beside
 schedules that are tuned anew. The test split is read only after every choice
 has been made. Generated images are judged by a classifier: the folder gets
-classifier.keras (of digits), scores.csv and samples.png.
+classifier.keras (of digits; mnist_classifier.keras), scores.csv (what known
+images have) and samples.png; of Keras networks also curves.csv and curves.png,
+the results over updates.
 """
 
 import json
