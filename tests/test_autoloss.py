@@ -478,7 +478,7 @@ def test_replay_has_no_value_after_the_end():
     run = trainer.Trainer(task, learner_options)
     # The episode of 40 steps ends within the segment or on its last step.
     for length in (40, 50):
-        run.learner._replay = []
+        run.learner.replay = []
         played = compiled_episodes.episodes_of(
             task, run.schedule, length, rewards.step_reward()
         )

@@ -425,7 +425,7 @@ def test_other_losses_and_layers_play_episodes():
 
 def test_balances_are_drawn_from_the_start():
     task = alternating.Gan(**TINY)
-    ratios = task.ratios(range(400))
+    ratios = task.balances_of(range(400))
     assert 1 / 8 <= ratios.min() < 1 / 6 and 6 < ratios.max() <= 8
     assert abs(np.log(ratios).mean()) < 0.2
     state, _ = task.reset(range(5))
@@ -434,9 +434,11 @@ def test_balances_are_drawn_from_the_start():
     np.testing.assert_allclose(rates[:, 1] / rates[:, 0], ratios[:5], rtol=1e-5)
     assert set(task.groups(range(400))) == {"0.125", "0.354", "1", "2.83", "8"}
     listed = alternating.Gan(balances=[0.5, 2.0], **TINY)
-    assert listed.ratios([0, 1, 2]).tolist() == [0.5, 2.0, 0.5]
+    assert listed.balances_of([0, 1, 2]).tolist() == [0.5, 2.0, 0.5]
     assert listed.groups([0, 1]) == ["0.5", "2"]
-    assert set(alternating.Gan(balance=1.0, **TINY).ratios(range(9))) == {1.0}
+    assert set(alternating.Gan(balance=1.0, **TINY).balances_of(range(9))) == {
+        1.0
+    }
 
 
 def test_one_to_one_learns_digits_and_one_to_five_does_not():
@@ -604,7 +606,7 @@ def test_pairs_are_opposite_and_share_their_draws():
         for variable, varied in zip(own.trainable_variables, played.weights):
             variable.assign(varied[episode])
         np.testing.assert_allclose(
-            played._logits(features)[episode],
+            played._logits(features, played.weights)[episode],
             own(features)[episode],
             atol=1e-5,
         )

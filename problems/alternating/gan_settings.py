@@ -201,7 +201,7 @@ class GanSettings:
         """What the classifier says of images that are known: a table."""
         return judge_lib.sanity_rows(self.judge, self.images)
 
-    def ratios(self, seeds):
+    def balances_of(self, seeds):
         """Learning rates of G over those of D of some starts, an array [E]."""
         if self.balances:
             places = [int(seed) % len(self.balances) for seed in seeds]
@@ -211,13 +211,13 @@ class GanSettings:
 
     def rates(self, seeds):
         """Learning rates of D and G of some starts, an array [E, 2]."""
-        ratio = np.float32(self.ratios(seeds))
+        ratio = np.float32(self.balances_of(seeds))
         factors = np.stack([np.minimum(1, 1 / ratio), np.minimum(1, ratio)], 1)
         return np.float32(self.learning_rate * factors)
 
     def groups(self, seeds):
         """Labels of starts with alike balances: five classes, or the list's."""
-        ratios = self.ratios(seeds)
+        ratios = self.balances_of(seeds)
         if self.balances or self.balance == 1:
             return [f"{ratio:g}" for ratio in ratios]
         centres = float(self.balance) ** np.linspace(-1, 1, 5)
