@@ -78,6 +78,7 @@ def _gan(updates=1, dropout=0.0):
 def class_loss(model, batch, training):
     points, labels = batch
     logits = model.classifier(points, training=training)["class"]
+    logits = ops.cast(logits, "float32")
     return ops.mean(ops.softplus(logits) - labels * logits)
 
 
@@ -85,7 +86,7 @@ def class_loss(model, batch, training):
 def auxiliary_loss(model, batch, training):
     points, _ = batch
     copies = model.classifier(points, training=training)["copy"]
-    return ops.mean(ops.square(copies - points))
+    return ops.mean(ops.square(ops.cast(copies, "float32") - points))
 
 
 def _two_headed():
@@ -424,6 +425,123 @@ def test_files_keep_parts_of_models(tmp_path):
     _assert_equal(_state(model), _state(again))
 
 
+def test_layers_of_two_models_are_not_saved(tmp_path):
+    """Keras would load two of them; weights files know them as one."""
+
+    def sharing():
+        shared = keras.layers.Dense(3)
+        models = {
+            name: keras.Sequential([keras.Input((2,)), shared])
+            for name in ("first", "second")
+        }
+        loss = generator_loss
+        objectives = {k: autoloss.Objective(loss, m) for k, m in models.items()}
+        return autoloss.AlternatingModel(objectives, **models)
+
+    model, again = sharing(), sharing()
+    with pytest.raises(ValueError, match="both 'first' and 'second'"):
+        model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    again.load_weights(tmp_path / "model.weights.h5")
+    _assert_equal(_values(model.weights)[-2:], _values(again.weights)[-2:])
+
+
+class _Scaled:
+    """A loss that is an object; Keras finds its class by its name."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, model, batch, training):
+        return self.factor * auxiliary_loss(model, batch, training)
+
+    def get_config(self):
+        return {"factor": self.factor}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+keras.saving.register_keras_serializable("tests")(_Scaled)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_a_model_as_keras_users_have_them(policy, tmp_path):
+    """Names, callbacks, optimizers' options, objects as losses, files."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        classifier = _two_headed().classifier
+        body, head, copy = map(classifier.get_layer, ("body", "class", "copy"))
+        model = autoloss.AlternatingModel(
+            {
+                "class / main": autoloss.Objective(class_loss, [body, head]),
+                "copy it": autoloss.Objective(_Scaled(0.5), [body, copy]),
+            },
+            classifier=classifier,
+        )
+        adam = keras.optimizers.Adam(0.5, clipnorm=1.0, use_ema=True)
+        model.compile(adam, "2:1", steps_per_execution=3)
+        monitored = {"monitor": "val_class / main", "mode": "min"}
+        best = tmp_path / "best.keras"
+        weights = {}
+
+        def keep(epoch, logs):
+            weights[logs["val_class / main"]] = _values(classifier.weights)
+
+        callbacks = [
+            keras.callbacks.LambdaCallback(on_epoch_end=keep),
+            keras.callbacks.ModelCheckpoint(
+                best, save_best_only=True, **monitored
+            ),
+            keras.callbacks.EarlyStopping(
+                patience=2, restore_best_weights=True, **monitored
+            ),
+            keras.callbacks.ReduceLROnPlateau(patience=1, **monitored),
+            keras.callbacks.TensorBoard(tmp_path / "tensorboard"),
+            keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+            keras.callbacks.TerminateOnNaN(),
+        ]
+        model.fit(
+            PAIRS,
+            epochs=6,
+            validation_data=PAIRS,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        log = (tmp_path / "log.csv").read_text()
+        assert log.startswith("epoch,class / main,copy it,learning_rate")
+        loaded = keras.models.load_model(best)
+        _assert_equal(weights[min(weights)], _values(loaded.classifier.weights))
+        if len(weights) < 6:
+            _assert_equal(weights[min(weights)], _values(classifier.weights))
+        assert loaded.objectives["copy it"].loss.factor == 0.5
+        scaled = isinstance(
+            loaded.optimizer, keras.optimizers.LossScaleOptimizer
+        )
+        assert scaled == (policy == "mixed_float16")
+        loaded.fit(PAIRS, verbose=0)
+        predicted = loaded.predict(POINTS, verbose=0)
+        expected = ops.convert_to_numpy(loaded.classifier(POINTS)["copy"])
+        np.testing.assert_allclose(predicted["copy"], expected, atol=2e-3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_what_is_done_otherwise_says_so():
+    model = _two_headed()
+    for call in (model.choose, lambda: model.take(0, [])):
+        with pytest.raises(ValueError, match="call `compile"):
+            call()
+    model.compile("sgd")
+    with pytest.raises(NotImplementedError, match="model.take"):
+        model.train_on_batch(POINTS, LABELS)
+    with pytest.raises(NotImplementedError, match="Call evaluate"):
+        model.test_on_batch(POINTS, LABELS)
+    batch = tf.data.Dataset.from_tensors((POINTS, LABELS))
+    assert len(model.evaluate(batch, verbose=0)) == 2
+
+
 # What a schedule looks at
 
 
@@ -621,6 +739,9 @@ def test_bad_objectives():
         ({"a": good, "b": net}, {"net": net}, "at least two objectives"),
         ({"a": good, "b": good}, {}, "'a' updates.*none of the models"),
         ({"a": good, "b": good}, {"layers": net}, "called 'layers'"),
+        ({"a": good, "b": good}, {"policy": net}, "called 'policy'"),
+        ({"a": good, "b": good}, {"batches_taken": net}, "'batches_taken'"),
+        ({"a": good, "val_a": good}, {"net": net}, "called 'val_a'"),
         ({"a": good, "b": good}, {"net": 1}, "must be a Keras model or layer"),
         (
             {"a": good, "b": autoloss.Objective(generator_loss, other)},

@@ -335,6 +335,9 @@ def test_features_by_hand():
         "progress": [20 / 40 - 0.5] * 2,
         "average_first": 0.9 * 2 + 0.1 * loss - 1,
         "average_second": 0.9 * 3 + 0.1 * penalty - 1,
+        "average_ratio": np.log(
+            (0.9 * 2 + 0.1 * loss) / (0.9 * 3 + 0.1 * penalty)
+        ),
         "last_action": [-1, 1],
         "run_length": np.log10([10, 2]) - 1,
     }

@@ -161,42 +161,46 @@ class _StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("reward", ["loss", "validation"])
-def test_a_stopped_training_resumes_exactly(reward, tmp_path):
-    """From a backup and from a file, wherever in a segment it was stopped."""
-    options = {"steps_per_epoch": 70, "verbose": 0}
-    options["epochs"] = 3
-    options["validation_data"] = ONES.take(1)
+def _training(reward):
+    return autoloss.ControllerTraining(OPTIONS, reward)
 
-    def training():
-        return autoloss.ControllerTraining(OPTIONS, reward)
 
-    undisturbed = _model()
-    undisturbed.fit(ONES, callbacks=[training()], **options)
+_FIT = {
+    "steps_per_epoch": 70,
+    "epochs": 3,
+    "validation_data": ONES.take(1),
+    "verbose": 0,
+}
+
+
+def test_a_backup_resumes_exactly(tmp_path):
+    """Between two updates, with steps that wait for the next one."""
+    undisturbed, stopped, restored = (_model() for _ in range(3))
+    undisturbed.fit(ONES, callbacks=[_training("loss")], **_FIT)
 
     def backup():
         return keras.callbacks.BackupAndRestore(tmp_path / "backup")
 
-    stopped = _model()
     with pytest.raises(KeyboardInterrupt):
-        callbacks = [backup(), training(), _StopAfter(150)]
-        stopped.fit(ONES, callbacks=callbacks, **options)
-    restored = _model()
-    restored.fit(ONES, callbacks=[backup(), training()], **options)
+        callbacks = [backup(), _training("loss"), _StopAfter(150)]
+        stopped.fit(ONES, callbacks=callbacks, **_FIT)
+    restored.fit(ONES, callbacks=[backup(), _training("loss")], **_FIT)
     _assert_equal(_arrays(undisturbed), _arrays(restored))
 
-    first = _model()
+
+def test_a_file_resumes_exactly(tmp_path):
+    """Also after a model without the callback has passed the state on."""
+    undisturbed, stopped = _model(), _model()
+    undisturbed.fit(ONES, callbacks=[_training("validation")], **_FIT)
     with pytest.raises(KeyboardInterrupt):
-        # An epoch has ended, and no step of the next one was made.
-        callbacks = [training(), _StopAtEpoch(2)]
-        first.fit(ONES, callbacks=callbacks, **options)
-    first.save(tmp_path / "model.keras")
-    # What a file has is kept by a model without the callback.
-    keras.models.load_model(tmp_path / "model.keras").save(
-        tmp_path / "copy.keras"
-    )
+        callbacks = [_training("validation"), _StopAtEpoch(2)]
+        stopped.fit(ONES, callbacks=callbacks, **_FIT)
+    stopped.save(tmp_path / "model.keras")
+    passed_on = keras.models.load_model(tmp_path / "model.keras")
+    passed_on.save(tmp_path / "copy.keras")
     loaded = keras.models.load_model(tmp_path / "copy.keras")
-    loaded.fit(ONES, initial_epoch=2, callbacks=[training()], **options)
+    callbacks = [_training("validation")]
+    loaded.fit(ONES, initial_epoch=2, callbacks=callbacks, **_FIT)
     _assert_equal(_arrays(undisturbed), _arrays(loaded))
 
 

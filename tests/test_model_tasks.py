@@ -327,13 +327,13 @@ def test_a_learned_schedule_beats_fixed_ones():
     """It finds out whom to trust: the one whose labels can be fitted."""
     task = Sources()
     options = autoloss.ControllerOptions(
-        algorithm="evolution",
-        features=("average_difference",),
+        features=("average_ratio",),
         hidden=0,
-        logit_scale=0.1,
-        episodes=64,
+        episodes=112,
         parallel=16,
-        learning_rate=1.0,
+        group=4,
+        learning_rate=0.4,
+        seed=1,
         reward="mean score",
         step_scale=0.0,
         validate_every=100,

@@ -21,6 +21,7 @@ class ControllerTraining(keras.callbacks.Callback):
     to 0.1 at its end; afterwards none (AutoLoss, section 5.2 on translation).
 
     ```python
+    options = autoloss.ControllerOptions(algorithm="ppo", features=(...))
     controller = autoloss.ScheduleController.untrained(
         "mine", model.objectives, options
     )
@@ -43,10 +44,13 @@ class ControllerTraining(keras.callbacks.Callback):
             `discount`, `gae_lambda`, `clip`, `entropy_bonus`, `step_scale` and
             `seed` are used; features and network are the controller's.
             Defaults to those options with an entropy bonus of 0.01.
-        reward: "loss", the moving average of the training loss, at every step;
-            or "validation": the validation loss, which `fit` finds out at the
-            end of an epoch; every step since the last one gets its reward, and
-            the policy waits with learning till then. Defaults to `"loss"`.
+        reward: "loss", the moving average of the training loss, at every step.
+            Where objectives share their data it is measured even if others act,
+            see `measure_every` of `compile`; else it moves when its objective
+            acts. Or "validation": the validation loss, which `fit` finds out at
+            the end of an epoch; every step since the last one gets its reward,
+            and the policy waits with learning till then, so that epochs should
+            be short (published: 50 steps). Defaults to `"loss"`.
         path: a file that gets the controller after each epoch. Defaults to
             `None`.
 

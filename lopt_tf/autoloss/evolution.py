@@ -67,9 +67,9 @@ class PopulationSchedule:
         chance = tf.reduce_sum(chosen * chances, 1)
         return schedules.Choice(features, chosen, tf.math.log(chance))
 
-    def _logits(self, values, weights):
+    def _logits(self, values, weights=None):
         """[E, actions] from features [E, features]."""
-        weights = iter(weights)
+        weights = iter(self.weights if weights is None else weights)
         for layer in self.policy.network.layers:
             values = tf.einsum("ei,eio->eo", values, next(weights))
             values = layer.activation(values + next(weights))

@@ -99,7 +99,8 @@ class AlternatingModel(
 
         Args:
             optimizer: a Keras optimizer (or its name) for all objectives, or
-                {objective: optimizer}. Defaults to `"adam"`.
+                {objective: optimizer}; callbacks that change *the* learning
+                rate need one for all. Defaults to `"adam"`.
             schedule: "1:5" (steps of each objective by turns, in their order),
                 a `schedules.Schedule` of one run, a `ScheduleController`, what
                 its `schedule(actions={theirs: mine})` returns, or the path of
@@ -246,6 +247,7 @@ class AlternatingModel(
 
     def choose(self):
         """The place of the objective that the schedule takes next."""
+        self._assert_compile_called("choose")
         return self._actions.choose()
 
     def take(self, action, batches, needs=(), others=None):
@@ -260,6 +262,7 @@ class AlternatingModel(
             others: {place: batch} to measure resting objectives on. Defaults
                 to `None`: they are not measured.
         """
+        self._assert_compile_called("take")
         self._actions.take_on_host(action, batches, needs, others)
 
     def restart(self, seed, total):

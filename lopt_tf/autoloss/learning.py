@@ -98,7 +98,8 @@ class Learning(keras.layers.Layer):
             self._made_for = made_for
             self._reward = reward
             self._step_reward = rewards.step_reward(options.step_scale)
-            self.learner = ppo.PPO(schedule.policy, options)
+            # Updates of one episode are small: XLA does not pay.
+            self.learner = ppo.PPO(schedule.policy, options, jit_compile=False)
             self._schedule = schedule
             self._tape = Tape(
                 self.learner.segment_length + most,

@@ -116,8 +116,9 @@ def _average(metadata, place):
     return metadata["average_losses"][:, place] - 1
 
 
-def _average_difference(metadata):
-    return _average(metadata, 0) - _average(metadata, 1)
+def _average_ratio(metadata):
+    averages = tf.maximum(metadata["average_losses"][:, :2], 1e-8)
+    return tf.math.log(averages[:, 0] / averages[:, 1])
 
 
 def _last_action(metadata):
@@ -173,7 +174,8 @@ FEATURES = {
     # The moving averages of the first two losses, about 0 where they are 1.
     "average_first": Feature(lambda m: _average(m, 0), ("average_losses",)),
     "average_second": Feature(lambda m: _average(m, 1), ("average_losses",)),
-    "average_difference": Feature(_average_difference, ("average_losses",)),
+    # The logarithm of their ratio.
+    "average_ratio": Feature(_average_ratio, ("average_losses",)),
     # Which of the first two actions came last: -1, 1, or 0 for neither.
     "last_action": Feature(_last_action, ("last_action",)),
     # How often the last action was repeated: 0 for 10 times, 1 for 100.
@@ -225,7 +227,7 @@ FEATURES |= OF_TASKS
 # Features of a second loss, or of two: a third would be left out, silently.
 PAIRWISE = (
     *("penalty", "magnitudes", "relative_magnitudes", "log_magnitudes"),
-    *("log_ratio", "centred_log_ratio", "average_difference"),
+    *("log_ratio", "centred_log_ratio", "average_ratio"),
 )
 
 

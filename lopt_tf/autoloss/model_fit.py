@@ -52,6 +52,7 @@ class FittedModel:
                 objective's loss is "val_NAME". Defaults to `None`.
             callbacks, **kwargs: as for any Keras model: `epochs`, `verbose`,
                 `validation_steps`, `validation_freq`, `initial_epoch`.
+                Callbacks that monitor a loss need `mode="min"`.
 
         Returns:
             A `keras.callbacks.History`.
@@ -109,6 +110,20 @@ class FittedModel:
             self._build_models(x.element_spec)
         with fit_hooks.without_hints():
             return super().evaluate(x, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """Not there: see `take`."""
+        raise NotImplementedError(
+            "An AlternatingModel does not train on single batches of a user's. "
+            "Call fit, or model.take(model.choose(), [batch])."
+        )
+
+    def test_on_batch(self, *args, **kwargs):
+        """Not there: see `evaluate`."""
+        raise NotImplementedError(
+            "An AlternatingModel evaluates data sets. Call evaluate("
+            "tf.data.Dataset.from_tensors(batch))."
+        )
 
     def _flatten_metrics_in_order(self, logs):
         return [logs[name] for name in self.objectives]

@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+_OF_LOGS = ("val_", "share/", "controller/")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Objective:
@@ -64,6 +66,12 @@ def check(objectives, models, reserved=()):
             "dictionary {name: Objective(loss, variables)}. Received: "
             f"{objectives!r}"
         )
+    for name in objectives:
+        if name.startswith(_OF_LOGS):
+            raise ValueError(
+                f"An objective cannot be called {name!r}: what fit shows has "
+                f"other names that begin with {', '.join(_OF_LOGS)}."
+            )
     for name, model in models.items():
         if not isinstance(model, keras.layers.Layer):
             raise ValueError(
@@ -147,6 +155,7 @@ def get_config(objectives, models):
             "variables": references,
             "updates": each.updates,
         }
+    _check_not_shared(models)
     return config
 
 
@@ -179,6 +188,21 @@ def _check_unique(model, model_name, layer_name):
             f"Several layers of {model_name!r} are called {layer_name!r}: a "
             "file could not tell them apart. Give them different names."
         )
+
+
+def _check_not_shared(models):
+    """Raises ValueError for a layer with weights in two of the models."""
+    owners = {}
+    for name, model in models.items():
+        for layer in [model, *_layers(model)]:
+            owner = owners.setdefault(id(layer), name)
+            if owner != name and layer.weights:
+                raise ValueError(
+                    f"The layer {layer.name!r} is a part of both {owner!r} and "
+                    f"{name!r}: Keras would load two layers. Make one model "
+                    "with several outputs of them, or save the weights alone, "
+                    "with `save_weights`."
+                )
 
 
 def _check_registered(name, loss):

@@ -31,6 +31,10 @@ class PPO(learner.Learner):
     of the samples whose probability ratio was clipped; "explained_variance", of
     the returns by the value network (None if the returns do not vary).
 
+    Args:
+        policy, options: see `Learner`.
+        jit_compile: whether XLA compiles updates. Defaults to `True`.
+
     Attributes:
         replay: the `Records` of the last segments, a list.
     """
@@ -39,7 +43,7 @@ class PPO(learner.Learner):
     segment_length = 50
     remembered = ("updates",)
 
-    def __init__(self, policy, options):
+    def __init__(self, policy, options, jit_compile=True):
         super().__init__(policy, options)
         self.value = policy_lib.network(_VALUE_HIDDEN, "tanh", 1, options.seed)
         self.value.build([None, len(options.features)])
@@ -51,7 +55,7 @@ class PPO(learner.Learner):
         self.updates = 0
         self._epsilon = 0.0
         self.forget()
-        self._update = compilation.compiled(self._batch_update)
+        self._update = compilation.compiled(self._batch_update, jit_compile)
 
     def forget(self):
         self.replay, self._metrics, self._explained = [], [], []
