@@ -17,6 +17,7 @@ from lopt_tf.autoloss import (
     rewards,
     schedules,
     tasks,
+    trainer,
     translating,
 )
 from problems.alternating.translation import (
@@ -221,6 +222,10 @@ def test_a_drop_near_the_floor_is_worth_more():
     options = tasks.recipe("published_translation", "ppo")
     assert options.step_floor == 1.0 and options.discount == 0.9
     assert {*options.features} == {*metadata.OF_TASKS}
+    (needed,) = trainer._step_reward(Translation(), options).needs.values()
+    assert "valid_perplexity" in needed
+    plain = trainer._step_reward(Translation(), autoloss.ControllerOptions())
+    assert plain.needs != rewards.drop_reward("x", 0.0).needs
 
 
 def test_settings_are_the_presets_unless_given():
