@@ -484,7 +484,7 @@ def test_replay_has_no_value_after_the_end():
         )
         _, records = played.advance(played.begin([0, 1]))
         assert records.finished.all()
-        run.learner._replay = [records]
+        run.learner.replay = [records]
         batch = run.learner._transitions()
         returns = batch["returns"].reshape(length, 2)
         # The last return is the last reward, and nothing beyond.

@@ -17,6 +17,7 @@ from lopt_tf.autoloss import (
     rewards,
     schedules,
     tasks,
+    trainer,
     translating,
 )
 from problems.alternating.translation import (
@@ -163,6 +164,7 @@ def test_each_task_takes_its_own_batches(task, monkeypatch):
     numbers = [(n, a) for _, n, a in asked]
     assert numbers[:6] == [(i, 0) for i in range(6)]
     assert numbers[6:] == [(i, a) for a in (1, 2) for i in range(3)]
+    assert len({*map(id, played.model.optimizers.values())}) == 3
     (episode,) = position.state
     assert episode.taken == [6, 3, 3] and episode.step == 4
     assert played.model.schedule_state.step.numpy() == 12
@@ -220,6 +222,10 @@ def test_a_drop_near_the_floor_is_worth_more():
     options = tasks.recipe("published_translation", "ppo")
     assert options.step_floor == 1.0 and options.discount == 0.9
     assert {*options.features} == {*metadata.OF_TASKS}
+    (needed,) = trainer._step_reward(Translation(), options).needs.values()
+    assert "valid_perplexity" in needed
+    plain = trainer._step_reward(Translation(), autoloss.ControllerOptions())
+    assert plain.needs != rewards.drop_reward("x", 0.0).needs
 
 
 def test_settings_are_the_presets_unless_given():
@@ -236,8 +242,8 @@ def test_settings_are_the_presets_unless_given():
     ):
         with pytest.raises(ValueError, match=message):
             tasks.entry("translation").task(**name)
-    model = Translation(**SMALL, own_optimizers=True).build()
-    assert len({*map(id, model.optimizers.values())}) == 3
+    model = Translation(**SMALL, own_optimizers=False).build()
+    assert len({*map(id, model.optimizers.values())}) == 1
     config = Translation(preset="paper", width=32).get_config()
     assert config["width"] == 32 and config["symbols"] == 10_000
     assert Translation(**config).get_config() == config

@@ -12,10 +12,12 @@ test: the controller beside them, on starts that nothing else has seen.
 transfer: the frozen controller on tasks that it was not trained on, beside
 schedules that are tuned anew. The test split is read only after every choice
 has been made. translate: a file of sentences, by a model of the task
-translation that is trained under the controller once and kept in DIR. Generated
-images are judged by a classifier: the folder gets classifier.keras (of digits;
-mnist_classifier.keras), scores.csv (what known images have) and samples.png; of
-Keras networks also curves.csv and curves.png, the results over updates.
+translation that is trained under the controller once and kept in DIR.
+
+Generated images are judged by a classifier: the folder gets classifier.keras
+(of digits; mnist_classifier.keras), scores.csv (what known images have) and
+samples.png; of Keras networks also curves.csv and curves.png, the results over
+updates.
 """
 
 import json

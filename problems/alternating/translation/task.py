@@ -46,7 +46,8 @@ class Translation(ModelTask):
         language: {argument of `language.Language`: value}; a dictionary.
         architecture: "lstm" or "transformer".
         own_optimizers: whether each task has an Adam of its own. Defaults to
-            `False`: they share one.
+            `True`. One that all share remembers the small gradients of tags
+            that are learned; then translation's first steps are far too long.
         beams: candidates of the search that BLEU is measured with.
         data_seed: of generated sentences, and of the splits.
         pairs, tagged: sentences of translation and of each other task to
@@ -70,7 +71,7 @@ class Translation(ModelTask):
     entities: str = ""
     language: dict = dataclasses.field(default_factory=dict)
     architecture: str = "lstm"
-    own_optimizers: bool = False
+    own_optimizers: bool = True
     beams: int = 5
     data_seed: int = 0
     pairs: int | None = None
