@@ -1,4 +1,4 @@
-"""Runs the program `imagenet` on a small network: alone, resumed, shared.
+"""Runs the program `imagenet` on a small network: alone and shared.
 
 Run as a program: KERAS_BACKEND=jax python jax_run.py FOLDER FLAGS.
 """
@@ -8,7 +8,7 @@ import sys
 from replicas_run import small_net
 
 from lopt_tf.images import models
-from train_scripts import command_line, imagenet
+from train_scripts import imagenet
 
 
 def main(folder, *flags):
@@ -19,14 +19,6 @@ def main(folder, *flags):
         return imagenet.main(given)
 
     assert run("alone") == 0
-    asked = []
-    deferred_stop = command_line.deferred_stop
-    command_line.deferred_stop = lambda: (
-        lambda: asked.append(1) or (len(asked) == 3)
-    )
-    assert run("resumed") == 130
-    command_line.deferred_stop = deferred_stop
-    assert run("resumed", "--resume") == 0
     assert run("shared", "--strategy=mirrored") == 0
 
 

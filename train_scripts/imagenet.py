@@ -15,6 +15,7 @@ Compare runs: python -m train_scripts.evaluate --experiment=imagenet
 take: docs/imagenet.md.
 """
 
+import functools
 import sys
 
 from absl import flags
@@ -128,6 +129,8 @@ def main():
     )
     settings.completed()
     jit_compile = FLAGS.jit_compile
+    # Until the first row is there, an interrupt ends the program at once.
+    deferred_stop = functools.cache(command_line.deferred_stop)
     with image_devices.strategy(FLAGS.strategy, FLAGS.tpu) as strategy:
         image_training.train(
             settings,
@@ -139,7 +142,7 @@ def main():
             steps_per_execution=FLAGS.steps_per_execution,
             jit_compile="auto" if jit_compile is None else jit_compile,
             report=command_line.say,
-            stop=command_line.deferred_stop(),
+            stop=lambda: deferred_stop()(),
         )
     command_line.say(f"Metrics: {FLAGS.output_dir}/metrics.csv")
 
