@@ -179,8 +179,13 @@ class KerasGan(GanSettings, ModelTask):
         return image_data.scaled(real[rows]), z
 
     def measure(self, model, split):
-        place = gan_settings.SCORE_SEEDS + int(model.schedule_state.step)
-        return {"inception score": self._score(model, self.score_images, place)}
+        step, score = int(model.schedule_state.step), 0.0
+        # Noise may have a higher score than what networks learn at first: an
+        # untrained generator has none, so that it is not kept.
+        if step:
+            place = gan_settings.SCORE_SEEDS + step
+            score = self._score(model, self.score_images, place)
+        return {"inception score": score}
 
     def result(self, model, split):
         place = gan_settings.RESULT_SEEDS[split]
@@ -189,7 +194,8 @@ class KerasGan(GanSettings, ModelTask):
     def metadata(self, model, found):
         averages = model.averages.values.value
         return {
-            "score": found["valid_inception score"],
+            # No score is less than 1.
+            "score": tf.maximum(found["valid_inception score"], 1.0),
             "generator_loss": averages[:1],
             "discriminator_loss": tf.reduce_mean(averages[1:])[None],
         }
