@@ -724,11 +724,24 @@ def test_bad_schedules_and_optimizers():
         ((one, schedules.Ratio([[1, 2], [2, 1]])), "settings of one run"),
         ((one, schedules.Constant([[0.5, 0.5]])), "one objective at a time"),
         ((one, _policy_schedule(("cosine",))), "'gradient_cosine', which no"),
+        ((one, schedules.Ratio([[0, 0]])), "one of them positive"),
+        ((one, schedules.Ratio([[np.nan, 1]])), "must be 0 or more"),
+        ((one, schedules.Coin([[5, 1]])), "must sum to 1"),
+        ((one, schedules.Curriculum([[-0.5, 1.5]])), "must be 0 or more"),
+        ((None, "1:1"), "optimizer=None"),
+        (
+            (keras.optimizers.SGD(gradient_accumulation_steps=2), "1:1"),
+            "must be of one objective alone",
+        ),
         (({"d": one},), "has none for 'g'"),
         (({"d": one, "g": one, "e": one},), "an optimizer for 'e'"),
     ):
         with pytest.raises(ValueError, match=message):
             model.compile(*arguments)
+    for every in (-1, 1.5):
+        with pytest.raises(ValueError, match="`measure_every` must be"):
+            model.compile(one, " 1 : 1", measure_every=every)
+    model.compile(one, " 1 : 1")
 
 
 def test_bad_objectives():
@@ -855,6 +868,11 @@ def test_two_replicas_are_one_device():
         np.testing.assert_allclose(values, found[1][1][name], rtol=1e-4)
     for a, b in zip(found[0][0], found[1][0]):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="5 rows cannot be shared by 2"):
+        model.fit(PAIRS.unbatch().batch(5), steps_per_epoch=1, verbose=0)
+    # A replica that gets no row of the last batch counts for nothing.
+    lonely = model.evaluate(PAIRS.unbatch().batch(1).take(1), verbose=0)
+    assert np.isfinite(lonely).all()
     with strategy.scope():
         model = _two_headed()
         for name, value in (("steps_per_execution", 4), ("jit_compile", True)):

@@ -163,6 +163,11 @@ def test_any_classifier_judges(tmp_path):
         judge_lib.Judge(model, outputs="odds")
     with pytest.raises(ValueError, match=r"of \(8, 8\) pixels; .* \(4, 4\)"):
         task.judge.check_fits(images[:, :4, :4])
+    with pytest.raises(ValueError, match="no logits.*='probabilities'"):
+        judge_lib.Judge(model, value_range=(0, 255)).check_fits(images)
+    ends_before = keras.Model(model.inputs, model.layers[-2].output)
+    with pytest.raises(ValueError, match="no probabilities.*='logits'"):
+        judge_lib.Judge(ends_before, outputs="probabilities").check_fits(images)
     with pytest.raises(ValueError, match="sequential or functional"):
         judge_lib.Judge(Policy(2))
 

@@ -138,6 +138,16 @@ class Actions:
 
         return self.strategy.experimental_distribute_values_from_function(part)
 
+    def _check_share(self, batch):
+        """Raises ValueError for a batch that replicas cannot share evenly."""
+        rows = int(_rows(batch))
+        if rows % self.replicas:
+            raise ValueError(
+                f"A batch of {rows} rows cannot be shared by {self.replicas} "
+                "replicas evenly. Batch by a multiple of their number, with "
+                "batch(..., drop_remainder=True)."
+            )
+
     def _once(self, key, function, **options):
         """The function compiled, the same for the same key."""
         if key not in self._compiled:
@@ -166,6 +176,8 @@ class Actions:
         choice = self.look()
         action, write = int(self._place(choice)), self._writer(choice)
         batches = self._draw(action, streams.shared, streams.iterators)
+        for batch in batches:
+            self._check_share(batch)
         others, every = None, self.model.measure_every
         step = int(self.state.step.numpy())
         if streams.shared and every and step % every == 0:
@@ -248,7 +260,9 @@ class Actions:
         def losses(batches):
             weights = tf.stack([_rows(batches[s.name]) for s in self.steps])
             values = [s.value(batches[s.name], False) for s in self.steps]
-            return tf.stack(values) * weights, weights
+            # A replica that has no row of a small last batch has no loss.
+            sums = tf.math.multiply_no_nan(tf.stack(values), weights)
+            return sums, weights
 
         def add(batches):
             sums, weights = (

@@ -123,6 +123,11 @@ class AlternatingModel(
             schedule = ":".join("1" * len(names))
         schedule = schedule_argument.schedule_of(schedule, names)
         _check_needs(schedule)
+        if not isinstance(measure_every, int) or measure_every < 0:
+            raise ValueError(
+                "`measure_every` must be an integer of at least 0. Received: "
+                f"measure_every={measure_every!r}"
+            )
         self._check_strategy(jit_compile, steps_per_execution)
         super().compile(
             optimizer=None,

@@ -25,6 +25,11 @@ class Optimizers:
     def __init__(self, given, names, dtype_policy):
         if isinstance(given, Optimizers):
             given = given.of
+        if given is None:
+            raise ValueError(
+                "An AlternatingModel needs an optimizer. Received: "
+                "optimizer=None"
+            )
         if not isinstance(given, dict) or "class_name" in given:
             given = dict.fromkeys(names, keras.optimizers.get(given))
         if sorted(given) != sorted(names):
@@ -45,8 +50,25 @@ class Optimizers:
             if key not in made:
                 made[key] = _optimizer(given[name], scaled)
             self.of[name] = made[key]
+        self._check_shared()
         self.unique = list(made.values())
         self.only = self.unique[0] if len(made) == 1 else None
+
+    def _check_shared(self):
+        """Raises ValueError for a shared optimizer that collects gradients.
+
+        It counts all steps: one objective's could always fall between two
+        updates.
+        """
+        for name, optimizer in self.of.items():
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            is_shared = sum(o is optimizer for o in self.of.values()) > 1
+            if is_shared and inner.gradient_accumulation_steps:
+                raise ValueError(
+                    "An optimizer with gradient_accumulation_steps must be of "
+                    f"one objective alone. Received one for {name!r} and "
+                    "others: give each its own, {objective: optimizer}."
+                )
 
     def build(self, variables):
         """Builds them for {objective: list of variables}."""

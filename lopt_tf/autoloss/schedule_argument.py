@@ -9,6 +9,8 @@ import numpy as np
 from lopt_tf.autoloss import metadata, policy, schedules
 from lopt_tf.autoloss.controller import ScheduleController
 
+# Of chances that are to sum to 1.
+_ROUNDING = 1e-4
 _RATIO = re.compile(r"\d+(:\d+)*")
 _FIXED = {
     kind.__name__: kind
@@ -35,8 +37,8 @@ def schedule_of(given, names):
         ValueError: if it is none of these or does not fit the objectives; of
             a file also CheckpointError.
     """
-    if isinstance(given, str) and _RATIO.fullmatch(given):
-        given = _ratio(given, names)
+    if isinstance(given, str) and _RATIO.fullmatch(given.replace(" ", "")):
+        given = _ratio(given.replace(" ", ""), names)
     elif isinstance(given, (str, os.PathLike)):
         given = _controller(given, names)
     if isinstance(given, ScheduleController):
@@ -125,6 +127,9 @@ def _check_fixed(schedule, names):
     settings = schedule.settings.numpy()
     if isinstance(schedule, schedules.WatchOverfitting):
         fits, what = count == 2, "two objectives"
+    elif _FIXED.get(type(schedule).__name__) is not type(schedule):
+        # What a user's own class makes of its settings is not known.
+        fits, what = True, "no more"
     else:
         fits = settings.shape[-1] == count
         what = f"a number for each of {', '.join(names)}"
@@ -134,6 +139,21 @@ def _check_fixed(schedule, names):
             f"settings of one run, and {what}. Received settings of shape "
             f"{settings.shape}."
         )
+    shares = (schedules.Ratio, schedules.Coin, schedules.Curriculum)
+    is_share = np.isfinite(settings).all() and settings.min() >= 0
+    if isinstance(schedule, shares) and not (is_share and settings.any()):
+        raise ValueError(
+            f"The settings of a {type(schedule).__name__} schedule must be 0 "
+            "or more, one of them positive. Received: "
+            f"{settings[0].tolist()}"
+        )
+    is_chance = not isinstance(schedule, schedules.Ratio)
+    if isinstance(schedule, shares) and is_chance:
+        if abs(settings.sum() - 1) > _ROUNDING:
+            raise ValueError(
+                f"The settings of a {type(schedule).__name__} schedule must "
+                f"sum to 1. Received: {settings[0].tolist()}"
+            )
     if not isinstance(schedule, schedules.Constant):
         return
     if not np.array_equal(np.sort(settings[0]), np.eye(count)[-1]):

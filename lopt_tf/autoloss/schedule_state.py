@@ -24,7 +24,8 @@ class ScheduleState(keras.layers.Layer):
     They have a leading axis of one episode, so that schedules see what
     episodes of tasks show them:
 
-        progress [1]: the share of the steps of `fit` that was made.
+        progress [1]: the share of the steps that was made, of those before
+            this `fit` and its own together.
         last_action [1, actions], run_length [1].
         losses [1, actions]: each as it was measured last; 0 before that.
         average_losses [1, actions]: their moving averages.

@@ -101,7 +101,7 @@ def read_images(path):
         raise ValueError(
             f"The images of {path} must be at least ten, [count, size, size] "
             f"with a size divisible by 4. Received: {pixels.shape}. Others are "
-            "for networks='keras'."
+            "for form='keras'."
         )
     pixels = scaled(_checked(path, pixels, 4))
     most = len(pixels) * 4 // 5

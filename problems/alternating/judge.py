@@ -21,6 +21,8 @@ _BATCH, _WIDTH, _FEATURES = 64, 32, 64
 _OUTPUTS = ("logits", "probabilities")
 # Images that are asked for at once, so that memory is bounded.
 _AT_ONCE = 500
+# Images whose outputs are looked at, and how far sums of chances may be off 1.
+_LOOKED_AT, _ROUNDING = 16, 1e-2
 # Images of each kind in the table of those that are known.
 _KNOWN = 5000
 
@@ -77,15 +79,19 @@ class Judge:
         Args:
             images: in -1..1, [images, height, width, channels].
         """
+        outputs, features = self._outputs(images)
+        if self.outputs == "logits":
+            outputs = tf.nn.softmax(outputs)
+        return outputs, tf.reshape(features, [tf.shape(features)[0], -1])
+
+    def _outputs(self, images):
+        """What the model itself makes of images."""
         low, high = self.value_range
         channels = self.model.inputs[0].shape[-1]
         images = low + (high - low) * (tf.convert_to_tensor(images) + 1) / 2
         if channels != images.shape[3]:
             images = tf.repeat(images, channels, axis=3)
-        outputs, features = self._both(images, training=False)
-        if self.outputs == "logits":
-            outputs = tf.nn.softmax(outputs)
-        return outputs, tf.reshape(features, [tf.shape(features)[0], -1])
+        return self._both(images, training=False)
 
     def told(self, images):
         """What `ask` tells of any number of images, as arrays.
@@ -111,6 +117,20 @@ class Judge:
             raise ValueError(
                 f"The classifier takes images of {channels} channels; these "
                 f"have {own}. Name another classifier."
+            )
+        self._check_outputs(images[:_LOOKED_AT])
+
+    def _check_outputs(self, images):
+        """Raises ValueError if outputs cannot be what they are said to be."""
+        found = self._outputs(scaled(images))[0].numpy()
+        sums = np.abs(found.sum(1) - 1).max()
+        are_chances = found.min() >= 0 and sums < _ROUNDING
+        if are_chances != (self.outputs == "probabilities"):
+            other = next(x for x in _OUTPUTS if x != self.outputs)
+            raise ValueError(
+                f"The classifier's outputs are no {self.outputs}: they are "
+                f"{found.min():.3g} to {found.max():.3g}, their sums up to "
+                f"{sums:.3g} off 1. Set classifier_outputs={other!r}."
             )
 
     def score(self, images):
