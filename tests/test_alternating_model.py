@@ -665,6 +665,8 @@ def test_a_controller_sees_the_objectives_in_its_own_order(tmp_path):
         model.compile("sgd", path)
     with pytest.raises(ValueError, match="no action 'loss'"):
         controller.schedule(actions={"loss": "class"})
+    with pytest.raises(ValueError, match="a name of its own.*copy, copy"):
+        controller.schedule(actions={"fit": "copy", "penalty": "copy"})
     renamed = {"fit": "copy", "penalty": "class"}
     model.compile("sgd", controller.schedule(actions=renamed))
     seen = []
@@ -783,6 +785,9 @@ def test_bad_losses():
     parts = model.classifier.get_layer("copy")
     for loss, message in (
         (rows, "'b' must be a scalar"),
+        (lambda model, batch, training: None, "'b' must be a scalar.*None"),
+        (lambda model, batch, training: (1.0, 2.0), "'b' must be a scalar"),
+        (lambda model, batch, training: tf.constant(1), "type int32"),
         (class_loss, "'b' does not depend on the variables"),
     ):
         bad = autoloss.AlternatingModel(

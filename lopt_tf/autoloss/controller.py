@@ -81,6 +81,11 @@ class ScheduleController:
                 f"between {', '.join(self.actions)}."
             )
         names = tuple(renamed.get(name, name) for name in self.actions)
+        if len({*names}) < len(names):
+            raise ValueError(
+                "Every action of a controller needs a name of its own. "
+                f"Received: {', '.join(names)}"
+            )
         features = metadata.Features(self.features)
         return schedules.PolicySchedule(self.policy, features, names)
 

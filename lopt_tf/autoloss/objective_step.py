@@ -55,12 +55,17 @@ class ObjectiveStep:
     def value(self, batch, training):
         """The loss of a batch, a scalar; ValueError if it is none."""
         loss = self.loss(self.model, batch, training)
+        must = (
+            f"The loss of the objective {self.name!r} must be a scalar, such "
+            "as keras.ops.mean(...). Received"
+        )
+        if loss is None or isinstance(loss, (tuple, list, dict)):
+            raise ValueError(f"{must}: {loss!r}")
         loss = tf.convert_to_tensor(loss)
-        if loss.shape.rank != 0:
+        if loss.shape.rank != 0 or not loss.dtype.is_floating:
             raise ValueError(
-                f"The loss of the objective {self.name!r} must be a scalar, "
-                f"such as keras.ops.mean(...). Received a tensor of shape "
-                f"{tuple(loss.shape)}."
+                f"{must} a tensor of shape {tuple(loss.shape)} and type "
+                f"{loss.dtype.name}."
             )
         return tf.cast(loss, tf.float32)
 
