@@ -160,6 +160,9 @@ class Actions:
 
     def take_on_host(self, action, batches, needs=(), others=None):
         """`take`, compiled by itself."""
+        if self.replicas > 1:
+            for batch in batches:
+                self._check_share(batch)
         needs = tuple(sorted({*needs}))
         function = functools.partial(self.take, action, needs=needs)
         if not self.model.run_eagerly:
@@ -176,8 +179,6 @@ class Actions:
         choice = self.look()
         action, write = int(self._place(choice)), self._writer(choice)
         batches = self._draw(action, streams.shared, streams.iterators)
-        for batch in batches:
-            self._check_share(batch)
         others, every = None, self.model.measure_every
         step = int(self.state.step.numpy())
         if streams.shared and every and step % every == 0:

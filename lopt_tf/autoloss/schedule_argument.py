@@ -147,13 +147,12 @@ def _check_fixed(schedule, names):
             "or more, one of them positive. Received: "
             f"{settings[0].tolist()}"
         )
-    is_chance = not isinstance(schedule, schedules.Ratio)
-    if isinstance(schedule, shares) and is_chance:
-        if abs(settings.sum() - 1) > _ROUNDING:
-            raise ValueError(
-                f"The settings of a {type(schedule).__name__} schedule must "
-                f"sum to 1. Received: {settings[0].tolist()}"
-            )
+    is_whole = abs(settings.sum() - 1) <= _ROUNDING
+    if isinstance(schedule, shares[1:]) and not is_whole:
+        raise ValueError(
+            f"The settings of a {type(schedule).__name__} schedule must sum "
+            f"to 1. Received: {settings[0].tolist()}"
+        )
     if not isinstance(schedule, schedules.Constant):
         return
     if not np.array_equal(np.sort(settings[0]), np.eye(count)[-1]):
