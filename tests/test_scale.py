@@ -316,6 +316,49 @@ def test_shards_agree_with_flat(name, stacked, monkeypatch):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+OPTIMIZERS = {
+    "shipped": lambda: lopt_tf.HierarchicalRNN.from_pretrained(seed=1),
+    "attention": lambda: lopt_tf.HierarchicalRNN(use_attention=True, seed=1),
+    "coordinatewise_rnn": lambda: lopt_tf.CoordinatewiseRNN(seed=1),
+    "learned_adam": lambda: lopt_tf.LearnedAdam(seed=1),
+}
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", False])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_shards_that_are_written_in_place_agree_with_flat(
+    name, jit_compile, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    shapes = [(6, 5), (5,), (5, 9)]
+    starts = [rng.normal(size=s).astype("float32") for s in shapes]
+    # The second tensor rests, and goes on from its old state.
+    present = [(0, 1, 2), (0, 1, 2), (0, 2), (0, 1, 2)]
+
+    def run():
+        optimizer = OPTIMIZERS[name]()
+        optimizer.jit_compile = jit_compile
+        variables = [keras.Variable(start) for start in starts]
+        optimizer.build(variables)
+        draws = np.random.default_rng(1)
+        for chosen in present:
+            grads = [draws.normal(size=s).astype("float32") for s in shapes]
+            grads = [tf.constant(grads[i]) for i in chosen]
+            optimizer.apply(grads, [variables[i] for i in chosen])
+        return [np.array(v) for v in variables]
+
+    flat = run()
+    monkeypatch.setattr(block_layouts, "_SMALLEST_SHARD", 2)
+    monkeypatch.setattr(block_layouts, "_MOST_SHARDS", 5)
+    monkeypatch.setattr(
+        layouts,
+        "_layout_for_shapes",
+        lambda shapes, _, present: layouts.ShardedLayout(shapes, 4, present),
+    )
+    for ours, expected in zip(run(), flat, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_shards_hold_what_was_packed():
     rng = np.random.default_rng(0)
     shapes = [(700, 300), (5,), (3, 4), (0, 2), (9000,), (), (1, 100_001)]

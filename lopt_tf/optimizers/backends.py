@@ -85,10 +85,12 @@ def map_shards(step, function, shared, shards):
     on JAX, shards are a loop.
 
     Args:
-        step: a pure function.
+        step: a pure function: returns (dict of new elements, anything).
         function: a method of an update rule.
         shared: structure of arrays.
-        shards: list of structures of arrays, all alike.
+        shards: list of tuples of structures of arrays, all alike; first
+            comes a dict of elements. Those that are `buffer`s take their new
+            values at once, and are returned themselves.
     """
     if _ON_TENSORFLOW and not _is_being_compiled():
         # Methods of equal rules are not equal.
@@ -98,7 +100,9 @@ def map_shards(step, function, shared, shards):
             function=function.__func__,
             rule=function.__self__,
         )
-        return [program(shared, shard) for shard in shards]
+        return [
+            _with_buffers(shard, program(shared, shard)) for shard in shards
+        ]
     if keras.backend.backend() == "torch" or len(shards) == 1:
         return [step(function, shared, shard) for shard in shards]
     stacked = keras.tree.map_structure(lambda *s: ops.stack(s), *shards)
@@ -110,7 +114,88 @@ def map_shards(step, function, shared, shards):
 
 
 def _method_step(shared, shard, step, function, rule):
-    return step(functools.partial(function, rule), shared, shard)
+    """The step's results without what went into buffers."""
+    new, others = step(functools.partial(function, rule), shared, shard)
+    for name, buffer in _buffers(shard).items():
+        if name in new:
+            buffer.assign(new.pop(name))
+    return new, others
+
+
+def _with_buffers(shard, results):
+    """A program's results with the buffers that it has written."""
+    new, others = results
+    return {**_buffers(shard), **new}, others
+
+
+def _buffers(shard):
+    """Those of a shard's elements that are buffers."""
+    return {n: e for n, e in shard[0].items() if isinstance(e, tf.Variable)}
+
+
+def map_blocks(function, elements, others):
+    """Maps (elements, *others) to (new elements, anything) block by block.
+
+    As `ops.map`, but XLA then writes new elements where the old ones of the
+    same name were: neither does a step of a large model need both, nor are
+    they copied.
+
+    Args:
+        function: takes one block of what `ops.map` would.
+        elements: dict of arrays; the first axis is that of the blocks.
+        others: tuple of structures of arrays.
+    """
+    if not (_ON_TENSORFLOW and _is_being_compiled()):
+        return ops.map(lambda block: function(*block), (elements, *others))
+    arrays = keras.tree.map_structure(
+        ops.convert_to_tensor, (elements, *others)
+    )
+
+    def result(number, old):
+        """(new elements of names in old, all else) of a block."""
+        block = _block(arrays, number)
+        new, rest = function({**block[0], **old}, *block[1:])
+        kept = {name: new.pop(name) for name in elements if name in new}
+        return kept, (new, rest)
+
+    # Tells what there is besides; nothing of it is run.
+    kept, structure = result(0, {})
+    kept = {name: arrays[0][name] for name in kept}
+    count = next(iter(arrays[0].values())).shape[0]
+    stacks = [
+        tf.TensorArray(leaf.dtype, count, element_shape=leaf.shape)
+        for leaf in keras.tree.flatten(structure)
+    ]
+
+    def body(number, kept, old, stacks):
+        new, others = result(number, old)
+        kept = {n: _replaced(a, number, new[n]) for n, a in kept.items()}
+        leaves = keras.tree.flatten(others)
+        stacks = [s.write(number, leaf) for s, leaf in zip(stacks, leaves)]
+        # Read here, after writing: a read that waits would need a copy of all.
+        old = _block(kept, tf.minimum(number + 1, count - 1))
+        return number + 1, kept, old, stacks
+
+    _, kept, _, stacks = tf.while_loop(
+        lambda number, *_: number < count,
+        body,
+        (0, kept, _block(kept, 0), stacks),
+    )
+    new, rest = keras.tree.pack_sequence_as(
+        structure, [stack.stack() for stack in stacks]
+    )
+    return {**kept, **new}, rest
+
+
+def _block(arrays, number):
+    """A structure of what arrays hold at a place of their first axis."""
+    return keras.tree.map_structure(lambda array: array[number], arrays)
+
+
+def _replaced(array, number, block):
+    """The array with a block put at a place of its first axis."""
+    place = [number] + [0] * len(block.shape)
+    return ops.slice_update(array, place, block[None])
 
 
 def _is_being_compiled():
@@ -224,6 +309,11 @@ def dense(gradient, shape):
     return tf.convert_to_tensor(gradient)
 
 
+def buffer(variable):
+    """What stands for a variable's value and may be overwritten in a step."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
 def value(variable):
     """The value of one of Keras' variables, or of a device's own."""
     if isinstance(variable, keras.Variable):
@@ -252,7 +342,7 @@ def update_devices(optimizer, update, variables, grads, learning_rate):
     grads = [g for g, _ in optimizer._all_reduce_sum_gradients(pairs)]
 
     def merged(strategy, grads, learning_rate):
-        devices = tf.nest.map_structure(_of_devices, variables)
+        devices = tf.nest.map_structure(buffer, variables)
         strategy.extended.update(
             devices.params[0],
             lambda _, *args: update(*args),
@@ -263,7 +353,3 @@ def update_devices(optimizer, update, variables, grads, learning_rate):
     tf.__internal__.distribute.interim.maybe_merge_call(
         merged, optimizer._distribution_strategy, grads, learning_rate
     )
-
-
-def _of_devices(variable):
-    return variable.value if isinstance(variable, keras.Variable) else variable

@@ -226,9 +226,10 @@ def shard_step(function, shared, shard):
         return _block_step(function, shared, *shard)
     elements, seen, filled = shard
     filled = ops.reshape(filled, (-1,))
-    return ops.map(
-        lambda block: _block_step(function, shared, *block),
-        (elements, seen, filled),
+    return backends.map_blocks(
+        lambda *block: _block_step(function, shared, *block),
+        elements,
+        (seen, filled),
     )
 
 

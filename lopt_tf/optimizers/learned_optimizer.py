@@ -279,8 +279,18 @@ class LearnedOptimizer(
         found = dict(zip(present, map(inputs.narrowed, grads)))
         grads = [found.get(i) for i in range(len(variables.params))]
 
+        is_sharded = layouts.is_sharded(variables.params)
+
         def compute():
             params, weights, state, points = _values(variables[:4])
+            if is_sharded:
+                # Two states of a large model would be too much of the memory,
+                # but tensors that rest need their old one.
+                are_all = len(present) == len(params)
+                state = keras.tree.map_structure(
+                    backends.buffer if are_all else _read,
+                    variables.state,
+                )
             new = guarded_step.take(
                 self._rule,
                 weights,
@@ -307,7 +317,6 @@ class LearnedOptimizer(
             return True
 
         def write_at_once(chosen):
-            # Two states of a large model would be too much of the memory.
             new = compute()
             self._write_state(variables, new, chosen)
             return backends.write_if(
@@ -315,7 +324,7 @@ class LearnedOptimizer(
                 functools.partial(write_params, new),
             )
 
-        if layouts.is_sharded(variables.params):
+        if is_sharded:
             taken = backends.write_if(finite, write_at_once)
         else:
             new = compute()
@@ -355,15 +364,19 @@ def _values(structure):
     return keras.tree.map_structure(backends.value, structure)
 
 
+def _read(variable):
+    return ops.convert_to_tensor(backends.value(variable))
+
+
 def _assign(variables, values, chosen):
     """Assigns `chosen(new, old)` to a variable or a tuple of them."""
-    keras.tree.map_structure(
-        lambda variable, value: variable.assign(
-            chosen(value, backends.value(variable))
-        ),
-        variables,
-        values,
-    )
+
+    def assign(variable, value):
+        # Buffers have their new values.
+        if value is not backends.buffer(variable):
+            variable.assign(chosen(value, backends.value(variable)))
+
+    keras.tree.map_structure(assign, variables, values)
 
 
 def _layers(variables):
