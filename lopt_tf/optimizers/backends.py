@@ -133,7 +133,7 @@ def _buffers(shard):
     return {n: e for n, e in shard[0].items() if isinstance(e, tf.Variable)}
 
 
-def map_blocks(function, elements, others):
+def map_blocks(function, elements, others, count):
     """Maps (elements, *others) to (new elements, anything) block by block.
 
     As `ops.map`, but XLA then writes new elements where the old ones of the
@@ -144,6 +144,8 @@ def map_blocks(function, elements, others):
         function: takes one block of what `ops.map` would.
         elements: dict of arrays; the first axis is that of the blocks.
         others: tuple of structures of arrays.
+        count: scalar tensor: so many blocks hold something. The others may
+            stay as they are, and what they map to may be zeros.
     """
     if not (_ON_TENSORFLOW and _is_being_compiled()):
         return ops.map(lambda block: function(*block), (elements, *others))
@@ -161,9 +163,9 @@ def map_blocks(function, elements, others):
     # Tells what there is besides; nothing of it is run.
     kept, structure = result(0, {})
     kept = {name: arrays[0][name] for name in kept}
-    count = next(iter(arrays[0].values())).shape[0]
+    length = next(iter(arrays[0].values())).shape[0]
     stacks = [
-        tf.TensorArray(leaf.dtype, count, element_shape=leaf.shape)
+        tf.TensorArray(leaf.dtype, length, element_shape=leaf.shape)
         for leaf in keras.tree.flatten(structure)
     ]
 
@@ -173,7 +175,7 @@ def map_blocks(function, elements, others):
         leaves = keras.tree.flatten(others)
         stacks = [s.write(number, leaf) for s, leaf in zip(stacks, leaves)]
         # Read here, after writing: a read that waits would need a copy of all.
-        old = _block(kept, tf.minimum(number + 1, count - 1))
+        old = _block(kept, tf.minimum(number + 1, length - 1))
         return number + 1, kept, old, stacks
 
     _, kept, _, stacks = tf.while_loop(

@@ -17,7 +17,7 @@ from lopt_tf.optimizers.flat_layout import (
 # While a step runs, each core has one shard beside those that are stored. More
 # shards are less memory, but each takes a while to be traced and loaded.
 _MOST_SHARDS = 64
-_SMALLEST_SHARD = 8
+_SMALLEST_SHARD = 16
 
 
 class BlockLayout(Layout):
@@ -230,6 +230,7 @@ def shard_step(function, shared, shard):
         lambda *block: _block_step(function, shared, *block),
         elements,
         (seen, filled),
+        ops.sum(ops.cast(filled > 0, "int32")),
     )
 
 
