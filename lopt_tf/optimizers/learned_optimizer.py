@@ -283,14 +283,10 @@ class LearnedOptimizer(
 
         def compute():
             params, weights, state, points = _values(variables[:4])
-            if is_sharded:
-                # Two states of a large model would be too much of the memory,
-                # but tensors that rest need their old one.
-                are_all = len(present) == len(params)
-                state = keras.tree.map_structure(
-                    backends.buffer if are_all else _read,
-                    variables.state,
-                )
+            # A large model's new state is written where the old one is, but
+            # tensors that rest need their old one.
+            if is_sharded and len(present) < len(params):
+                state = keras.tree.map_structure(ops.convert_to_tensor, state)
             new = guarded_step.take(
                 self._rule,
                 weights,
@@ -362,10 +358,6 @@ class LearnedOptimizer(
 
 def _values(structure):
     return keras.tree.map_structure(backends.value, structure)
-
-
-def _read(variable):
-    return ops.convert_to_tensor(backends.value(variable))
 
 
 def _assign(variables, values, chosen):
