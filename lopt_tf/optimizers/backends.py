@@ -89,8 +89,8 @@ def map_shards(step, function, shared, shards):
         function: a method of an update rule.
         shared: structure of arrays.
         shards: list of tuples of structures of arrays, all alike; first
-            comes a dict of elements. Those that are `buffer`s take their new
-            values at once, and are returned themselves.
+            comes a dict of elements. TensorFlow's variables among them take
+            their new values at once, and are returned themselves.
     """
     if _ON_TENSORFLOW and not _is_being_compiled():
         # Methods of equal rules are not equal.
@@ -101,7 +101,7 @@ def map_shards(step, function, shared, shards):
             rule=function.__self__,
         )
         return [
-            _with_buffers(shard, program(shared, shard)) for shard in shards
+            _with_variables(shard, program(shared, shard)) for shard in shards
         ]
     if keras.backend.backend() == "torch" or len(shards) == 1:
         return [step(function, shared, shard) for shard in shards]
@@ -114,22 +114,22 @@ def map_shards(step, function, shared, shards):
 
 
 def _method_step(shared, shard, step, function, rule):
-    """The step's results without what went into buffers."""
+    """The step's results without what went into variables."""
     new, others = step(functools.partial(function, rule), shared, shard)
-    for name, buffer in _buffers(shard).items():
+    for name, variable in _variables(shard).items():
         if name in new:
-            buffer.assign(new.pop(name))
+            variable.assign(new.pop(name))
     return new, others
 
 
-def _with_buffers(shard, results):
-    """A program's results with the buffers that it has written."""
+def _with_variables(shard, results):
+    """A program's results with the variables that it has written."""
     new, others = results
-    return {**_buffers(shard), **new}, others
+    return {**_variables(shard), **new}, others
 
 
-def _buffers(shard):
-    """Those of a shard's elements that are buffers."""
+def _variables(shard):
+    """Those of a shard's elements that are variables."""
     return {n: e for n, e in shard[0].items() if isinstance(e, tf.Variable)}
 
 
@@ -311,13 +311,12 @@ def dense(gradient, shape):
     return tf.convert_to_tensor(gradient)
 
 
-def buffer(variable):
-    """What stands for a variable's value and may be overwritten in a step."""
-    return variable.value if isinstance(variable, keras.Variable) else variable
-
-
 def value(variable):
-    """The value of one of Keras' variables, or of a device's own."""
+    """The value of one of Keras' variables, or of a device's own.
+
+    Of Keras' on TensorFlow it is the variable inside, which `map_shards`
+    overwrites; a device's own is read.
+    """
     if isinstance(variable, keras.Variable):
         return variable.value
     return variable.read_value()
@@ -344,7 +343,7 @@ def update_devices(optimizer, update, variables, grads, learning_rate):
     grads = [g for g, _ in optimizer._all_reduce_sum_gradients(pairs)]
 
     def merged(strategy, grads, learning_rate):
-        devices = tf.nest.map_structure(buffer, variables)
+        devices = tf.nest.map_structure(_of_devices, variables)
         strategy.extended.update(
             devices.params[0],
             lambda _, *args: update(*args),
@@ -355,3 +354,7 @@ def update_devices(optimizer, update, variables, grads, learning_rate):
     tf.__internal__.distribute.interim.maybe_merge_call(
         merged, optimizer._distribution_strategy, grads, learning_rate
     )
+
+
+def _of_devices(variable):
+    return variable.value if isinstance(variable, keras.Variable) else variable

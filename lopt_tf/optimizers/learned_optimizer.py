@@ -364,9 +364,10 @@ def _assign(variables, values, chosen):
     """Assigns `chosen(new, old)` to a variable or a tuple of them."""
 
     def assign(variable, value):
-        # Buffers have their new values.
-        if value is not backends.buffer(variable):
-            variable.assign(chosen(value, backends.value(variable)))
+        old = backends.value(variable)
+        # What was written in place is the old value itself.
+        if value is not old:
+            variable.assign(chosen(value, old))
 
     keras.tree.map_structure(assign, variables, values)
 
