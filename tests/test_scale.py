@@ -1,5 +1,6 @@
 """Scale: units of steps, resting elements, large models in shards."""
 
+import contextlib
 import dataclasses
 import warnings
 
@@ -285,6 +286,17 @@ def test_tensors_without_a_gradient_are_as_if_they_were_not_there(name):
         np.testing.assert_allclose(params[i], expected, rtol=1e-4, atol=1e-5)
 
 
+def _in_small_shards(monkeypatch):
+    """Every model is a large one, in shards of a few elements."""
+    monkeypatch.setattr(block_layouts, "_SMALLEST_SHARD", 2)
+    monkeypatch.setattr(block_layouts, "_MOST_SHARDS", 5)
+    monkeypatch.setattr(
+        layouts,
+        "_layout_for_shapes",
+        lambda shapes, _, present: layouts.ShardedLayout(shapes, 4, present),
+    )
+
+
 @pytest.mark.parametrize("name", RESTING)
 @pytest.mark.parametrize("stacked", [False, True])
 def test_shards_agree_with_flat(name, stacked, monkeypatch):
@@ -299,13 +311,7 @@ def test_shards_agree_with_flat(name, stacked, monkeypatch):
         return now, rule.true_parameters(weights, state, now)
 
     flat = run()
-    monkeypatch.setattr(block_layouts, "_SMALLEST_SHARD", 2)
-    monkeypatch.setattr(block_layouts, "_MOST_SHARDS", 5)
-    monkeypatch.setattr(
-        layouts,
-        "_layout_for_shapes",
-        lambda shapes, *_: layouts.ShardedLayout(shapes, 4),
-    )
+    _in_small_shards(monkeypatch)
     if stacked:
         # As inside a function that is compiled as a whole, and on JAX.
         monkeypatch.setattr(backends, "_is_being_compiled", lambda: True)
@@ -348,13 +354,7 @@ def test_shards_that_are_written_in_place_agree_with_flat(
         return [np.array(v) for v in variables]
 
     flat = run()
-    monkeypatch.setattr(block_layouts, "_SMALLEST_SHARD", 2)
-    monkeypatch.setattr(block_layouts, "_MOST_SHARDS", 5)
-    monkeypatch.setattr(
-        layouts,
-        "_layout_for_shapes",
-        lambda shapes, _, present: layouts.ShardedLayout(shapes, 4, present),
-    )
+    _in_small_shards(monkeypatch)
     for ours, expected in zip(run(), flat, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
@@ -442,6 +442,26 @@ def test_a_large_model_in_a_compiled_train_step():
             model.train_on_batch(*data)
         losses.append(model.evaluate(*data, verbose=0))
     np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_a_large_model_on_two_devices():
+    """Replicas take the same steps as one device with the whole batch."""
+    images, labels = _large_data()
+    images = images.astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+    losses, weights = [], []
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    for scope in (contextlib.nullcontext(), strategy.scope()):
+        with scope:
+            model = _large_model()
+            optimizer = lopt_tf.HierarchicalRNN.from_pretrained(seed=1)
+            model.compile(optimizer=optimizer, loss=LOSS)
+        history = model.fit(data, epochs=3, shuffle=False, verbose=0).history
+        losses.append(history["loss"])
+        weights.append(model.get_weights())
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    for ours, expected in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
 def test_a_skipped_step_leaves_a_large_model():
