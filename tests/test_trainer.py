@@ -132,9 +132,10 @@ def test_a_training_of_the_first_release_resumes_exactly(tmp_path):
         validate=validate,
         eval_every=3,
     )
+    # Other processors round otherwise; an update moves weights by about .003.
     for name, array in weights.items():
         np.testing.assert_allclose(
-            array, expected[name], rtol=1e-5, atol=1e-7, err_msg=name
+            array, expected[name], rtol=1e-4, atol=1e-5, err_msg=name
         )
     # Validations were worse than the best before.
     assert (folder / "best.npz").read_bytes() == best
