@@ -410,6 +410,31 @@ def test_what_cannot_be_saved_says_so(tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
 
 
+def test_a_feedback_rule_looks_at_one_objective_and_is_saved(tmp_path):
+    """The generator rests unless its loss is above the level."""
+    for level, expected in (
+        (-50.0, {"d": 0, "g": 8}),
+        (50.0, {"d": 8, "g": 0}),
+    ):
+        model = _gan()
+        # The chance of the first objective is 0 or 1.
+        rule = schedules.Feedback([[9.0, level]], "losses", action=1)
+        model.compile("sgd", rule)
+        model.fit(IMAGES.repeat(), steps_per_epoch=8, verbose=0)
+        assert model.batches_taken == expected
+    model.save(tmp_path / "gan.keras")
+    again = keras.models.load_model(tmp_path / "gan.keras")
+    assert (again.schedule.value, again.schedule.action) == ("losses", 1)
+    for each in (model, again):
+        each.fit(IMAGES.repeat(), steps_per_epoch=8, verbose=0)
+    _assert_equal(_state(model), _state(again))
+    model.compile("sgd", schedules.Feedback([[9.0, 1.0]], "losses"))
+    with pytest.raises(ValueError, match="with action=0 or 1"):
+        model.fit(IMAGES.repeat(), steps_per_epoch=8, verbose=0)
+    with pytest.raises(ValueError, match="Received: action=2"):
+        schedules.Feedback([[9.0, 1.0]], "losses", action=2)
+
+
 def test_files_keep_parts_of_models(tmp_path):
     model = _two_headed()
     model.compile({"class": "adam", "copy": "sgd"}, schedule="2:1")
@@ -730,6 +755,11 @@ def test_bad_schedules_and_optimizers():
         ((one, schedules.Ratio([[np.nan, 1]])), "must be 0 or more"),
         ((one, schedules.Coin([[5, 1]])), "must sum to 1"),
         ((one, schedules.Curriculum([[-0.5, 1.5]])), "must be 0 or more"),
+        (
+            (one, schedules.Feedback([[1, 1]], "moods")),
+            "feedback rule needs 'moods', which no",
+        ),
+        ((one, schedules.Feedback([[1]], "losses", 0)), "slope and a level"),
         ((None, "1:1"), "optimizer=None"),
         (
             (keras.optimizers.SGD(gradient_accumulation_steps=2), "1:1"),

@@ -20,6 +20,7 @@ from lopt_tf.autoloss import (
     options,
     reinforce,
     rewards,
+    sample_pictures,
     schedules,
     tasks,
     trainer,
@@ -707,6 +708,37 @@ def test_summaries_tell_details_and_the_worst_group():
     assert "updates to 5: difference" not in second
 
 
+def test_a_picture_follows_the_episodes(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_pictures, "_EVERY_S", 0)
+    ratio = schedules.Ratio([(1, 1)] * 2)
+    played = compiled_episodes.episodes_of(tiny, ratio, 5)
+    picture = sample_pictures.SamplePicture(tmp_path / "samples.png", [1, 2])
+    seen = []
+
+    def look(played, position):
+        picture(played, position)
+        seen.append(picture.path.read_bytes())
+
+    position, shares = episodes.play(played, [1, 2], look=look)
+    assert len(seen) == len(shares) == 4 and len({*seen}) > 1
+    alone, _ = episodes.play(played, [1, 2])
+    for split in ("valid", "test"):
+        np.testing.assert_array_equal(
+            *(played.result(each, split) for each in (position, alone))
+        )
+    monkeypatch.setattr(sample_pictures, "_EVERY_S", 1e6)
+    rare = sample_pictures.SamplePicture(tmp_path / "rare.png", [1, 2])
+    dates = []
+
+    def watch(played, position):
+        rare(played, position)
+        dates.append(rare.path.stat().st_mtime_ns)
+
+    episodes.play(played, [1, 2], look=watch)
+    # After the first segment and after the last.
+    assert dates[0] == dates[2] < dates[3]
+
+
 @pytest.mark.slow
 def test_the_program_trains_tests_and_compares(tmp_path):
     common = ["--task=gan", "--dataset=digits", "--compile_cache="]
@@ -715,13 +747,16 @@ def test_the_program_trains_tests_and_compares(tmp_path):
     train = ["--mode=train", "--algorithm=evolution"]
     train += ["--episodes=8", "--parallel=4"]
     assert autoloss.main(["autoloss", *common, *train]) == 0
+    picture = tmp_path / "samples.png"
+    while_training = picture.read_bytes()
     test = ["--mode=test", "--starts=5", "--tuning_starts=1"]
     assert autoloss.main(["autoloss", *common, *test]) == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {
-        *("best.npz", "classifier.keras", "samples.png", "scores.csv"),
-        *("test.csv", "test_summary.csv", "schedule.png", "training.png"),
+        *("best.npz", "classifier.keras", "scores.csv", "test.csv"),
+        *("test_summary.csv", "schedule.png", "training.png"),
     }
+    assert picture.read_bytes() != while_training
     with open(tmp_path / "test_summary.csv") as file:
         rows = {row["schedule"]: row for row in csv.DictReader(file)}
     assert {"controller", "best ratio", "best coin", "best feedback rule"} <= {

@@ -16,8 +16,8 @@ translation that is trained under the controller once and kept in DIR.
 
 Generated images are judged by a classifier: the folder gets classifier.keras
 (of digits; mnist_classifier.keras), scores.csv (what known images have) and
-samples.png; of Keras networks also curves.csv and curves.png, the results over
-updates.
+samples.png, drawn anew while a controller is validated or tested; of Keras
+networks also curves.csv and curves.png, the results over updates.
 """
 
 import json
@@ -117,7 +117,8 @@ _IGNORED = {
 def train(folder):
     """Trains a controller, and plots how it went."""
     from lopt_tf import autoloss, folders
-    from lopt_tf.autoloss import plots
+    from lopt_tf.autoloss import plots, sample_pictures
+    from lopt_tf.autoloss.starts import starts
     from lopt_tf.reporting import figures, tables
 
     figures.check_available()
@@ -132,6 +133,9 @@ def train(folder):
         task = entry.task(for_controller=True, **config)
     for each in (task, judge):
         each.keep_beside(folder)
+    look = sample_pictures.SamplePicture(
+        folder / "samples.png", starts("validation", options.validation_starts)
+    )
     _, history = autoloss.train(
         task,
         options,
@@ -140,6 +144,7 @@ def train(folder):
         resume=FLAGS.resume,
         report=command_line.say,
         checkpoint_every_s=FLAGS.checkpoint_every_s,
+        look=look,
     )
     with folders.claimed(folder):
         tables.write_csv(folder / "rounds.csv", history)

@@ -6,12 +6,10 @@ import pathlib
 from lopt_tf import checkpointing, folders
 from lopt_tf.autoloss import baselines, comparison, plots
 from lopt_tf.autoloss.controller import ScheduleController
+from lopt_tf.autoloss.sample_pictures import SamplePicture
 from lopt_tf.autoloss.starts import starts as seeds_for
 from lopt_tf.reporting import figures, tables
 from problems import alternating
-
-# Of a picture of samples: columns, and the most rows.
-_SAMPLES, _SAMPLE_ROWS = 16, 8
 
 
 class Bench:
@@ -55,15 +53,19 @@ class Bench:
         )
         if differing:
             self.say(f"note: the controller was trained with {differing}.")
+        seeds = seeds_for("test", self.starts)
+        look = SamplePicture(self.folder / "samples.png", seeds)
         learned, shares = comparison.run_controller(
-            task, controller, self.starts, self._show_samples
+            task, controller, self.starts, look
         )
+        if look.drawn:
+            self.say(f"Samples: {look.path}")
         results = self._compare("test", task, learned)
         path = self.folder / "test.png"
         plots.plot_results(path, results, task.result_name)
         path = self.folder / "schedule.png"
         length = comparison.segment_length(task)
-        groups = task.groups(seeds_for("test", self.starts))
+        groups = task.groups(seeds)
         plots.plot_schedule(path, shares, task.actions, length, groups)
         self.say(f"Plots: {self.folder}/schedule.png, test.png")
 
@@ -204,23 +206,6 @@ class Bench:
             path = self.folder / "curves.png"
             plots.plot_curves(path, curves, task.result_name)
             self.say(f"Results over updates: {self.folder}/curves.csv, {path}")
-
-    def _show_samples(self, played, position):
-        """Draws what the first episodes have made, if that can be seen."""
-        images = played.samples(position, _SAMPLES)
-        if images is None:
-            return
-        path = self.folder / "samples.png"
-        starts = seeds_for("test", self.starts)
-        labels = played.task.groups(starts)
-        if labels is None or len(set(labels)) == 1:
-            labels = [str(start) for start in starts]
-        # Starts of all groups, as far as there is room.
-        first = {x: place for place, x in reversed([*enumerate(labels)])}
-        places = sorted(first.values())[:_SAMPLE_ROWS]
-        chosen = [labels[place] for place in places]
-        plots.plot_samples(path, images[places], chosen)
-        self.say(f"Samples: {path}")
 
     def _write_table(self, name, rows):
         tables.write_csv(self.folder / f"{name}.csv", rows)

@@ -45,15 +45,13 @@ def run_controller(task, controller, count, look=None):
         task: of the controller's actions.
         controller: a `ScheduleController`.
         count: of starts.
-        look: a function of the episodes and their last position.
+        look: as `episodes.play` takes it.
     """
     controller.check_fits(task)
     played = compiled_episodes.episodes_of(
         task, controller.schedule(), segment_length(task)
     )
-    position, shares = episodes.play(played, starts("test", count))
-    if look:
-        look(played, position)
+    position, shares = episodes.play(played, starts("test", count), look=look)
     results = [f(position, "test") for f in (played.result, played.details)]
     outcome = Outcome("learned", *results, played.curves(position))
     found = {"controller": outcome}

@@ -139,12 +139,14 @@ class Episodes:
         raise NotImplementedError
 
 
-def play(episodes, seeds, draw=0):
+def play(episodes, seeds, draw=0, look=None):
     """Runs episodes to their end.
 
     Args:
         episodes: `Episodes`.
         seeds, draw: see `Episodes.begin`.
+        look: a function of the episodes and their position, called after each
+            segment. Defaults to `None`.
 
     Returns:
         position: the last `Position`, for `Episodes.result`.
@@ -158,6 +160,8 @@ def play(episodes, seeds, draw=0):
         count = records.alive.sum(0)[:, None]
         share = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         shares.append(share)
+        if look:
+            look(episodes, position)
     return position, np.stack(shares)
 
 

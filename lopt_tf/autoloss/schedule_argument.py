@@ -20,6 +20,7 @@ _FIXED = {
         schedules.Coin,
         schedules.Curriculum,
         schedules.WatchOverfitting,
+        schedules.Feedback,
     )
 }
 
@@ -77,13 +78,15 @@ def get_config(schedule):
             f"lopt_tf can: {', '.join(_FIXED)}, PolicySchedule. Save the "
             "weights alone, with `save_weights`."
         )
-    return {"kind": kind, "settings": schedule.settings.numpy().tolist()}
+    settings = schedule.settings.numpy().tolist()
+    return {"kind": kind, "settings": settings, **schedule.arguments()}
 
 
 def from_config(config):
     """The schedule of what `get_config` returned."""
     if config["kind"] != "PolicySchedule":
-        return _FIXED[config["kind"]](config["settings"])
+        arguments = {**config}
+        return _FIXED[arguments.pop("kind")](**arguments)
     features = metadata.Features(tuple(config["features"]))
     made = policy.Policy(**config["policy"])
     made.build([None, len(features.names)])
@@ -127,6 +130,9 @@ def _check_fixed(schedule, names):
     settings = schedule.settings.numpy()
     if isinstance(schedule, schedules.WatchOverfitting):
         fits, what = count == 2, "two objectives"
+    elif isinstance(schedule, schedules.Feedback):
+        fits = count == 2 and settings.shape[1:] == (2,)
+        what = "two objectives, a slope and a level"
     elif _FIXED.get(type(schedule).__name__) is not type(schedule):
         # What a user's own class makes of its settings is not known.
         fits, what = True, "no more"

@@ -38,9 +38,15 @@ class Schedule:
     def __init__(self, settings):
         self.settings = tf.convert_to_tensor(settings, tf.float32)
 
+    def arguments(self):
+        """The constructor's other arguments, ready for JSON."""
+        return {}
+
     def alone(self, episode):
         """The schedule of one of the episodes, an integer or a tensor."""
-        return type(self)(tf.gather(self.settings, [episode]))
+        return type(self)(
+            tf.gather(self.settings, [episode]), **self.arguments()
+        )
 
     def __call__(self, metadata, step, seed):
         weights = self.weights(metadata, step, seed)
@@ -108,22 +114,38 @@ class Feedback(Schedule):
 
     Args:
         settings: slopes and levels [E, 2].
-        value: the name of the metadata [E] that the rule looks at.
+        value: the name of the metadata that the rule looks at: numbers [E], or
+            [E, 2], one for each action.
+        action: the place of the action whose number it is, 0 or 1, if there is
+            one for each. Defaults to `None`.
     """
 
-    def __init__(self, settings, value):
+    def __init__(self, settings, value, action=None):
         super().__init__(settings)
-        self.value = value
+        if action not in (None, 0, 1):
+            raise ValueError(f"It must be None, 0 or 1. Received: {action=}")
+        self.value, self.action = value, action
         self.needs = {"the feedback rule": (value,)}
 
-    def alone(self, episode):
-        return Feedback(tf.gather(self.settings, [episode]), self.value)
+    def arguments(self):
+        return {"value": self.value, "action": self.action}
 
     def weights(self, metadata, step, seed):
         slope, level = tf.unstack(self.settings, axis=1)
-        chance = tf.sigmoid(-slope * (metadata[self.value] - level))
+        chance = tf.sigmoid(-slope * (self._seen(metadata[self.value]) - level))
         draw = tf.random.stateless_uniform(self.settings.shape[:1], seed)
         return _interval(draw, tf.stack([chance, 1 - chance], 1))
+
+    def _seen(self, value):
+        if self.action is not None and value.shape.rank == 2:
+            return value[:, self.action]
+        if self.action is None and value.shape.rank == 1:
+            return value
+        raise ValueError(
+            f"A feedback rule looks at one number, or with action=0 or 1 at "
+            f"that of an action. {self.value!r} has the shape {value.shape}; "
+            f"action={self.action}."
+        )
 
 
 def _interval(places, widths):

@@ -38,6 +38,7 @@ def train(
     resume=False,
     report=None,
     checkpoint_every_s=60.0,
+    look=None,
 ):
     """Trains a controller, by policy gradient or evolution.
 
@@ -53,6 +54,8 @@ def train(
         resume: resume from the newest checkpoint in `output_dir`.
         report: a function of one line of text.
         checkpoint_every_s: seconds between checkpoints.
+        look: a function of the validations' episodes and their position, called
+            after each of their segments. Defaults to `None`.
 
     Returns:
         The trained `ScheduleController`: the best at validation, or the last
@@ -66,7 +69,7 @@ def train(
             that the options' features and rewards need.
         KeyboardInterrupt: when interrupted; the rounds before are saved.
     """
-    trainer = Trainer(task, options, validation_task)
+    trainer = Trainer(task, options, validation_task, look)
     long_run.LongRun(
         trainer, _KIND, output_dir, report, checkpoint_every_s
     ).run(resume)
@@ -89,10 +92,11 @@ class Trainer(long_run.Trainer):
 
     unit = "task steps"
 
-    def __init__(self, task, options, validation_task=None):
+    def __init__(self, task, options, validation_task=None, look=None):
         self.task = task
         self.options = options
         self.validation_task = validation_task
+        self.look = look
         self.round = self.restarts = self.steps = 0
         self.lowest_reward = self.best_score = np.inf
         self.best_weights = None
@@ -234,7 +238,7 @@ class Trainer(long_run.Trainer):
         if self.validation_task is None or done or not due:
             return {}
         seeds = starts("validation", self.options.validation_starts)
-        position, _ = episodes_lib.play(self._validation, seeds)
+        position, _ = episodes_lib.play(self._validation, seeds, look=self.look)
         mean = float(np.mean(self._validation.result(position, "valid")))
         if not np.isfinite(mean):
             self.say(f"note: the validation after round {self.round} is {mean}")
