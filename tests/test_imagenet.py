@@ -131,6 +131,45 @@ def test_settings_bind_a_folder(small_net, tmp_path, learned, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
+def test_a_training_goes_on_from_a_trained_network(small_net, tmp_path, capsys):
+    flags = ["--optimizer=adam", "--learning_rate=0.03"]
+    assert _run(tmp_path / "first", *flags) == 0
+    trained = tmp_path / "first" / "model.keras"
+    more = [*flags, f"--start_from={trained}"]
+    assert _run(tmp_path / "second", *more) == 0
+    first, second = (
+        next(row["loss"] for row in metrics(tmp_path / name))
+        for name in ("first", "second")
+    )
+    assert second < 0.9 * first
+    expected = keras.saving.load_model(trained).get_weights()
+    same, fewer = (models.build("", 8, classes) for classes in (10, 5))
+    head = fewer.get_weights()[-2]
+    for model in (same, fewer):
+        models.take_weights(model, trained)
+    for one, two in zip(same.get_weights(), expected):
+        np.testing.assert_array_equal(one, two)
+    for one, two in zip(fewer.get_weights()[:-2], expected):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(fewer.get_weights()[-2], head)
+    capsys.readouterr()
+    for name, content, message in (
+        ("missing.keras", None, "no network"),
+        ("damaged.keras", trained.read_bytes()[:-40], "is damaged"),
+        ("empty.keras", keras.Sequential([keras.Input([8])]), "not a "),
+        ("other.keras", models.resnet20_v2(8, 10), "not a "),
+    ):
+        if isinstance(content, bytes):
+            (tmp_path / name).write_bytes(content)
+        elif content:
+            content.save(tmp_path / name)
+        start = f"--start_from={tmp_path / name}"
+        assert _run(tmp_path / "bad", *flags, start) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
+        assert not (tmp_path / "bad" / "backups").exists()
+
+
 def test_curves_of_several_runs(small_net, learned, tmp_path, capsys):
     runs = []
     chosen = (learned, 0), ("adam", 0), ("adam", 1), ("momentum_cosine", 0)

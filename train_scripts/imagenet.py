@@ -40,6 +40,12 @@ FLAGS.enum(
     "Which network, untrained; resnet20_v2 is for small images.",
 )
 FLAGS.str(
+    "start_from",
+    None,
+    "model.keras of an earlier training of the same --model, to go on from "
+    "its weights; the last layer starts anew if there are other classes.",
+)
+FLAGS.str(
     "dataset",
     "digits",
     "digits; synthetic (noise, for speed); a name of TensorFlow Datasets "
@@ -110,7 +116,10 @@ FLAGS.bool(
 )
 FLAGS.bool("resume", False, "Resume from the newest backup.")
 # Flags that are settings of the training; those not given have its defaults.
-_GIVEN = (*_SETTINGS, "model", "dataset", "optimizer", "augmentation")
+_GIVEN = (
+    *(*_SETTINGS, "model", "start_from", "dataset", "optimizer"),
+    "augmentation",
+)
 
 
 @command_line.main(FLAGS, "output_dir")

@@ -46,6 +46,8 @@ class Settings:
         label_smoothing: as in `keras.losses.CategoricalCrossentropy`.
         augmentation: one of `images.views.AUGMENTATIONS`; None for what suits
             the data set.
+        start_from: a file with a trained network of the same kind, whose
+            weights are the first ones; see `images.models.take_weights`.
     """
 
     model: str = "resnet20_v2"
@@ -62,6 +64,7 @@ class Settings:
     dtype_policy: str = "float32"
     label_smoothing: float = 0.0
     augmentation: str | None = None
+    start_from: str | None = None
 
     def completed(self):
         """The same with the intervals that were left open, checked.

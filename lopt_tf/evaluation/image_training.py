@@ -147,6 +147,8 @@ class _Run:
             model = models.build(
                 settings.model, settings.image_size, splits[0].num_classes
             )
+            if settings.start_from:
+                models.take_weights(model, settings.start_from)
             make = keras.Model
             if self._group.num_workers > 1:
                 make = image_devices.MultiWorkerModel

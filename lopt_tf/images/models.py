@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from problems import keras_files
+
 # Those of `keras.applications` that take pixels in -1..1, with the size of
 # images that they were made for.
 _APPLICATIONS = {
@@ -58,6 +60,37 @@ def build(name, image_size, num_classes):
             f"{name} cannot take images of {image_size} pixels (it was made "
             f"for {usual}): {str(error).splitlines()[0]}"
         ) from error
+
+
+def take_weights(model, path):
+    """Gives a network the weights of a trained one of the same kind.
+
+    Its last layer starts anew if it has other classes.
+
+    Args:
+        model: the network.
+        path: of the trained one's file, as `image_training.train` writes it.
+
+    Raises:
+        ValueError: if it is missing, damaged, or another network.
+    """
+    trained = keras_files.read(path, "network", "Name another, or train anew.")
+    ours, theirs = (
+        [x for x in each.layers if x.weights] for each in (model, trained)
+    )
+    if _shapes(*ours[:-1]) != _shapes(*theirs[:-1]):
+        raise ValueError(
+            f"The network of {path} is not a {model.name} for images of that "
+            "size. Start from one of the same kind."
+        )
+    if _shapes(ours[-1]) != _shapes(theirs[-1]):
+        ours.pop()
+    for one, other in zip(ours, theirs):
+        one.set_weights(other.get_weights())
+
+
+def _shapes(*parts):
+    return [weight.shape for part in parts for weight in part.weights]
 
 
 def with_precise_logits(model, make=keras.Model):

@@ -5,12 +5,12 @@ import functools
 import os
 import pathlib
 import tempfile
-import zipfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from problems import keras_files
 from problems.alternating import scores
 from problems.alternating.image_data import digits, scaled
 
@@ -182,28 +182,12 @@ def _kept_judge(path, make):
 
 
 def read_classifier(path):
-    """The Keras model of a file.
-
-    Raises:
-        ValueError: if it is missing, damaged, or no model.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"There is no classifier {path}.")
-    try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()
-            if broken:
-                raise ValueError(f"{broken} in it is not what was written")
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        # Whatever Keras meets in a file that is not a model.
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"The classifier {path} is damaged, or no Keras model ({reason}). "
-            "Delete it to have one trained anew, or name another."
-        ) from error
+    """The Keras model of a file; ValueError as of `keras_files.read`."""
+    return keras_files.read(
+        path,
+        "classifier",
+        "Delete it to have one trained anew, or name another.",
+    )
 
 
 def accuracy(judge, images, labels):
