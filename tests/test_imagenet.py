@@ -356,8 +356,31 @@ def test_jax(tmp_path, learned, small_net):
             XLA_FLAGS="--xla_force_host_platform_device_count=2",
         )
     )
-    assert _run(tmp_path / "tensorflow", *flags[len(SMALL) :]) == 0
-    expected = metrics(tmp_path / "tensorflow")
-    for name in ("alone", "shared"):
-        for ours, other in zip(metrics(tmp_path / name), expected):
+    _check_as_on_tensorflow(tmp_path, ("alone", "shared"), *flags)
+
+
+@pytest.mark.slow
+def test_torch(tmp_path, learned, small_net):
+    """The same program on Keras' PyTorch backend."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    flags = [*SMALL, f"--optimizer={learned}"]
+    train_images.finish(
+        train_images.start(
+            [pathlib.Path(__file__).with_name("small_imagenet.py")],
+            *(*flags, f"--output_dir={tmp_path}/alone"),
+            KERAS_BACKEND="torch",
+        )
+    )
+    _check_as_on_tensorflow(tmp_path, ("alone",), *flags)
+
+
+def _check_as_on_tensorflow(folder, names, *flags):
+    """Trains there, too, and compares the metrics of the named folders."""
+    assert _run(folder / "tensorflow", *flags) == 0
+    expected = metrics(folder / "tensorflow")
+    for name in names:
+        found = metrics(folder / name)
+        assert len(found) == len(expected)
+        for ours, other in zip(found, expected):
             assert ours["loss"] == pytest.approx(other["loss"], abs=1e-3), name

@@ -269,6 +269,14 @@ def _new(new, old):
     return new
 
 
+def first_value(tensor):
+    """The same in memory of its own, where a variable takes what it is given.
+
+    PyTorch's variables would write into what was broadcast.
+    """
+    return tensor.clone() if keras.backend.backend() == "torch" else tensor
+
+
 def outside_of_graphs():
     """A context; fit() may build an optimizer while it traces a graph."""
     return tf.init_scope() if _ON_TENSORFLOW else contextlib.nullcontext()

@@ -164,8 +164,8 @@ class LearnedOptimizer(
         """A variable that begins with a value."""
         return self.add_variable(
             shape=value.shape,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(
-                value, dtype=dtype
+            initializer=lambda shape, dtype: backends.first_value(
+                ops.convert_to_tensor(value, dtype=dtype)
             ),
             dtype=value.dtype,
             name=name.replace("/", "_"),
