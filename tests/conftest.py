@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import signal
 
 import pytest
 
@@ -15,6 +16,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 import tensorflow as tf  # noqa: E402
+
+import lopt_tf  # noqa: E402
 
 # Two devices, for MirroredStrategy.
 tf.config.set_logical_device_configuration(
@@ -30,3 +33,18 @@ def free_memory():
     tf.keras.backend.clear_session()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture
+def own_signals():
+    """A program's handler of SIGTERM must not outlive its test."""
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The file of a small optimizer's weights."""
+    path = tmp_path_factory.mktemp("optimizer") / "optimizer.npz"
+    lopt_tf.HierarchicalRNN(level_sizes=(3,), seed=1).save_pretrained(path)
+    return path

@@ -1,14 +1,13 @@
 """Every experiment, end to end on tiny settings; stops, mistakes, reports."""
 
-import csv
 import dataclasses
 import html.parser
 import json
 import re
-import signal
 
 import numpy as np
 import pytest
+from csv_rows import read_rows
 
 import lopt_tf
 from lopt_tf import compilation, metatraining
@@ -40,26 +39,8 @@ from problems import corpus, text
 from problems.quadratic import Quadratic
 from train_scripts import command_line, evaluate
 
+pytestmark = pytest.mark.usefixtures("own_signals")
 TINY = ["--steps=40", "--seeds=2", "--tuning_seeds=1"]
-
-
-@pytest.fixture(autouse=True)
-def own_signals():
-    """A program's handler of SIGTERM must not outlive its test."""
-    yield
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    path = tmp_path_factory.mktemp("optimizer") / "optimizer.npz"
-    lopt_tf.HierarchicalRNN(level_sizes=(3,), seed=1).save_pretrained(path)
-    return path
-
-
-def _rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _losses(folder, optimizer, seed="0"):
@@ -67,7 +48,7 @@ def _losses(folder, optimizer, seed="0"):
     return np.array(
         [
             float(row["loss"])
-            for row in _rows(folder / "curves.csv")
+            for row in read_rows(folder / "curves.csv")
             if (row["optimizer"], row["seed"]) == (optimizer, seed)
         ]
     )
@@ -130,7 +111,7 @@ def test_training_set_twice(tmp_path, trained, capsys):
     for name in files:
         if name != "timings.csv":
             assert (one / name).read_bytes() == (two / name).read_bytes()
-    overall = _rows(one / "overall.csv")
+    overall = read_rows(one / "overall.csv")
     assert [row["optimizer"] for row in overall] == [
         "learned",
         "adam",
@@ -142,10 +123,12 @@ def test_training_set_twice(tmp_path, trained, capsys):
         assert row["problems"] == "2" and row["runs"] == "4"
         assert 0 < float(row["speedup_low"]) <= float(row["speedup"]) <= 4
         assert 0 <= float(row["diverged"]) <= 1
-    assert len(_rows(one / "summary.csv")) == 10
+    assert len(read_rows(one / "summary.csv")) == 10
     # Adam runs four times as long.
-    assert len(_rows(one / "curves.csv")) == 2 * 2 * 40 * (1 + 4 + 1 + 1 + 1)
-    tuning = _rows(one / "tuning.csv")
+    assert len(read_rows(one / "curves.csv")) == 2 * 2 * 40 * (
+        1 + 4 + 1 + 1 + 1
+    )
+    tuning = read_rows(one / "tuning.csv")
     chosen = [row for row in tuning if row["chosen"] == "True"]
     assert len(chosen) == 8
     for row in chosen:
@@ -227,7 +210,7 @@ def test_stopped_anywhere_and_started_again(
 def test_generalization(tmp_path, trained):
     problems = "--problems=batch_norm.0,wider.0"
     assert _evaluate("generalization", tmp_path, trained, *TINY, problems) == 0
-    summary = _rows(tmp_path / "summary.csv")
+    summary = read_rows(tmp_path / "summary.csv")
     assert {row["problem"] for row in summary} == {"batch_norm.0", "wider.0"}
     by_optimizer = {
         row["optimizer"]: row
@@ -243,14 +226,14 @@ def test_generalization(tmp_path, trained):
 def test_learning_rates(tmp_path, trained):
     arguments = ("--steps=40", "--seeds=2", "--problems=bowl_problems.1")
     assert _evaluate("learning_rates", tmp_path, trained, *arguments) == 0
-    rows = _rows(tmp_path / "summary.csv")
+    rows = read_rows(tmp_path / "summary.csv")
     for optimizer in ("learned", "adam", "adam_cosine", "rmsprop"):
         own = [row for row in rows if row["optimizer"] == optimizer]
         rates = [float(row["learning_rate"]) for row in own]
         assert rates[0] == 1e-6 and rates[-1] == 1.0 and len(rates) == 13
         # The rate makes a difference, also where the learned one begins.
         assert len({row["final_loss"] for row in own}) > 6
-    table = _rows(tmp_path / "robustness.csv")
+    table = read_rows(tmp_path / "robustness.csv")
     assert len(table) == 4
     assert all(0 <= float(row["good_decades"]) <= 6.5 for row in table)
     _check_report(tmp_path, plots=1)
@@ -317,12 +300,12 @@ def test_ablation(tmp_path, monkeypatch):
     assert _evaluate("ablation", folder, None, *arguments) == 0
     made = [3, 3, 3, 3, 15]
     assert len(calls) == sum(made) + 1
-    rows = _rows(folder / "meta_training.csv")
+    rows = read_rows(folder / "meta_training.csv")
     assert [int(row["meta_updates"]) for row in rows] == made
     for name in ("overall.csv", "curves.csv", "meta_training.csv"):
         whole = (tmp_path / "whole" / name).read_bytes()
         assert whole == (folder / name).read_bytes()
-    rows = _rows(folder / "overall.csv")
+    rows = read_rows(folder / "overall.csv")
     assert [row["optimizer"] for row in rows] == [*fields["variants"], "adam"]
     page = _check_report(folder, plots=2)
     # Of both tables with intervals and the plot.
@@ -435,14 +418,14 @@ def test_wall_clock(tmp_path, trained, monkeypatch):
     presets = {"quick": wall_clock.Settings(((2,),), (2, 4), 1)}
     monkeypatch.setattr(wall_clock, "PRESETS", presets)
     assert _evaluate("wall_clock", tmp_path, None) == 0
-    rows = _rows(tmp_path / "timings.csv")
+    rows = read_rows(tmp_path / "timings.csv")
     assert [row["batch"] for row in rows] == ["2", "4"]
     for row in rows:
         assert float(row["ratio"]) > 0
         # H0 = 10; the upper levels add little.
         formula = float(row["formula"])
         assert formula == pytest.approx(1 + 100 / int(row["batch"]), rel=0.1)
-    memory = _rows(tmp_path / "memory.csv")
+    memory = read_rows(tmp_path / "memory.csv")
     learned, adam = memory[:2]
     assert float(adam["bytes_per_parameter"]) == 8
     held = float(learned["bytes_per_parameter"])
@@ -454,7 +437,7 @@ def test_wall_clock(tmp_path, trained, monkeypatch):
 def test_long_runs(tmp_path, trained):
     arguments = ("--steps=1100", "--seeds=1", "--problems=bowl_problems.1")
     assert _evaluate("long_runs", tmp_path, trained, *arguments) == 0
-    rows = _rows(tmp_path / "summary.csv")
+    rows = read_rows(tmp_path / "summary.csv")
     adam = rows[1]
     assert adam["optimizer"] == "adam" and float(adam["ever_diverged"]) == 0
     # It learns, and has got there long before the end.
@@ -462,14 +445,14 @@ def test_long_runs(tmp_path, trained):
     assert last < 0.1 * first
     assert float(adam["loss_at_1100"]) < 0.1 * first
     assert [row["optimizer"] for row in rows[1:3]] == ["adam", "adam_cosine"]
-    assert len(_rows(tmp_path / "curves.csv")) == 5 * 1100
+    assert len(read_rows(tmp_path / "curves.csv")) == 5 * 1100
     _check_report(tmp_path, plots=1)
 
 
 def test_peers(tmp_path, trained):
     problems = "--problems=fully_connected.0"
     assert _evaluate("peers", tmp_path, trained, *TINY, problems) == 0
-    rows = _rows(tmp_path / "overall.csv")
+    rows = read_rows(tmp_path / "overall.csv")
     learned = ["learned", *pretrained.names("hierarchical_rnn")]
     assert [row["optimizer"] for row in rows] == [*learned, *peers.BASELINES]
     assert {row["steps"] for row in rows} == {"40"}
@@ -477,7 +460,7 @@ def test_peers(tmp_path, trained):
         assert float(row["spikes"]) >= 0
         # Each has learned something, but for the one without training.
         assert float(row["decades"]) > 0 or row["optimizer"] == "learned"
-    (summary, *_) = _rows(tmp_path / "summary.csv")
+    (summary, *_) = read_rows(tmp_path / "summary.csv")
     assert summary["problem"] == "fully_connected.0, 40 steps"
     _check_report(tmp_path, plots=2)
 
@@ -583,11 +566,11 @@ def test_failures(tmp_path, trained, monkeypatch):
     monkeypatch.setattr(failures, "PRESETS", {"quick": short})
     arguments = ("--meta_updates=2", *TINY, "--problems=bowl_problems.3")
     assert _evaluate("failures", tmp_path, trained, *arguments) == 0
-    names = [row["optimizer"] for row in _rows(tmp_path / "overall.csv")]
+    names = [row["optimizer"] for row in read_rows(tmp_path / "overall.csv")]
     assert names[:4] == [*failures._RULES, "learned"]
-    rows = _rows(tmp_path / "beyond_horizon.csv")
+    rows = read_rows(tmp_path / "beyond_horizon.csv")
     assert len(rows) == 8
-    rows = _rows(tmp_path / "meta_training.csv")
+    rows = read_rows(tmp_path / "meta_training.csv")
     assert [row["optimizer"] for row in rows] == names[:3]
     for row in rows:
         assert row["meta_updates"] == "2"
@@ -647,7 +630,7 @@ def test_every_set_can_be_evaluated(tmp_path, trained):
     few = ("--steps=20", "--seeds=1", "--tuning_seeds=1")
     chosen = "--problems=wide_classifier_problems.0"
     assert _evaluate("problems", tmp_path, trained, *few, chosen) == 0
-    rows = _rows(tmp_path / "summary.csv")
+    rows = read_rows(tmp_path / "summary.csv")
     assert {row["problem"] for row in rows} == {"wide_classifier_problems.0"}
 
 
@@ -888,7 +871,7 @@ def test_blown_up_runs_are_counted_and_drawn(tmp_path):
     assert learned["speedup"] == pytest.approx(30 / 40)
     about = report.About("t", "q", {})
     results.write(tmp_path, outcome, about)
-    assert _rows(tmp_path / "curves.csv")[-1]["loss"] == "inf"
+    assert read_rows(tmp_path / "curves.csv")[-1]["loss"] == "inf"
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
@@ -963,5 +946,5 @@ def test_settings_are_readable(tmp_path, trained):
     settings = json.loads((tmp_path / "settings.json").read_text())
     assert settings["experiment"] == "problems" and settings["seeds"] == 2
     assert settings["versions"]["lopt_tf"] == lopt_tf.__version__
-    rows = _rows(tmp_path / "overall.csv")
+    rows = read_rows(tmp_path / "overall.csv")
     assert [row["optimizer"] for row in rows[:2]] == ["learned", "untrained"]

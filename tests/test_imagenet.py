@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import json
 import pathlib
-import signal
 
 import h5py
 import keras
@@ -26,14 +25,9 @@ from lopt_tf.evaluation import (
 from lopt_tf.images import models, views
 from train_scripts import evaluate, imagenet
 
+pytestmark = pytest.mark.usefixtures("own_signals")
 # A small training, and a learned optimizer that is compiled quickly.
 SMALL = ["--batch_size=16", "--steps=12", "--log_every=2", "--test_every=6"]
-
-
-@pytest.fixture(autouse=True)
-def own_signals():
-    yield
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -99,9 +99,11 @@ def map_shards(step, function, shared, shards):
             step=step,
             function=function.__func__,
             rule=function.__self__,
+            variables=_specs(shards[0]),
         )
         return [
-            _with_variables(shard, program(shared, shard)) for shard in shards
+            _with_variables(shard, program(shared, _with_handles(shard)))
+            for shard in shards
         ]
     if keras.backend.backend() == "torch" or len(shards) == 1:
         return [step(function, shared, shard) for shard in shards]
@@ -113,12 +115,27 @@ def map_shards(step, function, shared, shards):
     ]
 
 
-def _method_step(shared, shard, step, function, rule):
-    """The step's results without what went into variables."""
+def _method_step(shared, shard, step, function, rule, variables):
+    """The step's results without what went into variables.
+
+    Variables come as handles: those of another model may be passed when the
+    first one's have been deleted, which TensorFlow allows of handles only.
+    """
+    elements, *rest = shard
+    values = {
+        name: tf.ensure_shape(
+            tf.raw_ops.ReadVariableOp(resource=elements[name], dtype=dtype),
+            shape,
+        )
+        for name, dtype, shape in variables
+    }
+    shard = ({**elements, **values}, *rest)
     new, others = step(functools.partial(function, rule), shared, shard)
-    for name, variable in _variables(shard).items():
+    for name in values:
         if name in new:
-            variable.assign(new.pop(name))
+            tf.raw_ops.AssignVariableOp(
+                resource=elements[name], value=new.pop(name)
+            )
     return new, others
 
 
@@ -126,6 +143,20 @@ def _with_variables(shard, results):
     """A program's results with the variables that it has written."""
     new, others = results
     return {**_variables(shard), **new}, others
+
+
+def _with_handles(shard):
+    elements, *rest = shard
+    handles = {n: v.handle for n, v in _variables(shard).items()}
+    return ({**elements, **handles}, *rest)
+
+
+def _specs(shard):
+    """(name, dtype, shape) of each of a shard's variables: hashable."""
+    return tuple(
+        (name, variable.dtype, tuple(variable.shape))
+        for name, variable in _variables(shard).items()
+    )
 
 
 def _variables(shard):
@@ -320,10 +351,16 @@ def dense(gradient, shape):
 
 
 def value(variable):
-    """The value of one of Keras' variables, or of a device's own.
+    """The value of one of Keras' variables, or of a device's own: a tensor."""
+    found = in_place(variable)
+    return found.read_value() if isinstance(found, tf.Variable) else found
 
-    Of Keras' on TensorFlow it is the variable inside, which `map_shards`
-    overwrites; a device's own is read.
+
+def in_place(variable):
+    """What stands for the value in `map_shards`, which then overwrites it.
+
+    On TensorFlow it is the variable in one of Keras'. A device's own is read:
+    written like that, replicas come to other numbers.
     """
     if isinstance(variable, keras.Variable):
         return variable.value
@@ -344,7 +381,7 @@ def update_devices(optimizer, update, variables, grads, learning_rate):
         grads: list of this replica's gradients.
         learning_rate: scalar.
     """
-    if not _ON_TENSORFLOW:
+    if not (_ON_TENSORFLOW and tf.distribute.has_strategy()):
         update(variables, grads, learning_rate)
         return
     pairs = list(zip(grads, variables.params))

@@ -282,11 +282,16 @@ class LearnedOptimizer(
         is_sharded = layouts.is_sharded(variables.params)
 
         def compute():
-            params, weights, state, points = _values(variables[:4])
+            params, weights, points = map(
+                _values, (variables.params, variables.weights, variables.points)
+            )
             # A large model's new state is written where the old one is, but
             # tensors that rest need their old one.
-            if is_sharded and len(present) < len(params):
-                state = keras.tree.map_structure(ops.convert_to_tensor, state)
+            is_written = is_sharded and len(present) == len(params)
+            state = keras.tree.map_structure(
+                backends.in_place if is_written else backends.value,
+                variables.state,
+            )
             new = guarded_step.take(
                 self._rule,
                 weights,
@@ -364,10 +369,9 @@ def _assign(variables, values, chosen):
     """Assigns `chosen(new, old)` to a variable or a tuple of them."""
 
     def assign(variable, value):
-        old = backends.value(variable)
-        # What was written in place is the old value itself.
-        if value is not old:
-            variable.assign(chosen(value, old))
+        # What was written in place is the variable itself.
+        if value is not backends.in_place(variable):
+            variable.assign(chosen(value, backends.value(variable)))
 
     keras.tree.map_structure(assign, variables, values)
 
