@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import warnings
 
 import keras
@@ -451,6 +452,21 @@ def test_a_large_model_in_a_compiled_train_step():
             model.train_on_batch(*data)
         losses.append(model.evaluate(*data, verbose=0))
     np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_large_models_come_and_go():
+    """One program serves the next model when the first one is gone."""
+    images, labels = _large_data()
+    losses = []
+    for _ in range(2):
+        model = _large_model()
+        optimizer = lopt_tf.HierarchicalRNN.from_pretrained(seed=1)
+        model.compile(optimizer=optimizer, loss=LOSS)
+        fit = model.fit(images, labels, epochs=2, shuffle=False, verbose=0)
+        losses.append(fit.history["loss"])
+        del model, optimizer, fit
+        gc.collect()
+    np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
 def test_a_large_model_on_two_devices():
