@@ -27,7 +27,8 @@ def _autoloss(mode, folder, *more):
 
 
 def test_autoloss_trains_and_compares(tmp_path, capsys):
-    few = ("--starts=3", "--tuning_starts=2", "--nofine")
+    all_grids = ("--starts=3", "--tuning_starts=2", "--nofine")
+    few = (*all_grids, "--baselines=1:1,best ratio")
     budget = ("--episodes=4", "--parallel=2")
     assert _autoloss("train", tmp_path, *budget) == 0
     assert len(read_rows(tmp_path / "rounds.csv")) == 2
@@ -55,7 +56,7 @@ def test_autoloss_trains_and_compares(tmp_path, capsys):
     before = read_rows(tmp_path / "baselines.csv")
     assert [r for r in single if r["schedule"] != "controller"] == before
     assert (tmp_path / "schedule.png").stat().st_size > 1000
-    assert _autoloss("transfer", tmp_path, *few) == 0
+    assert _autoloss("transfer", tmp_path, *all_grids) == 0
     assert len(read_rows(tmp_path / "transfer.csv")) == 6
     capsys.readouterr()
     assert _autoloss("transfer", tmp_path, *few, "--set=size=3") == 2

@@ -61,8 +61,10 @@ def _estimates(problem, kind, strategy, config=None):
 @pytest.mark.parametrize(
     "problem, kind, config",
     [
-        (_net(), "bptt", {}),
-        (_net(), "bptt", {"use_attention": True}),
+        pytest.param(_net(), "bptt", {}, marks=pytest.mark.slow),
+        pytest.param(
+            *(_net(), "bptt", {"use_attention": True}), marks=pytest.mark.slow
+        ),
         (SparseProblem(Quadratic(3), 0.5), "pes", {}),
         (_net(), "es", {}),
         (Quadratic(3, 0.5), "pes", {}),
