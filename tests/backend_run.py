@@ -1,4 +1,4 @@
-"""Trains a small model with one Keras backend, twice, and prints its losses.
+"""Trains a small model with one Keras backend, and prints what was seen.
 
 Run as a program, one process per backend: KERAS_BACKEND=jax python
 backend_run.py WEIGHTS.npz
@@ -35,7 +35,7 @@ def losses(path):
         [rng.normal(size=w.shape) * 0.5 for w in model.get_weights()]
     )
     model.compile(
-        optimizer=lopt_tf.HierarchicalRNN.from_pretrained(path, seed=5),
+        optimizer=_optimizer(path),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     found = []
@@ -55,5 +55,29 @@ def losses(path):
     return found
 
 
+def error_of_a_failed_step():
+    """The message of an error that the first step of fit raises."""
+
+    def learning_rate():
+        raise ValueError("of the user's own schedule")
+
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+    optimizer = _optimizer(None, learning_rate=learning_rate)
+    model.compile(optimizer=optimizer, loss="mse")
+    try:
+        model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0)
+    except Exception as error:
+        return str(error)
+
+
+def _optimizer(path, **settings):
+    return lopt_tf.HierarchicalRNN.from_pretrained(path, seed=5, **settings)
+
+
+def main(path):
+    found = [losses(path), losses(None), error_of_a_failed_step()]
+    print(json.dumps(found))
+
+
 if __name__ == "__main__":
-    print(json.dumps([losses(sys.argv[1]), losses(None)]))
+    main(sys.argv[1])

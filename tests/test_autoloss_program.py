@@ -12,7 +12,6 @@ from train_scripts.suites import gan as gan_suite
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 
-
 AUTOLOSS = [
     "--task=regression",
     "--set=dimensions=3",

@@ -339,34 +339,32 @@ def test_two_machines_are_one(tmp_path, learned, small_net):
 @pytest.mark.slow
 def test_jax(tmp_path, learned, small_net):
     """The same program on Keras' JAX backend, on one device and on two."""
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
     flags = [*SMALL, f"--optimizer={learned}"]
-    train_images.finish(
-        train_images.start(
-            [pathlib.Path(__file__).with_name("jax_run.py"), tmp_path],
-            *flags,
-            KERAS_BACKEND="jax",
-            XLA_FLAGS="--xla_force_host_platform_device_count=2",
-        )
-    )
+    two_devices = "--xla_force_host_platform_device_count=2"
+    _run_on("jax", "jax_run.py", tmp_path, *flags, XLA_FLAGS=two_devices)
     _check_as_on_tensorflow(tmp_path, ("alone", "shared"), *flags)
 
 
 @pytest.mark.slow
 def test_torch(tmp_path, learned, small_net):
     """The same program on Keras' PyTorch backend."""
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("torch is not installed")
     flags = [*SMALL, f"--optimizer={learned}"]
+    folder = f"--output_dir={tmp_path}/alone"
+    _run_on("torch", "small_imagenet.py", *flags, folder)
+    _check_as_on_tensorflow(tmp_path, ("alone",), *flags)
+
+
+def _run_on(backend, program, *arguments, **environment):
+    """Runs one of the tests' programs on another backend of Keras."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
     train_images.finish(
         train_images.start(
-            [pathlib.Path(__file__).with_name("small_imagenet.py")],
-            *(*flags, f"--output_dir={tmp_path}/alone"),
-            KERAS_BACKEND="torch",
+            [pathlib.Path(__file__).with_name(program), *arguments],
+            KERAS_BACKEND=backend,
+            **environment,
         )
     )
-    _check_as_on_tensorflow(tmp_path, ("alone",), *flags)
 
 
 def _check_as_on_tensorflow(folder, names, *flags):

@@ -116,10 +116,7 @@ FLAGS.bool(
 )
 FLAGS.bool("resume", False, "Resume from the newest backup.")
 # Flags that are settings of the training; those not given have its defaults.
-_GIVEN = (
-    *(*_SETTINGS, "model", "start_from", "dataset", "optimizer"),
-    "augmentation",
-)
+_NAMES = ("model", "start_from", "dataset", "optimizer", "augmentation")
 
 
 @command_line.main(FLAGS, "output_dir")
@@ -134,7 +131,7 @@ def main():
             "not: use multi_worker."
         )
     settings = image_settings.Settings(
-        **FLAGS.given(_GIVEN), dtype_policy=FLAGS.dtype_policy
+        **FLAGS.given([*_NAMES, *_SETTINGS]), dtype_policy=FLAGS.dtype_policy
     )
     settings.completed()
     jit_compile = FLAGS.jit_compile

@@ -123,7 +123,9 @@ class Feedback(Schedule):
     def __init__(self, settings, value, action=None):
         super().__init__(settings)
         if action not in (None, 0, 1):
-            raise ValueError(f"It must be None, 0 or 1. Received: {action=}")
+            raise ValueError(
+                f"`action` must be None, 0 or 1. Received: {action=}"
+            )
         self.value, self.action = value, action
         self.needs = {"the feedback rule": (value,)}
 

@@ -353,7 +353,9 @@ def dense(gradient, shape):
 def value(variable):
     """The value of one of Keras' variables, or of a device's own: a tensor."""
     found = in_place(variable)
-    return found.read_value() if isinstance(found, tf.Variable) else found
+    # Not what is in a variable of another backend.
+    is_variable = _ON_TENSORFLOW and isinstance(found, tf.Variable)
+    return found.read_value() if is_variable else found
 
 
 def in_place(variable):
@@ -365,6 +367,15 @@ def in_place(variable):
     if isinstance(variable, keras.Variable):
         return variable.value
     return variable.read_value()
+
+
+def has_value(variable):
+    """Whether one of Keras' variables has a value.
+
+    On JAX Keras takes a model's values away while it steps, and has none to
+    give back where the first step fails.
+    """
+    return variable._value is not None
 
 
 def update_devices(optimizer, update, variables, grads, learning_rate):

@@ -242,6 +242,11 @@ class LearnedOptimizer(
         # with attention the true parameters decay.
         pass
 
+    def finalize_variable_values(self, var_list):
+        # After a step that failed its own error counts.
+        if self.built and backends.has_value(self._iterations):
+            super().finalize_variable_values(var_list)
+
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         found = {
             self._get_variable_index(v): gradient

@@ -58,8 +58,6 @@ class SkippedSteps:
 
     def finalize_variable_values(self, var_list):
         """At the end of fit: says if it has not trained at all lately."""
-        if not self.built:
-            return
         in_a_row = int(ops.convert_to_numpy(self._skipped_in_a_row))
         if not backends.WARNS_DURING_FIT:
             if in_a_row and self._is_zeroed():
