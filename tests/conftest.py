@@ -35,6 +35,15 @@ def free_memory():
     ctypes.CDLL(None).malloc_trim(0)
 
 
+@pytest.fixture(autouse=True)
+def own_collectives():
+    """Each strategy of a process has keys of its own, as in TensorFlow's tests.
+
+    It would start from the same ones, and then finds those of the last one.
+    """
+    tf.distribute.MirroredStrategy._collective_key_base += 100_000
+
+
 @pytest.fixture
 def own_signals():
     """A program's handler of SIGTERM must not outlive its test."""

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import sklearn.datasets
+import slow_cases
 import tensorflow as tf
 
 from lopt_tf import checkpointing
@@ -187,7 +188,7 @@ def test_classifier_gradients_follow_finite_differences():
         np.testing.assert_allclose(gradients[0][i][place], expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", slow_cases.marked(TINY, "classification"))
 def test_episodes_side_by_side_are_as_alone(name):
     task = _tiny(name)
     together = baselines.run(

@@ -85,6 +85,7 @@ def test_autoloss_answers_mistakes(tmp_path, capsys):
         assert answer in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_benchmark_of_autoloss(tmp_path, monkeypatch):
     monkeypatch.setattr(autoloss_suite, "_STEPS", 20)
     monkeypatch.setattr(gan_suite, "_UPDATES", 20)

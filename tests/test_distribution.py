@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import slow_cases
 import tensorflow as tf
 
 from lopt_tf import distribution, metatraining
@@ -66,9 +67,12 @@ def _estimates(problem, kind, strategy, config=None):
             *(_net(), "bptt", {"use_attention": True}), marks=pytest.mark.slow
         ),
         (SparseProblem(Quadratic(3), 0.5), "pes", {}),
-        (_net(), "es", {}),
+        pytest.param(_net(), "es", {}, marks=pytest.mark.slow),
         (Quadratic(3, 0.5), "pes", {}),
-        (Reparameterized(_net(), (0.1, 10.0)), "bptt", {}),
+        pytest.param(
+            *(Reparameterized(_net(), (0.1, 10.0)), "bptt", {}),
+            marks=pytest.mark.slow,
+        ),
         (Reparameterized(_net(), (0.1, 10.0)), "pes", {}),
     ],
     ids=["net", "attention", "sparse", "es", "pes", "units", "units_pes"],
@@ -99,7 +103,7 @@ def test_replicas_take_different_instances():
     assert len(values) == 8 and len(set(values)) == 4
 
 
-@pytest.mark.parametrize("kind", ["bptt", "pes"])
+@pytest.mark.parametrize("kind", slow_cases.marked(["bptt", "pes"], "bptt"))
 def test_saved_runs_do_not_depend_on_the_number_of_replicas(kind):
     one, run, _ = _estimates(_net(), kind, None)
     two, shared, _ = _estimates(_net(), kind, _mirrored())

@@ -88,6 +88,7 @@ def _check_report(folder, plots):
     return page
 
 
+@pytest.mark.slow
 def test_training_set_twice(tmp_path, trained, capsys):
     """Tables, files and report; and the same command gives the same CSV."""
     problems = "--problems=bowl_problems.1,softmax_2_class_problems.0"
@@ -449,6 +450,7 @@ def test_long_runs(tmp_path, trained):
     _check_report(tmp_path, plots=1)
 
 
+@pytest.mark.slow
 def test_peers(tmp_path, trained):
     problems = "--problems=fully_connected.0"
     assert _evaluate("peers", tmp_path, trained, *TINY, problems) == 0

@@ -316,6 +316,7 @@ def _played(task, schedule, seeds, draw=0):
     return played, position
 
 
+@pytest.mark.slow
 def test_episodes_side_by_side_are_as_alone(tiny):
     ratios = [(1, 1), (2, 1), (1, 3)]
     together, position = _played(tiny, schedules.Ratio(ratios), [4, 5, 6])
@@ -662,10 +663,8 @@ def test_a_restarted_controller_takes_smaller_steps(tiny):
     assert not np.delete(logits, last, 0).any()
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    ["evolution", pytest.param("reinforce", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["evolution", "reinforce"])
 def test_a_training_resumes_exactly(algorithm, tiny, tmp_path):
     chosen = tasks.recipe(
         "gan", algorithm, episodes=12, parallel=4, validate_every=10

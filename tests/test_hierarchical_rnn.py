@@ -4,6 +4,7 @@ import numpy as np
 import numpy_hierarchical_rnn
 import pytest
 import rule_inputs
+import slow_cases
 import tensorflow as tf
 
 from lopt_tf.optimizers import hierarchical_rnn_element, layouts
@@ -209,7 +210,7 @@ def test_layouts_are_chosen_by_size():
     assert padded <= 1.25 * sum(large.sizes)
 
 
-@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize("blocks", slow_cases.marked([False, True], True))
 def test_instances_do_not_mix(blocks, monkeypatch):
     if blocks:
         monkeypatch.setattr(

@@ -273,7 +273,9 @@ def test_the_program_knows_every_choice():
     assert choices("augmentation") == list(views.AUGMENTATIONS)
     assert choices("dtype_policy") == list(image_settings.DTYPE_POLICIES)
     fields = image_settings.Settings.__dataclass_fields__
-    assert {*imagenet._GIVEN, "dtype_policy"} == set(fields)
+    assert {*imagenet._NAMES, *imagenet._SETTINGS, "dtype_policy"} == set(
+        fields
+    )
 
 
 def test_optimizers_by_name():

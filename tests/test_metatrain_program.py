@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import slow_cases
 
 import lopt_tf
 from lopt_tf import checkpointing, compilation, distribution
@@ -92,6 +93,7 @@ def test_compile_cache(tmp_path):
     assert {path for path in folder.iterdir()} == set(files)
 
 
+@pytest.mark.slow
 def test_metatrain_goes_on_in_a_new_process(tmp_path, capsys, monkeypatch):
     """Where the compiled programs leave no room for another problem."""
     arguments = [*TINY, f"--output_dir={tmp_path / 'run'}"]
@@ -197,7 +199,7 @@ def test_metatrain_starts_from_trained_weights(tmp_path, trained):
         np.testing.assert_array_equal(ours[0][name], array)
 
 
-@pytest.mark.parametrize("estimator", ["full", "es"])
+@pytest.mark.parametrize("estimator", slow_cases.marked(["full", "es"], "full"))
 def test_metatrain_mirrored_with_validation(estimator, tmp_path, capsys):
     arguments = [
         *TINY,
@@ -216,6 +218,7 @@ def test_metatrain_mirrored_with_validation(estimator, tmp_path, capsys):
     assert (tmp_path / "best.npz").exists()
 
 
+@pytest.mark.slow
 def test_metatrain_validates_on_networks(tmp_path, capsys):
     arguments = [
         *TINY,
@@ -269,6 +272,7 @@ def test_metatrain_mistakes(arguments, message, tmp_path, capsys):
     assert not list(tmp_path.rglob("*.npz"))
 
 
+@pytest.mark.slow
 def test_metatrain_sees_scale(tmp_path, capsys):
     """All that the preset and its flags have, stopped and resumed."""
     chosen = [f"everyday_network_problems.{i}" for i in (9, 13)]
@@ -308,6 +312,7 @@ def test_metatrain_sees_scale(tmp_path, capsys):
     np.testing.assert_array_equal(flat, arrays["average"])
 
 
+@pytest.mark.slow
 def test_metatrain_with_other_settings(tmp_path, capsys):
     arguments = ["metatrain", *TINY, f"--output_dir={tmp_path}"]
     assert metatrain.main(arguments) == 0
@@ -361,7 +366,9 @@ def test_killed_training_resumes_exactly(tmp_path):
         np.testing.assert_array_equal(killed[name], array)
 
 
-@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize(
+    "preset", slow_cases.marked(presets.PRESETS, "paper", "scale")
+)
 def test_presets_settings_of_the_rule(preset, tmp_path):
     folder = tmp_path / preset
     arguments = [*TINY, f"--preset={preset}", "--meta_updates=1"]
@@ -390,6 +397,7 @@ def test_presets_train_on_no_held_out_problem(name):
     assert plan and min(plan) > 0
 
 
+@pytest.mark.slow
 def test_metatrain_goes_on_from_weights_with_a_bound(tmp_path, trained, capsys):
     arguments = [*TINY[:-1], "--compile_cache=", f"--start_from={trained}"]
     arguments += ["--min_log_lr=-7", "--max_log_lr=-4", "--use_parameter_scale"]

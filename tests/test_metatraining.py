@@ -113,14 +113,19 @@ def test_epsilon_of_the_options():
     "problem, config, kwargs",
     [
         (Quadratic(3), {}, {}),
-        (Quadratic(3, 0.5), {"use_attention": True}, {}),
+        pytest.param(
+            *(Quadratic(3, 0.5), {"use_attention": True}, {}),
+            marks=pytest.mark.slow,
+        ),
         (_net(), {"level_sizes": (3, 4)}, {}),
-        (_net(0.1), {"use_attention": True}, {}),
+        pytest.param(
+            *(_net(0.1), {"use_attention": True}, {}), marks=pytest.mark.slow
+        ),
         (_net(), {}, {"use_second_derivatives": False}),
-        (
+        pytest.param(
             Reparameterized(_net(0.1), (0.3, 3.0)),
-            {"use_parameter_scale": True},
-            {},
+            *({"use_parameter_scale": True}, {}),
+            marks=pytest.mark.slow,
         ),
     ],
     ids=[
@@ -153,6 +158,7 @@ def test_backpropagation_agrees_with_one_tape(problem, config, kwargs):
     assert estimate.inner_steps == 8 * 3
 
 
+@pytest.mark.slow
 def test_trails_that_do_not_fit_are_made_anew():
     _, unroller, vector, flat = _setting(_net(0.1), {})
     constants = unroller.constants((5,))

@@ -101,6 +101,7 @@ def _schedule(task):
     ).schedule()
 
 
+@pytest.mark.slow
 def test_24_episodes_compile_once():
     """Each update and each measurement is traced once, in all of them."""
     task = Fit()

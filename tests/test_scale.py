@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import rule_inputs
+import slow_cases
 import tensorflow as tf
 from keras import layers as keras_layers
 
@@ -141,7 +142,9 @@ def _losses(network, alpha, steps, rule, factor=1.0):
     return np.array(losses)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network", slow_cases.marked(NETWORKS, "attention", "recurrent")
+)
 def test_weights_may_be_stored_in_any_unit(network):
     rule = HierarchicalRNNRule(**SCALED)
     expected = _losses(network, 1.0, 100, rule)
@@ -438,6 +441,7 @@ def test_a_large_model_trains_saves_and_resumes(tmp_path):
 _ADJUSTED = {"step_unit": "start", "rest_without_gradient": True}
 
 
+@pytest.mark.slow
 def test_a_large_model_in_a_compiled_train_step():
     losses = []
     for jit_compile in (False, True):

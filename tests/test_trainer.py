@@ -9,6 +9,7 @@ import influence_balancing
 import keras
 import numpy as np
 import pytest
+import slow_cases
 import tensorflow as tf
 
 from lopt_tf import checkpointing, metatraining
@@ -82,7 +83,9 @@ class _Stopper:
         monkeypatch.setattr(trainer.Trainer, "step", stopping)
 
 
-@pytest.mark.parametrize("estimator", estimators.ESTIMATORS)
+@pytest.mark.parametrize(
+    "estimator", slow_cases.marked(estimators.ESTIMATORS, "full", "bptt")
+)
 def test_stopped_training_resumes_exactly(estimator, tmp_path, monkeypatch):
     options = _options(estimator=estimator)
     expected = _train(options)
@@ -141,12 +144,14 @@ def test_a_training_of_the_first_release_resumes_exactly(tmp_path):
     assert (folder / "best.npz").read_bytes() == best
 
 
+@pytest.mark.slow
 def test_training_repeats_with_its_seed():
     _assert_same(_train(_options()), _train(_options()))
     other = _train(_options(seed=1))
     assert np.any(other["update"] != _train(_options())["update"])
 
 
+@pytest.mark.slow
 def test_training_can_be_made_longer(tmp_path):
     lines = []
     _train(_options(meta_updates=3), tmp_path)
@@ -251,6 +256,7 @@ def test_folder_in_use(tmp_path):
     assert sorted(tmp_path.rglob("*.npz")) == before
 
 
+@pytest.mark.slow
 def test_options_newer_than_the_checkpoint(tmp_path):
     """They count as their defaults, which is what the run was made with."""
     _train(_options(meta_updates=1), tmp_path)
@@ -338,7 +344,9 @@ def test_every_problem_is_trained_in_other_units():
 RATE_HEAD = ("learning_rate", "learning_rate_bias", "learning_rate_momentum")
 
 
-@pytest.mark.parametrize("estimator", ["bptt", "pes"])
+@pytest.mark.parametrize(
+    "estimator", slow_cases.marked(["bptt", "pes"], "bptt")
+)
 def test_only_named_weights_are_trained(estimator, tmp_path):
     """Not even the perturbations of the others count."""
     start = _rule().init_weights(seed=0)
@@ -612,6 +620,7 @@ class TestInfluenceBalancing:
         ]
         return self.THETAS[np.argmin(losses)]
 
+    @pytest.mark.slow
     def test_persistent_evolution_finds_the_optimum(self):
         assert abs(self.train("pes", 1500) - self.optimum) < 0.01
 
@@ -621,7 +630,11 @@ class TestInfluenceBalancing:
         assert self.train(estimator, 200, truncation=5) > 0.5
 
     @pytest.mark.parametrize(
-        "estimator, options", [("es", {"truncation": 200}), ("full", {})]
+        "estimator, options",
+        [
+            ("es", {"truncation": 200}),
+            pytest.param("full", {}, marks=pytest.mark.slow),
+        ],
     )
     def test_whole_runs_find_the_optimum(self, estimator, options):
         assert abs(self.train(estimator, 80, **options) - self.optimum) < 0.01
@@ -698,6 +711,7 @@ def test_one_validation_serves_two_rules():
         assert shared(rule, weights) == own(rule, weights)
 
 
+@pytest.mark.slow
 def test_interrupted_validation_is_made_up_for(tmp_path):
     def train(validate, **kwargs):
         options = _options(meta_updates=4)
@@ -724,7 +738,9 @@ def test_interrupted_validation_is_made_up_for(tmp_path):
     )
 
 
-@pytest.mark.parametrize("estimator", ["bptt", "es", "pes"])
+@pytest.mark.parametrize(
+    "estimator", slow_cases.marked(["bptt", "es", "pes"], "bptt")
+)
 def test_a_problem_that_blows_up_is_skipped_and_reported(estimator, tmp_path):
     lines = []
 
