@@ -12,6 +12,7 @@ import warnings
 
 import numpy as np
 import pytest
+import slow_cases
 import tensorflow as tf
 
 import lopt_tf.autoloss
@@ -74,7 +75,7 @@ class Toy(alternating.AlternatingTask):
 
 
 # The tests of whole trainings with the second learner take longest.
-LEARNERS = ["reinforce", pytest.param("ppo", marks=pytest.mark.slow)]
+LEARNERS = slow_cases.marked(["reinforce", "ppo"], "ppo")
 
 
 @pytest.mark.parametrize("algorithm", LEARNERS)

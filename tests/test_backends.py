@@ -10,12 +10,13 @@ import sys
 import backend_run
 import numpy as np
 import pytest
+import slow_cases
 
 import lopt_tf
 
 
 @pytest.mark.parametrize(
-    "backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)]
+    "backend", slow_cases.marked(["jax", "torch"], "torch")
 )
 def test_losses_agree(backend, tmp_path):
     if importlib.util.find_spec(backend) is None:

@@ -115,7 +115,7 @@ FLAGS.bool(
     "makes convolutions slow.",
 )
 FLAGS.bool("resume", False, "Resume from the newest backup.")
-# Flags that are settings of the training; those not given have its defaults.
+# With _SETTINGS: flags of the training's settings, which have its defaults.
 _NAMES = ("model", "start_from", "dataset", "optimizer", "augmentation")
 
 
