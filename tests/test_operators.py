@@ -42,7 +42,7 @@ def nothing_starts(monkeypatch):
     monkeypatch.setattr(long_run.LongRun, "_run", start)
     for name in experiments.NAMES:
         monkeypatch.setattr(experiments.find(name), "run", start)
-    for name in ("autoloss", "corpus", "metatraining", "scaling", "update"):
+    for name in benchmark.SUITES:
         suite = importlib.import_module(f"train_scripts.suites.{name}")
         monkeypatch.setattr(suite, "measure", start)
     return start

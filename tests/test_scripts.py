@@ -21,7 +21,7 @@ from train_scripts import (
     metatrain,
     quickstart,
 )
-from train_scripts.suites import networks, scaling, update
+from train_scripts.suites import images, networks, scaling, update
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 
@@ -164,6 +164,20 @@ def test_benchmark_update(tmp_path, monkeypatch):
     (row,) = json.loads(path.read_text())
     assert row["name"] == "update/mlp_235146/batch=8/hierarchical_rnn_over_adam"
     assert row["unit"] == "ratio" and row["value"] > 0
+
+
+def test_benchmark_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "IMAGE_NETWORKS", {})
+    few = {"photographs": ("resnet20_v2", 8, 4, 2)}
+    monkeypatch.setattr(images, "PIPELINES", few)
+    path = tmp_path / "rows.json"
+    arguments = ["benchmark", "--suite=images", "--repetitions=1"]
+    assert benchmark.main([*arguments, f"--output={path}"]) == 0
+    speed, waiting = json.loads(path.read_text())
+    assert speed["name"] == "images/pipeline/photographs"
+    assert speed["unit"] == "images/s" and speed["value"] > 0
+    assert waiting["name"] == "images/waiting/photographs/resnet20_v2"
+    assert waiting["value"] < 1
 
 
 def test_benchmark_scaling(tmp_path, monkeypatch):

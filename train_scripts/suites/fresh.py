@@ -37,7 +37,7 @@ def _step(name, optimizer):
     """Seconds from compile until the first step is done; peak bytes of fit."""
     from train_scripts.suites import networks
 
-    network = networks.NETWORKS[name]
+    network = networks.find(name)
     optimizer = networks.OPTIMIZERS[optimizer]()
     # What every first model of a process pays for.
     small = networks.NETWORKS["mlp_235146/batch=8"]
@@ -79,7 +79,7 @@ def _alone(name, threads):
     tf = _tensorflow(threads)
     from train_scripts.suites import networks
 
-    model = networks.NETWORKS[name].build()
+    model = networks.find(name).build()
     optimizer = networks.OPTIMIZERS["hierarchical_rnn"]()
     variables = model.trainable_variables
     grads = [0.01 * tf.random.normal(v.shape) for v in variables]

@@ -1,4 +1,4 @@
-"""The networks whose train steps the update suite measures."""
+"""The networks whose train steps the suites measure."""
 
 from typing import NamedTuple
 
@@ -56,6 +56,10 @@ def _resnet():
     return keras.applications.ResNet50V2(weights=None, input_shape=(96, 96, 3))
 
 
+def _inception():
+    return keras.applications.InceptionV3(weights=None, input_shape=(96, 96, 3))
+
+
 NETWORKS = {
     **{
         f"mlp_235146/batch={batch}": Network(
@@ -66,7 +70,18 @@ NETWORKS = {
     "mobilenet_v2": Network(_mobilenet, (32, 32, 3), 10, 16),
     "resnet50_v2": Network(_resnet, (96, 96, 3), 1000, 8),
 }
+# Of the images suite.
+IMAGE_NETWORKS = {
+    f"{name}/batch={batch}": Network(build, (96, 96, 3), 1000, batch)
+    for name, build in (("resnet50_v2", _resnet), ("inception_v3", _inception))
+    for batch in (8, 32)
+}
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
     "hierarchical_rnn": lopt_tf.HierarchicalRNN.from_pretrained,
 }
+
+
+def find(name):
+    """The network of that name."""
+    return {**NETWORKS, **IMAGE_NETWORKS}[name]

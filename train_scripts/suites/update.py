@@ -18,28 +18,30 @@ _STEPS = {"resnet50_v2": 1, "mobilenet_v2": 3}
 def measure(repetitions):
     """All rows: steps, first steps and memory, updates alone."""
     for name, network in networks.NETWORKS.items():
-        yield _steps(name, network, repetitions)
+        mlp = name.startswith("mlp")
+        yield step_row(
+            f"update/{name}/{'hierarchical_rnn' if mlp else 'step'}_over_adam",
+            network,
+            repetitions,
+            _STEPS.get(name, 10),
+        )
     for name in LARGE:
-        yield from _first_steps(name, min(repetitions, 3))
+        yield from first_step_rows(f"update/{name}", name, min(repetitions, 3))
     for name in LARGE:
         for threads in THREADS:
             yield _alone(name, threads, min(repetitions, 3))
 
 
-def _steps(name, network, repetitions):
-    """A step over Adam's, in turns."""
+def step_row(title, network, repetitions, steps):
+    """The time of a step over that of one with Adam, in turns."""
     models = {
         optimizer: network.compiled(make())
         for optimizer, make in networks.OPTIMIZERS.items()
     }
-    steps = _STEPS.get(name, 10)
     times = alternating(models, *network.data(), repetitions, steps)
     medians = {n: statistics.median(s.tolist()) for n, s in times.items()}
-    mlp = name.startswith("mlp")
     return row(
-        f"update/{name}/"
-        + ("hierarchical_rnn" if mlp else "step")
-        + "_over_adam",
+        title,
         medians["hierarchical_rnn"] / medians["adam"],
         "ratio",
         False,
@@ -47,7 +49,7 @@ def _steps(name, network, repetitions):
     )
 
 
-def _first_steps(name, repetitions):
+def first_step_rows(title, name, repetitions):
     """From compile to the first step done, and peaks, in fresh processes."""
     found = {n: [] for n in networks.OPTIMIZERS}
     for _ in range(repetitions):
@@ -59,7 +61,7 @@ def _first_steps(name, repetitions):
     }
     adam, ours = found["adam"][0], found["hierarchical_rnn"][0]
     yield row(
-        f"update/{name}/first_step_over_adam",
+        f"{title}/first_step_over_adam",
         seconds["hierarchical_rnn"] / seconds["adam"],
         "ratio",
         False,
@@ -69,7 +71,7 @@ def _first_steps(name, repetitions):
     rest = adam["peak_bytes"] - adam["state_bytes"]
     beyond = ours["peak_bytes"] - rest - ours["state_bytes"]
     yield row(
-        f"update/{name}/peak_bytes",
+        f"{title}/peak_bytes",
         ours["peak_bytes"],
         "bytes",
         False,
