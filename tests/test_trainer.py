@@ -5,12 +5,11 @@ import dataclasses
 import pathlib
 import shutil
 
-import influence_balancing
 import keras
 import numpy as np
 import pytest
 import slow_cases
-import tensorflow as tf
+import trainings
 
 from lopt_tf import checkpointing, metatraining
 from lopt_tf.metatraining import (
@@ -18,7 +17,6 @@ from lopt_tf.metatraining import (
     problem_runs,
     replicas,
     trainer,
-    unroll,
 )
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus, datasets
@@ -27,37 +25,7 @@ from problems.keras_model import KerasModelProblem
 from problems.quadratic import Quadratic
 from problems.wrappers import Reparameterized
 
-NAMES = ["norm_problems.1", "bowl_problems.0"]
 DATA = pathlib.Path(__file__).parent / "data" / "first_release"
-
-
-def _options(**kwargs):
-    defaults = {
-        "meta_updates": 8,
-        "instances": 2,
-        "segment_length": 5,
-        "parallel_tasks": 2,
-        "curriculum": metatraining.Curriculum(
-            starts=2, mean_partials=1, min_length=5, mean_length=5
-        ),
-    }
-    return metatraining.TrainingOptions(**{**defaults, **kwargs})
-
-
-def _rule():
-    return HierarchicalRNNRule(level_sizes=(3, 4, 5))
-
-
-def _train(options, folder=None, **kwargs):
-    return metatraining.train(
-        corpus.select(NAMES), _rule(), options, output_dir=folder, **kwargs
-    )
-
-
-def _assert_same(ours, expected):
-    assert set(ours) == set(expected)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(ours[name], array, err_msg=name)
 
 
 class Broken(Quadratic):
@@ -87,14 +55,16 @@ class _Stopper:
     "estimator", slow_cases.marked(estimators.ESTIMATORS, "full", "bptt")
 )
 def test_stopped_training_resumes_exactly(estimator, tmp_path, monkeypatch):
-    options = _options(estimator=estimator)
-    expected = _train(options)
+    options = trainings.options(estimator=estimator)
+    expected = trainings.train(options)
     for stop in (1, 4):
         with monkeypatch.context() as patch:
             _Stopper(patch, stop)
             with pytest.raises(KeyboardInterrupt):
-                _train(options, tmp_path, resume=stop > 1)
-    _assert_same(_train(options, tmp_path, resume=True), expected)
+                trainings.train(options, tmp_path, resume=stop > 1)
+    trainings.assert_same(
+        trainings.train(options, tmp_path, resume=True), expected
+    )
 
 
 def test_an_update_happens_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -111,9 +81,9 @@ def test_an_update_happens_whole_or_not_at_all(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "_count_skipped", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            _train(_options(), tmp_path)
-    resumed = _train(_options(), tmp_path, resume=True)
-    _assert_same(resumed, _train(_options()))
+            trainings.train(trainings.options(), tmp_path)
+    resumed = trainings.train(trainings.options(), tmp_path, resume=True)
+    trainings.assert_same(resumed, trainings.train(trainings.options()))
 
 
 def test_a_training_of_the_first_release_resumes_exactly(tmp_path):
@@ -127,9 +97,9 @@ def test_a_training_of_the_first_release_resumes_exactly(tmp_path):
         return {"held_out.0": float(sum(np.sum(w) for w in weights.values()))}
 
     weights = metatraining.train(
-        corpus.select([*NAMES, "softmax_2_class_problems_noisy.0"]),
-        _rule(),
-        _options(meta_updates=12, parallel_tasks=3),
+        corpus.select([*trainings.NAMES, "softmax_2_class_problems_noisy.0"]),
+        trainings.rule(),
+        trainings.options(meta_updates=12, parallel_tasks=3),
         output_dir=folder,
         resume=True,
         validate=validate,
@@ -146,25 +116,34 @@ def test_a_training_of_the_first_release_resumes_exactly(tmp_path):
 
 @pytest.mark.slow
 def test_training_repeats_with_its_seed():
-    _assert_same(_train(_options()), _train(_options()))
-    other = _train(_options(seed=1))
-    assert np.any(other["update"] != _train(_options())["update"])
+    trainings.assert_same(
+        trainings.train(trainings.options()),
+        trainings.train(trainings.options()),
+    )
+    other = trainings.train(trainings.options(seed=1))
+    assert np.any(
+        other["update"] != trainings.train(trainings.options())["update"]
+    )
 
 
 @pytest.mark.slow
 def test_training_can_be_made_longer(tmp_path):
     lines = []
-    _train(_options(meta_updates=3), tmp_path)
-    longer = _train(_options(), tmp_path, resume=True, report=lines.append)
-    _assert_same(longer, _train(_options()))
+    trainings.train(trainings.options(meta_updates=3), tmp_path)
+    longer = trainings.train(
+        trainings.options(), tmp_path, resume=True, report=lines.append
+    )
+    trainings.assert_same(longer, trainings.train(trainings.options()))
     assert not any("note" in line for line in lines)
 
 
 def test_a_longer_run_with_a_falling_learning_rate_is_another_one(tmp_path):
     lines = []
     decay = {"meta_learning_rate_decay": 0.1}
-    _train(_options(meta_updates=3, **decay), tmp_path)
-    _train(_options(**decay), tmp_path, resume=True, report=lines.append)
+    trainings.train(trainings.options(meta_updates=3, **decay), tmp_path)
+    trainings.train(
+        trainings.options(**decay), tmp_path, resume=True, report=lines.append
+    )
     assert "falls over 8 meta-updates, before over 3" in lines[1]
 
 
@@ -179,7 +158,7 @@ def test_training_learns():
             losses.append(row["meta_loss/all"])
             return row
 
-    options = _options(
+    options = trainings.options(
         meta_updates=300,
         instances=16,
         segment_length=20,
@@ -199,21 +178,26 @@ def test_public_names_are_listed():
 
 def test_output_folder(tmp_path):
     lines = []
-    weights = _train(_options(), tmp_path, report=lines.append)
+    weights = trainings.train(
+        trainings.options(), tmp_path, report=lines.append
+    )
     assert "meta-update 8/8" in lines[-1]
     assert "inner steps/s" in lines[-1] and "min left" in lines[-1]
     _, saved = checkpointing.load(
         tmp_path / "optimizer.npz", "lopt_tf.optimizer"
     )
-    assert saved["config"] == _rule().get_config()
+    assert saved["config"] == trainings.rule().get_config()
     arrays, _ = checkpointing.load(
         tmp_path / "optimizer.npz", "lopt_tf.optimizer"
     )
-    _assert_same(arrays, weights)
-    tags = _tags(tmp_path)
+    trainings.assert_same(arrays, weights)
+    tags = trainings.tags(tmp_path)
     assert "meta_loss/all" in tags
     assert any(tag.startswith("meta_loss_of_problem/") for tag in tags)
-    assert len(tags & {f"meta_loss/{n.split('.')[0]}" for n in NAMES}) >= 2
+    assert (
+        len(tags & {f"meta_loss/{n.split('.')[0]}" for n in trainings.NAMES})
+        >= 2
+    )
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, FloatingPointError])
@@ -223,9 +207,9 @@ def test_a_start_that_fails_leaves_nothing(error, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer.Trainer, "step", step)
     with pytest.raises(error):
-        _train(_options(), tmp_path / "run")
+        trainings.train(trainings.options(), tmp_path / "run")
     with pytest.raises(ValueError, match="no checkpoint .* to resume"):
-        _train(_options(), tmp_path / "run", resume=True)
+        trainings.train(trainings.options(), tmp_path / "run", resume=True)
     assert not any(tmp_path.iterdir())
 
 
@@ -235,7 +219,10 @@ def test_resuming_after_hopeless_updates_counts_anew(tmp_path, monkeypatch):
     for last in (2, 4):
         with pytest.raises(FloatingPointError, match="last 3 meta-gradients"):
             metatraining.train(
-                {"broken": Broken(2)}, _rule(), _options(), **kwargs
+                {"broken": Broken(2)},
+                trainings.rule(),
+                trainings.options(),
+                **kwargs,
             )
         assert (
             tmp_path / "checkpoints" / f"checkpoint-{last:08d}.npz"
@@ -245,21 +232,21 @@ def test_resuming_after_hopeless_updates_counts_anew(tmp_path, monkeypatch):
 
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(ValueError, match="no checkpoint .* to resume"):
-        _train(_options(), tmp_path, resume=True)
+        trainings.train(trainings.options(), tmp_path, resume=True)
 
 
 def test_folder_in_use(tmp_path):
-    _train(_options(meta_updates=1), tmp_path)
+    trainings.train(trainings.options(meta_updates=1), tmp_path)
     before = sorted(tmp_path.rglob("*.npz"))
     with pytest.raises(ValueError, match="already holds a meta-training"):
-        _train(_options(), tmp_path)
+        trainings.train(trainings.options(), tmp_path)
     assert sorted(tmp_path.rglob("*.npz")) == before
 
 
 @pytest.mark.slow
 def test_options_newer_than_the_checkpoint(tmp_path):
     """They count as their defaults, which is what the run was made with."""
-    _train(_options(meta_updates=1), tmp_path)
+    trainings.train(trainings.options(meta_updates=1), tmp_path)
     store = checkpointing.Checkpoints(
         tmp_path / "checkpoints", "lopt_tf.metatraining"
     )
@@ -267,15 +254,17 @@ def test_options_newer_than_the_checkpoint(tmp_path):
     del metadata["settings"]["options"]["instance_clip"]
     del metadata["settings"]["rule"]["use_parameter_scale"]
     store.save(metadata["update"], arrays, metadata)
-    _train(_options(), tmp_path, resume=True)
+    trainings.train(trainings.options(), tmp_path, resume=True)
     with pytest.raises(ValueError, match="other settings: options.instance"):
-        _train(_options(instance_clip=1.0), tmp_path, resume=True)
+        trainings.train(
+            trainings.options(instance_clip=1.0), tmp_path, resume=True
+        )
     rule = HierarchicalRNNRule(level_sizes=(3, 4, 5), use_parameter_scale=True)
     with pytest.raises(ValueError, match="settings: rule.use_parameter_scale"):
         metatraining.train(
-            corpus.select(NAMES),
+            corpus.select(trainings.NAMES),
             rule,
-            _options(),
+            trainings.options(),
             output_dir=tmp_path,
             resume=True,
         )
@@ -283,7 +272,7 @@ def test_options_newer_than_the_checkpoint(tmp_path):
 
 def test_scale_options_newer_than_the_checkpoint(tmp_path):
     """A part of the curriculum, too, counts as its default."""
-    _train(_options(meta_updates=1), tmp_path)
+    trainings.train(trainings.options(meta_updates=1), tmp_path)
     store = checkpointing.Checkpoints(
         tmp_path / "checkpoints", "lopt_tf.metatraining"
     )
@@ -297,37 +286,42 @@ def test_scale_options_newer_than_the_checkpoint(tmp_path):
         {"weight_average_decay": 0.9},
         {
             "curriculum": dataclasses.replace(
-                _options().curriculum, min_steps=5, max_steps=10
+                trainings.options().curriculum, min_steps=5, max_steps=10
             )
         },
     ]
     for other in others:
         with pytest.raises(ValueError, match="other settings: options"):
-            _train(_options(**other), tmp_path, resume=True)
-    resumed = _train(_options(), tmp_path, resume=True)
-    _assert_same(resumed, _train(_options()))
+            trainings.train(trainings.options(**other), tmp_path, resume=True)
+    resumed = trainings.train(trainings.options(), tmp_path, resume=True)
+    trainings.assert_same(resumed, trainings.train(trainings.options()))
 
 
 SCALES = {"min_parameter_scale": 1e-3, "max_parameter_scale": 1e3}
 
 
 def test_training_in_other_units_resumes_exactly(tmp_path, monkeypatch):
-    options = _options(**SCALES)
-    expected = _train(options)
+    options = trainings.options(**SCALES)
+    expected = trainings.train(options)
     with monkeypatch.context() as patch:
         _Stopper(patch, 3)
         with pytest.raises(KeyboardInterrupt):
-            _train(options, tmp_path)
-    _assert_same(_train(options, tmp_path, resume=True), expected)
-    plain = _train(_options())
+            trainings.train(options, tmp_path)
+    trainings.assert_same(
+        trainings.train(options, tmp_path, resume=True), expected
+    )
+    plain = trainings.train(trainings.options())
     assert any(np.any(plain[name] != expected[name]) for name in plain)
 
 
 def test_every_problem_is_trained_in_other_units():
     """Each instance in one unit for all its starts."""
-    problems = corpus.select(NAMES)
+    problems = corpus.select(trainings.NAMES)
     runs = problem_runs.ProblemRuns(
-        problems, _rule(), _options(**SCALES), replicas.Replicas()
+        problems,
+        trainings.rule(),
+        trainings.options(**SCALES),
+        replicas.Replicas(),
     )
     for number in range(2):
         it = runs.draw(number)
@@ -338,7 +332,7 @@ def test_every_problem_is_trained_in_other_units():
         np.testing.assert_array_equal(first, second)
         assert len(set(first)) == 2
         assert runs.next_start(it).constants is it.constants
-    assert _options().scaled(Quadratic(2)) == Quadratic(2)
+    assert trainings.options().scaled(Quadratic(2)) == Quadratic(2)
 
 
 RATE_HEAD = ("learning_rate", "learning_rate_bias", "learning_rate_momentum")
@@ -349,16 +343,20 @@ RATE_HEAD = ("learning_rate", "learning_rate_bias", "learning_rate_momentum")
 )
 def test_only_named_weights_are_trained(estimator, tmp_path):
     """Not even the perturbations of the others count."""
-    start = _rule().init_weights(seed=0)
-    options = _options(
+    start = trainings.rule().init_weights(seed=0)
+    options = trainings.options(
         estimator=estimator, trained_weights=RATE_HEAD, l2_reg=0.1
     )
-    trained = _train(options, tmp_path, weights=start)
+    trained = trainings.train(options, tmp_path, weights=start)
     changed = {n for n in start if np.any(start[n] != trained[n])}
     assert changed == set(RATE_HEAD)
-    _assert_same(_train(options, tmp_path, weights=start, resume=True), trained)
+    trainings.assert_same(
+        trainings.train(options, tmp_path, weights=start, resume=True), trained
+    )
     with pytest.raises(ValueError, match="Unknown weights rate. Known: global"):
-        _train(_options(trained_weights=("rate",)), weights=start)
+        trainings.train(
+            trainings.options(trained_weights=("rate",)), weights=start
+        )
 
 
 def test_shares_of_problems(tmp_path, monkeypatch):
@@ -366,11 +364,11 @@ def test_shares_of_problems(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         _Stopper(patch, 3)
         with pytest.raises(KeyboardInterrupt):
-            _train(_options(), tmp_path)
-    _train(_options(), tmp_path, resume=True)
+            trainings.train(trainings.options(), tmp_path)
+    trainings.train(trainings.options(), tmp_path, resume=True)
     with open(tmp_path / "problems.csv") as file:
         rows = list(csv.DictReader(file))
-    assert {row["problem"] for row in rows} == set(NAMES)
+    assert {row["problem"] for row in rows} == set(trainings.NAMES)
     latest = checkpointing.Checkpoints(
         tmp_path / "checkpoints", "lopt_tf.metatraining"
     )
@@ -399,8 +397,10 @@ def test_averaged_weights(tmp_path, monkeypatch):
         return {"held_out.0": 1.0}
 
     def train(updates, **kwargs):
-        options = _options(meta_updates=updates, weight_average_decay=decay)
-        return _train(
+        options = trainings.options(
+            meta_updates=updates, weight_average_decay=decay
+        )
+        return trainings.train(
             options, tmp_path, validate=validate, eval_every=6, **kwargs
         )
 
@@ -408,7 +408,7 @@ def test_averaged_weights(tmp_path, monkeypatch):
         patch.setattr(trainer.Trainer, "step", noting)
         train(5)
         average = train(8, resume=True)
-    plain = _train(_options())
+    plain = trainings.train(trainings.options())
     for name, array in plain.items():
         values = [weights[name].numpy() for weights in every]
         np.testing.assert_array_equal(values[-1], array)
@@ -422,18 +422,18 @@ def test_averaged_weights(tmp_path, monkeypatch):
     saved, _ = checkpointing.load(
         tmp_path / "optimizer.npz", "lopt_tf.optimizer"
     )
-    _assert_same(saved, average)
+    trainings.assert_same(saved, average)
 
 
 def test_other_settings(tmp_path):
-    _train(_options(meta_updates=1), tmp_path)
+    trainings.train(trainings.options(meta_updates=1), tmp_path)
     with pytest.raises(ValueError, match="instances: saved 2, given 3"):
-        _train(_options(instances=3), tmp_path, resume=True)
+        trainings.train(trainings.options(instances=3), tmp_path, resume=True)
     with pytest.raises(ValueError, match="other settings: rule.level_sizes"):
         metatraining.train(
-            corpus.select(NAMES),
+            corpus.select(trainings.NAMES),
             HierarchicalRNNRule(),
-            _options(),
+            trainings.options(),
             output_dir=tmp_path,
             resume=True,
         )
@@ -462,8 +462,8 @@ def test_another_objective_is_noticed(make, before, after, tmp_path):
     def train(value, **kwargs):
         metatraining.train(
             {"net": make(value)},
-            _rule(),
-            _options(meta_updates=1, instances=1),
+            trainings.rule(),
+            trainings.options(meta_updates=1, instances=1),
             output_dir=tmp_path,
             **kwargs,
         )
@@ -476,7 +476,7 @@ def test_another_objective_is_noticed(make, before, after, tmp_path):
 
 def test_problems_of_first_release_checkpoints(tmp_path):
     """Their texts left settings out: types and names count."""
-    _train(_options(meta_updates=1), tmp_path)
+    trainings.train(trainings.options(meta_updates=1), tmp_path)
     store = checkpointing.Checkpoints(
         tmp_path / "checkpoints", "lopt_tf.metatraining"
     )
@@ -485,32 +485,39 @@ def test_problems_of_first_release_checkpoints(tmp_path):
     del settings["objectives"]
     lines = []
     for text in ("Bowl(0.1)", "Quadratic(2)"):
-        settings["problems"] = {NAMES[0]: "Norm(5)", NAMES[1]: text}
+        settings["problems"] = {
+            trainings.NAMES[0]: "Norm(5)",
+            trainings.NAMES[1]: text,
+        }
         store.save(1, arrays, metadata)
         if text.startswith("Bowl"):
-            _train(_options(), tmp_path, resume=True, report=lines.append)
+            trainings.train(
+                trainings.options(), tmp_path, resume=True, report=lines.append
+            )
             assert "does not hold all settings of its problems" in lines[1]
         shutil.rmtree(tmp_path / "checkpoints")
     store.save(1, arrays, metadata)
     with pytest.raises(ValueError, match=r"bowl.*saved 'Quadratic\(2\)'"):
-        _train(_options(), tmp_path, resume=True)
+        trainings.train(trainings.options(), tmp_path, resume=True)
 
 
 def test_damaged_checkpoint(tmp_path, monkeypatch):
-    options = _options()
+    options = trainings.options()
     with monkeypatch.context() as patch:
         _Stopper(patch, 2)
         with pytest.raises(KeyboardInterrupt):
-            _train(options, tmp_path)
-    _train(_options(meta_updates=5), tmp_path, resume=True)
+            trainings.train(options, tmp_path)
+    trainings.train(trainings.options(meta_updates=5), tmp_path, resume=True)
     older, newest = sorted((tmp_path / "checkpoints").glob("*.npz"))
     content = newest.read_bytes()
     newest.write_bytes(content[: len(content) // 2])
     lines = []
-    resumed = _train(options, tmp_path, resume=True, report=lines.append)
+    resumed = trainings.train(
+        options, tmp_path, resume=True, report=lines.append
+    )
     assert newest.name in lines[0]
     assert lines[0].endswith(f"damaged; resuming from {older.name}")
-    _assert_same(resumed, _train(options))
+    trainings.assert_same(resumed, trainings.train(options))
 
 
 def test_negative_objectives_are_refused():
@@ -518,21 +525,23 @@ def test_negative_objectives_are_refused():
         nonnegative = False
 
     with pytest.raises(ValueError, match="use_log_objective=False"):
-        metatraining.train({"bad": Negative(2)}, _rule(), _options())
+        metatraining.train(
+            {"bad": Negative(2)}, trainings.rule(), trainings.options()
+        )
 
 
 def test_hopeless_training_ends_with_one_error(tmp_path):
     with pytest.raises(FloatingPointError, match="last 100 meta-gradients"):
         metatraining.train(
             {"broken": Broken(2)},
-            _rule(),
-            _options(meta_updates=200),
+            trainings.rule(),
+            trainings.options(meta_updates=200),
             output_dir=tmp_path,
         )
     arrays, _ = checkpointing.load(
         tmp_path / "optimizer.npz", "lopt_tf.optimizer"
     )
-    _assert_same(arrays, _rule().init_weights(0))
+    trainings.assert_same(arrays, trainings.rule().init_weights(0))
 
 
 @pytest.mark.parametrize(
@@ -552,17 +561,19 @@ def test_hopeless_training_ends_with_one_error(tmp_path):
 def test_bad_options(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=name):
-        _options(**wrong)
+        trainings.options(**wrong)
 
 
 def test_runs_have_at_least_a_segment():
     curriculum = metatraining.Curriculum(min_steps=4, max_steps=100)
     with pytest.raises(ValueError, match="min_steps=4, segment_length=5"):
-        _options(curriculum=curriculum)
+        trainings.options(curriculum=curriculum)
 
 
 def test_options_are_values():
-    assert dataclasses.replace(_options(), seed=1) == _options(seed=1)
+    assert dataclasses.replace(
+        trainings.options(), seed=1
+    ) == trainings.options(seed=1)
 
 
 def test_plans_of_the_estimators():
@@ -571,7 +582,7 @@ def test_plans_of_the_estimators():
     )
 
     def plan(**kwargs):
-        options = _options(curriculum=curriculum, **kwargs)
+        options = trainings.options(curriculum=curriculum, **kwargs)
         return options.plan(np.random.default_rng(0))
 
     assert plan(estimator="bptt") == [4, 4]
@@ -580,162 +591,7 @@ def test_plans_of_the_estimators():
     assert plan(estimator="pes") == [1] * 8
     assert plan(estimator="es", truncation=20) == [4, 4]
     with pytest.raises(ValueError, match="cuts nothing"):
-        _options(estimator="full", truncation=5)
-
-
-class TestInfluenceBalancing:
-    """Truncation is known to bias here; see influence_balancing.py."""
-
-    STEPS = 200
-    THETAS = np.linspace(-1, 1, 2001)
-
-    def train(self, estimator, meta_updates, **kwargs):
-        """Theta after meta-training from 0."""
-        options = metatraining.TrainingOptions(
-            meta_updates=meta_updates,
-            estimator=estimator,
-            instances=32,
-            segment_length=5,
-            parallel_tasks=1,
-            meta_learning_rate=1e-2,
-            meta_learning_rate_decay=0.05,
-            perturbation=0.05,
-            use_log_objective=False,
-            curriculum=metatraining.Curriculum(
-                min_partials=1,
-                mean_partials=0,
-                min_length=self.STEPS,
-                mean_length=0,
-            ),
-            **kwargs,
-        )
-        problems = {"balance": influence_balancing.Balance()}
-        rule = influence_balancing.BalanceRule()
-        return metatraining.train(problems, rule, options)["theta"].item()
-
-    @property
-    def optimum(self):
-        losses = [
-            influence_balancing.loss(theta, self.STEPS) for theta in self.THETAS
-        ]
-        return self.THETAS[np.argmin(losses)]
-
-    @pytest.mark.slow
-    def test_persistent_evolution_finds_the_optimum(self):
-        assert abs(self.train("pes", 1500) - self.optimum) < 0.01
-
-    @pytest.mark.parametrize("estimator", ["es", "bptt"])
-    def test_truncation_goes_astray(self, estimator):
-        # The optimum is below 0.
-        assert self.train(estimator, 200, truncation=5) > 0.5
-
-    @pytest.mark.parametrize(
-        "estimator, options",
-        [
-            ("es", {"truncation": 200}),
-            pytest.param("full", {}, marks=pytest.mark.slow),
-        ],
-    )
-    def test_whole_runs_find_the_optimum(self, estimator, options):
-        assert abs(self.train(estimator, 80, **options) - self.optimum) < 0.01
-
-
-def test_validation_keeps_the_best(tmp_path, monkeypatch):
-    losses = iter([3.0, 1.0, 2.0, 0.5])
-    weights = []
-
-    def validate(rule, trained):
-        weights.append(trained)
-        return {"held_out.0": next(losses), "held_out.1": 1.0}
-
-    lines = []
-
-    def train(meta_updates, **kwargs):
-        _train(
-            _options(meta_updates=meta_updates),
-            tmp_path,
-            validate=validate,
-            eval_every=2,
-            report=lines.append,
-            **kwargs,
-        )
-        return checkpointing.load(tmp_path / "best.npz", "lopt_tf.optimizer")[0]
-
-    _assert_same(train(5), weights[1])
-    # A resumed training knows what the best one was.
-    _assert_same(train(7, resume=True), weights[1])
-    _assert_same(train(8, resume=True), weights[3])
-    said = [line for line in lines if line.startswith("validation")]
-    assert said[1] == "validation after meta-update 4: 1.0000 (best so far)"
-    assert said[2] == "validation after meta-update 6: 1.5000"
-    tags = _tags(tmp_path)
-    assert {"validation/all", "validation/held_out.0"} <= tags
-
-
-def test_validation_measures_the_meta_objective():
-    problem = Quadratic(3)
-    rule = _rule()
-    weights = rule.init_weights(1)
-    validate = metatraining.Validation(
-        {"a": problem, "b": Quadratic(2)}, instances=4, steps=30
-    )
-    first = validate(rule, weights)
-    assert first == validate(rule, weights)
-    unroller = unroll.Unroller(problem, rule, 4, 40)
-    constants = unroller.constants((0, 9, 0))
-    start = unroller.draw_start((0, 9, 0))
-    carry = unroller.begin(weights, constants, start)
-    _, objectives, _ = unroller.advance(
-        weights, constants, carry, unroller.segment_inputs((0, 9, 0), 0)
-    )
-    logs = np.log(objectives / (carry.initial + 1e-6) + 1e-6)
-    assert first["a"] == pytest.approx(np.mean(logs), rel=1e-3)
-    with pytest.raises(ValueError, match="no problems to validate on"):
-        metatraining.Validation({})
-    with pytest.raises(ValueError, match="can be negative"):
-        metatraining.Validation(corpus.select(["saddle"]))
-    with pytest.raises(ValueError, match="needs `validate`"):
-        _train(_options(), eval_every=2)
-
-
-def test_one_validation_serves_two_rules():
-    """Each is measured as by a validation of its own."""
-    problems = corpus.select(["bowl_problems.1"])
-    shared = metatraining.Validation(problems, instances=2, steps=20)
-    for rule in (
-        HierarchicalRNNRule(level_sizes=(3,)),
-        HierarchicalRNNRule(level_sizes=(3,), max_log_lr=-9.0),
-    ):
-        own = metatraining.Validation(problems, instances=2, steps=20)
-        weights = rule.init_weights(0)
-        assert shared(rule, weights) == own(rule, weights)
-
-
-@pytest.mark.slow
-def test_interrupted_validation_is_made_up_for(tmp_path):
-    def train(validate, **kwargs):
-        options = _options(meta_updates=4)
-        _train(options, tmp_path, validate=validate, eval_every=2, **kwargs)
-
-    def interrupted(rule, weights):
-        raise KeyboardInterrupt
-
-    calls = []
-
-    def validate(rule, weights):
-        calls.append(weights)
-        return {"held_out.0": 1.0}
-
-    with pytest.raises(KeyboardInterrupt):
-        train(interrupted)
-    train(validate, resume=True)
-    assert len(calls) == 2
-    _assert_same(
-        calls[0],
-        metatraining.train(
-            corpus.select(NAMES), _rule(), _options(meta_updates=2)
-        ),
-    )
+        trainings.options(estimator="full", truncation=5)
 
 
 @pytest.mark.parametrize(
@@ -747,8 +603,8 @@ def test_a_problem_that_blows_up_is_skipped_and_reported(estimator, tmp_path):
     def train(problems, updates):
         return metatraining.train(
             problems,
-            _rule(),
-            _options(meta_updates=updates, estimator=estimator),
+            trainings.rule(),
+            trainings.options(meta_updates=updates, estimator=estimator),
             output_dir=tmp_path / str(len(problems)),
             report=lines.append,
         )
@@ -765,12 +621,3 @@ def test_a_problem_that_blows_up_is_skipped_and_reported(estimator, tmp_path):
     said = [line for line in lines if "skipped instances" in line]
     assert sum(int(line.split("broken: ")[1]) for line in said) == skipped
     assert np.all(np.isfinite(arrays["weights"]))
-
-
-def _tags(folder):
-    (events, *_) = sorted((folder / "tensorboard").glob("*"))
-    return {
-        value.tag
-        for event in tf.compat.v1.train.summary_iterator(str(events))
-        for value in event.summary.value
-    }
