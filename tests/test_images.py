@@ -142,10 +142,10 @@ def test_digits_and_synthetic_images():
     assert train.num_classes == 1000 and train.image_size == 16
 
 
-def test_folders_of_images(tmp_path):
-    folder = tmp_path / "pictures"
-    class_folders(folder)
-    train, test = sources.open_splits(str(folder))
+def test_folders_of_images(tmp_path, monkeypatch):
+    class_folders(tmp_path / "pictures")
+    monkeypatch.chdir(tmp_path)
+    train, test = sources.open_splits("./pictures")
     assert train.size == test.size == 12 and train.num_classes == 3
     batches = pipeline.Batches(test, 6, 16)
     labels = np.concatenate(
@@ -237,6 +237,8 @@ def _damaged_npz(folder):
         (_damaged_npz, "{}/a.npz", "cannot be read"),
         (lambda f: np.savez(f / "a.npz", x_train=1), "{}/a.npz", "y_train"),
         (None, "{}", "needs train/CLASS/FILE"),
+        (None, "{}/nowhere", "There is no folder"),
+        (None, "./nowhere", "There is no folder ./nowhere"),
         (
             lambda f: [(f / n / "a").mkdir(parents=True) for n in _SPLITS],
             "{}",
@@ -248,8 +250,20 @@ def _damaged_npz(folder):
 def test_data_that_cannot_be(prepare, name, message, tmp_path):
     if prepare:
         prepare(tmp_path)
+    # Only names of TensorFlow Datasets have such a folder.
+    has_folder = not name.startswith(("{}", "."))
+    data_dir = str(tmp_path / "tfds") if has_folder else None
     with pytest.raises(ValueError, match=message):
-        sources.open_splits(name.format(tmp_path), str(tmp_path / "tfds"))
+        sources.open_splits(name.format(tmp_path), data_dir)
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic", "a.npz", "./here"])
+@pytest.mark.parametrize("setting", ["data_dir", "manual_dir"])
+def test_folders_without_effect(name, setting, tmp_path, monkeypatch):
+    class_folders(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="have no effect with"):
+        sources.open_splits(name, **{setting: "somewhere"})
 
 
 _SPLITS = ("train", "validation")

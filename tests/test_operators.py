@@ -12,9 +12,16 @@ import tensorflow as tf
 
 from lopt_tf import checks, long_run, metatraining
 from lopt_tf.autoloss import options as autoloss_options
-from lopt_tf.evaluation import experiments
+from lopt_tf.evaluation import experiments, image_training
 from lopt_tf.metatraining import curriculum, options
-from train_scripts import autoloss, benchmark, evaluate, metatrain, quickstart
+from train_scripts import (
+    autoloss,
+    benchmark,
+    evaluate,
+    imagenet,
+    metatrain,
+    quickstart,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ["bowl_problems.0", "quadratic_problems.0"]
@@ -25,6 +32,7 @@ PROGRAMS = {
     "evaluate": (evaluate, ["--experiment=problems"]),
     "quickstart": (quickstart, []),
     "benchmark": (benchmark, ["--suite=update"]),
+    "imagenet": (imagenet, []),
 }
 NUMBERS = ("nan", "inf", "-inf", "-1", "1e999", str(10**30), "", "x")
 # What is no mistake: (flag, value).
@@ -40,6 +48,7 @@ def nothing_starts(monkeypatch):
         raise AssertionError("The work began.")
 
     monkeypatch.setattr(long_run.LongRun, "_run", start)
+    monkeypatch.setattr(image_training._Run, "_describe", start)
     for name in experiments.NAMES:
         monkeypatch.setattr(experiments.find(name), "run", start)
     for name in benchmark.SUITES:
@@ -156,6 +165,29 @@ CONTRADICTIONS = {
         "--suite=autoloss --instances=0",
         "--suite=metatraining --instances=-3,x",
         "--suite=metatraining --instances=1000000000000",
+    ],
+    "imagenet": [
+        "--tpu=x",
+        "--strategy=parameter_server",
+        "--strategy=tpu --tpu=nowhere",
+        "--steps=10 --log_every=3",
+        "--test_every=50 --log_every=20",
+        "--checkpoint_every=50 --log_every=20",
+        "--steps_per_execution=7",
+        "--label_smoothing=1.5",
+        "--optimizer=of_tomorrow",
+        "--optimizer=/nonexistent.npz",
+        "--start_from=/nonexistent.keras",
+        "--batch_size=1000000",
+        "--data_dir=somewhere",
+        "--manual_dir=somewhere",
+        "--dataset=of_tomorrow",
+        "--dataset=/nonexistent.npz",
+        "--dataset=./nowhere",
+        "--model=inception_v3 --image_size=8",
+        "--image_size=3",
+        "--resume",
+        "stray",
     ],
 }
 

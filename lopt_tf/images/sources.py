@@ -15,6 +15,9 @@ from problems import networks
 _VALIDATION_FOLDERS = ("validation", "val", "test")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 _SYNTHETIC_IMAGES = 64
+# Data that needs no folder, and how names of folders begin that must be there.
+_HERE = ("digits", "synthetic")
+_PATHS = ("/", "./", "../", "~")
 
 
 class Source:
@@ -148,16 +151,25 @@ def open_splits(name, data_dir=None, manual_dir=None, image_size=None):
     Raises:
         ValueError: if it is not there, or not as described.
     """
-    path = pathlib.Path(name)
+    path = pathlib.Path(name).expanduser()
+    is_here = name in _HERE or path.suffix == ".npz"
+    # Names of TensorFlow Datasets may have a slash, too.
+    is_folder = "/" in name and path.is_dir()
+    if (is_here or is_folder) and (data_dir or manual_dir):
+        raise ValueError(
+            f"`data_dir` and `manual_dir` have no effect with {name}: they are "
+            "for names of TensorFlow Datasets."
+        )
     if name == "digits":
         return _digits()
     if name == "synthetic":
         return _synthetic(image_size or 224)
     if path.suffix == ".npz":
         return _npz(path)
-    is_folder = len(path.parts) > 1 and path.is_dir()
     if is_folder and not (path / "dataset_info.json").exists():
         return _image_folder(path)
+    if name.startswith(_PATHS) and not is_folder:
+        raise ValueError(f"There is no folder {name}.")
     # The import is slow.
     from lopt_tf.images import records
 
