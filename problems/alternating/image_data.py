@@ -70,11 +70,19 @@ def read(dataset, data_dir=None, image_size=None):
 
     Raises:
         DataMissing: if it is not there.
-        ValueError: if it is damaged or has other images.
+        ValueError: if it is damaged or has other images, or for an argument
+            that has no effect with it.
     """
+    path = pathlib.Path(dataset)
+    is_folder = dataset not in ("digits", *PREPARED) and path.is_dir()
+    for name, value, counts in (
+        ("data_dir", data_dir, dataset in PREPARED),
+        ("image_size", image_size, is_folder),
+    ):
+        if value is not None and not counts:
+            raise ValueError(f"`{name}` has no effect with {dataset}.")
     if dataset == "digits":
         return digits()
-    path = pathlib.Path(dataset)
     if dataset in PREPARED:
         kept = pathlib.Path(data_dir or ".") / f"{dataset}.npz"
         if data_dir is not None and kept.is_file():
@@ -82,7 +90,7 @@ def read(dataset, data_dir=None, image_size=None):
         return _prepared(dataset, data_dir)
     if path.suffix == ".npz":
         return read_arrays(path)
-    if path.is_dir():
+    if is_folder:
         return read_folder(path, image_size)
     raise DataMissing(
         f"There is no data set {dataset!r}. It may be digits, "
