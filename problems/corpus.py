@@ -13,7 +13,7 @@ from problems import datasets, everyday_problems, networks, release_sets
 from problems.classifiers import FullyConnected
 from problems.convnet import ConvNet
 from problems.test_functions import Saddle
-from problems.tfds_images import TfdsImages
+from problems.tfds_images import TfdsImages, prepared_by_name
 
 # Beyond the release: classifiers of the size and shape of everyday ones, as
 # (features, hidden sizes, classes, activation, batch size, separation).
@@ -131,11 +131,33 @@ def network_sets(data_dir=None):
     """Names of the sets of networks to test on whose data are there.
 
     Args:
-        data_dir: where TensorFlow Datasets are prepared; MNIST's networks are
-            among the sets if it is. Defaults to `None`: their own default.
+        data_dir: where TensorFlow Datasets are prepared. Defaults to `None`:
+            their own default, where MNIST's networks are among the sets if it
+            is there.
+
+    Raises:
+        ValueError: if MNIST is not in the folder that is named.
     """
+    if data_dir is not None:
+        prepared_by_name("mnist", data_dir)
     mnist = _MNIST_SETS if TfdsImages.is_prepared("mnist", data_dir) else ()
     return [*mnist, *networks.SETS, "mlp_test"]
+
+
+def check_data_dir(names, data_dir):
+    """Raises ValueError if a folder is named, and none of these reads it.
+
+    Args:
+        names: of sets or problems, see `select`.
+        data_dir: the folder, or None.
+    """
+    if data_dir is None:
+        return
+    if not any(name.partition(".")[0] in _MNIST_SETS for name in names):
+        raise ValueError(
+            "`data_dir` has no effect: none of the chosen problems reads such "
+            f"data ({', '.join(_MNIST_SETS)} do)."
+        )
 
 
 def select(names, data_dir=None):

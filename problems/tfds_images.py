@@ -70,6 +70,8 @@ def prepared(builder):
     """
     if not builder.is_prepared():
         name = builder.name
+        if builder.builder_config:
+            name = f"{name}/{builder.builder_config.name}"
         raise ValueError(
             f"The data set {name!r} is not prepared in {builder.data_path}. "
             "Nothing is downloaded here. On a machine with internet, run "

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from csv_rows import read_rows
 
+from lopt_tf.autoloss import ScheduleController, recipe, tasks
 from train_scripts import autoloss, benchmark
 from train_scripts.suites import autoloss as autoloss_suite
 from train_scripts.suites import gan as gan_suite
@@ -26,8 +27,8 @@ def _autoloss(mode, folder, *more):
 
 
 def test_autoloss_trains_and_compares(tmp_path, capsys):
-    all_grids = ("--starts=3", "--tuning_starts=2", "--nofine")
-    few = (*all_grids, "--baselines=1:1,best ratio")
+    of_transfer = ("--starts=3", "--tuning_starts=2")
+    few = (*of_transfer, "--nofine", "--baselines=1:1,best ratio")
     budget = ("--episodes=4", "--parallel=2")
     assert _autoloss("train", tmp_path, *budget) == 0
     assert len(read_rows(tmp_path / "rounds.csv")) == 2
@@ -55,10 +56,10 @@ def test_autoloss_trains_and_compares(tmp_path, capsys):
     before = read_rows(tmp_path / "baselines.csv")
     assert [r for r in single if r["schedule"] != "controller"] == before
     assert (tmp_path / "schedule.png").stat().st_size > 1000
-    assert _autoloss("transfer", tmp_path, *all_grids) == 0
+    assert _autoloss("transfer", tmp_path, *of_transfer) == 0
     assert len(read_rows(tmp_path / "transfer.csv")) == 6
     capsys.readouterr()
-    assert _autoloss("transfer", tmp_path, *few, "--set=size=3") == 2
+    assert _autoloss("transfer", tmp_path, *of_transfer, "--set=size=3") == 2
     assert "Unknown: size" in capsys.readouterr().err
     # Another task than that of the training is tuned anew, and said.
     other = ("--set=noise=1.0", *few)
@@ -70,6 +71,13 @@ def test_autoloss_trains_and_compares(tmp_path, capsys):
 
 def test_autoloss_answers_mistakes(tmp_path, capsys):
     (tmp_path / "tuning.json").write_text("{")
+    task = tasks.entry("regression").task()
+    options = recipe("regression", "reinforce")
+    controller = ScheduleController.untrained(
+        "regression", task.actions, options
+    )
+    controller.save(tmp_path / "own.npz")
+    own = f"--controller={tmp_path}/own.npz"
     mistakes = {
         ("test", "--controller=/nonexistent.npz"): "no file",
         ("train", "--set=size=3"): "Unknown: size",
@@ -78,6 +86,12 @@ def test_autoloss_answers_mistakes(tmp_path, capsys):
         ("train", "--set=dimensions=0"): "`dimensions` must be a positive",
         ("train", "--episodes=0"): "`episodes` must be at least 1",
         ("train", "--task=juggling"): "regression",
+        ("train", "--algorithm=evolution", "--step_scale=1"): "no effect",
+        ("baseline", "--baselines=best ratoi"): "Unknown fixed schedule",
+        ("test", own, "--baselines=best ratoi"): "Unknown fixed schedule",
+        ("transfer", own, "--baselines=even coin"): "Unknown fixed schedule",
+        ("transfer", own, "--data_dir=x"): "data_dir has no effect",
+        ("transfer", own, "--nofine"): "--fine has no effect",
         ("baseline",): "Delete it to tune anew",
     }
     for (mode, *more), answer in mistakes.items():

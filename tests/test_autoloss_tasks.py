@@ -84,9 +84,14 @@ def test_a_task_is_one_class_and_one_entry(tmp_path, monkeypatch, algorithm):
     entry = tasks.Entry(Toy, QUICK, transfer={"height": (2.0,)})
     monkeypatch.setitem(tasks.TASKS, "toy", entry)
     common = ["--task=toy", f"--output_dir={tmp_path}", "--compile_cache="]
-    few = ["--starts=3", "--tuning_starts=2", "--nofine"]
-    for mode in ("train", "baseline", "test", "transfer"):
-        own = [f"--algorithm={algorithm}"] if mode == "train" else few
+    few = ["--starts=3", "--tuning_starts=2"]
+    flags = {
+        "train": [f"--algorithm={algorithm}"],
+        "baseline": [*few, "--nofine"],
+        "test": [*few, "--nofine"],
+        "transfer": few,
+    }
+    for mode, own in flags.items():
         arguments = [f"--mode={mode}", *own]
         assert autoloss.main(["autoloss", *common, *arguments]) == 0
     with open(tmp_path / "test_summary.csv") as file:

@@ -148,6 +148,22 @@ def test_what_is_learned_from_by_hand(monkeypatch):
     assert int(model.learning._tape.count.numpy()) == 10
 
 
+def test_a_list_that_keras_made_does_as_well():
+    """It has set its model before `fit` begins."""
+    shares = []
+    for wrapped in (False, True):
+        model = _model()
+        callbacks = [autoloss.ControllerTraining(OPTIONS)]
+        if wrapped:
+            callbacks = keras.callbacks.CallbackList(callbacks, model=model)
+        history = model.fit(
+            ONES, steps_per_epoch=60, verbose=0, callbacks=callbacks
+        )
+        shares.append(history.history["share/help"])
+        assert model.learning.tape is None
+    assert shares[0] == shares[1]
+
+
 class _StopAfter(keras.callbacks.Callback):
     """Ends fit after some steps, as a user who interrupts it."""
 

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import pathlib
+import shutil
 
 import h5py
 import keras
@@ -141,6 +142,9 @@ def test_a_training_goes_on_from_a_trained_network(small_net, tmp_path, capsys):
     head = fewer.get_weights()[-2]
     for model in (same, fewer):
         models.take_weights(model, trained)
+    again = models.build("", 8, 10)
+    models.take_weights(again, trained.parent)
+    np.testing.assert_array_equal(again.get_weights()[0], expected[0])
     for one, two in zip(same.get_weights(), expected):
         np.testing.assert_array_equal(one, two)
     for one, two in zip(fewer.get_weights()[:-2], expected):
@@ -196,9 +200,27 @@ def test_curves_of_several_runs(small_net, learned, tmp_path, capsys):
     assert page.count("data:image/png") == 4 and "Test accuracy" in page
     with open(out / "timings.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == len(runs)
+    faster = tmp_path / "faster"
+    shutil.copytree(runs[1], faster)
+    settings = json.loads((faster / "settings.json").read_text())
+    settings["learning_rate"] = 0.03
+    (faster / "settings.json").write_text(json.dumps(settings))
+    listed = f"--runs={','.join(map(str, [*runs, faster]))}"
+    again = [arguments[0], f"--output_dir={tmp_path / 'rates'}", listed]
+    assert evaluate.main(["evaluate", *again]) == 0
+    with open(tmp_path / "rates" / "summary.csv", newline="") as file:
+        rows = {row["optimizer"]: row["seeds"] for row in csv.DictReader(file)}
+    assert rows == {
+        "learned": "1",
+        "adam, learning_rate=None": "2",
+        "adam, learning_rate=0.03": "1",
+        "momentum_cosine": "1",
+    }
     capsys.readouterr()
     for value, message in (
         ([], "Name the folders"),
+        ([f"--runs={runs[0]},{runs[0]}"], "hold the same training"),
+        ([listed, "--data_dir=somewhere"], "`data_dir` has no effect"),
         (["--runs=" + str(tmp_path)], "not the folder of a training"),
         ([listed, "--optimizer=adam"], "takes no --optimizer"),
     ):
@@ -224,9 +246,10 @@ def test_mixed_precision(small_net, learned, tmp_path):
         (["--model=guess"], "resnet20_v2|inception_v3"),
         (["--model=inception_v3", "--image_size=32"], "at least 75x75"),
         (["--image_size=2"], "at least 4 pixels"),
-        (["--dataset=cifar10"], "tfds build cifar10"),
-        (["--dataset=imagenet2012"], "give manual_dir"),
+        (["--dataset=cifar10", "--data_dir=no"], "tfds build cifar10"),
+        (["--dataset=imagenet2012", "--data_dir=no"], "give manual_dir"),
         (["--optimizer=nothing"], "no pretrained weights"),
+        (["--optimizer=sgd"], "Usual optimizers: adam, momentum, rmsprop"),
         (["--optimizer=nowhere.npz"], "no file nowhere.npz"),
         (["--strategy=parameter_server"], "use multi_worker"),
         (["--strategy=multi_worker"], "TF_CONFIG must describe"),
@@ -247,7 +270,7 @@ def test_mixed_precision(small_net, learned, tmp_path):
 def test_mistakes(flags, message, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     folder = tmp_path / "run"
-    assert _run(folder, f"--data_dir={tmp_path}", *flags) == 2
+    assert _run(folder, *flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1, error
     assert not folder.exists()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from image_files import VALIDATION, class_folders, ilsvrc, jpeg, photographs
 
 from lopt_tf.images import models, pipeline, sources, views
@@ -144,6 +145,8 @@ def test_digits_and_synthetic_images():
 
 def test_folders_of_images(tmp_path, monkeypatch):
     class_folders(tmp_path / "pictures")
+    # What other programs hide there is no class.
+    (tmp_path / "pictures" / "train" / ".checkpoints").mkdir()
     monkeypatch.chdir(tmp_path)
     train, test = sources.open_splits("./pictures")
     assert train.size == test.size == 12 and train.num_classes == 3
@@ -228,6 +231,58 @@ def _damaged_npz(folder):
     (folder / "a.npz").write_bytes(b"no arrays")
 
 
+def _some_npz(folder, tests=2):
+    images, labels = np.zeros((6, 8, 8), "uint8"), np.arange(6)
+    np.savez(
+        folder / "a.npz",
+        **{"x_train": images, "y_train": labels},
+        **{"x_test": images[:tests], "y_test": labels[:tests]},
+    )
+
+
+def _flipped_npz(folder):
+    _some_npz(folder)
+    content = bytearray((folder / "a.npz").read_bytes())
+    # In the first array's data.
+    content[200] ^= 1
+    (folder / "a.npz").write_bytes(content)
+
+
+def _array(folder):
+    with open(folder / "a.npz", "wb") as file:
+        np.save(file, np.arange(3))
+
+
+def _without_tests(folder):
+    _some_npz(folder, 0)
+
+
+def _more_classes(folder):
+    class_folders(folder)
+    (folder / "validation" / "d").mkdir()
+
+
+def _damaged_info(folder):
+    (folder / "dataset_info.json").write_text("{")
+
+
+def _other_labels(folder):
+    """A prepared data set whose labels are plain numbers."""
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(shape=(8, 8, 3)), "label": np.int64}
+    )
+    examples = tf.data.Dataset.from_tensors(
+        {"image": np.zeros([8, 8, 3], "uint8"), "label": 3}
+    )
+    tfds.dataset_builders.store_as_tfds_dataset(
+        "numbers",
+        features=features,
+        split_datasets={"train": examples, "test": examples},
+        data_dir=folder,
+        version="1.0.0",
+    )
+
+
 @pytest.mark.parametrize(
     "prepare, name, message",
     [
@@ -236,6 +291,16 @@ def _damaged_npz(folder):
         (None, "{}/a.npz", "cannot be read"),
         (_damaged_npz, "{}/a.npz", "cannot be read"),
         (lambda f: np.savez(f / "a.npz", x_train=1), "{}/a.npz", "y_train"),
+        (_flipped_npz, "{}/a.npz", "cannot be read"),
+        (_array, "{}/a.npz", "cannot be read"),
+        (_without_tests, "{}/a.npz", "images in both parts"),
+        (_more_classes, "{}", "classes that .*train does not have: d"),
+        (_damaged_info, "{}", "The data set in .* cannot be read"),
+        (_other_labels, "{}/numbers/1.0.0", "a ClassLabel called label"),
+        (None, "cifar10:9.9.9", "There is no data set 'cifar10:9.9.9'"),
+        (None, "my-photos", "There is no data set .*a folder as ./NAME"),
+        (None, "imagenet_resized/65x65", "There is no data set"),
+        (None, "imagenet_resized/64x64", "tfds build imagenet_resized/64x64"),
         (None, "{}", "needs train/CLASS/FILE"),
         (None, "{}/nowhere", "There is no folder"),
         (None, "./nowhere", "There is no folder ./nowhere"),

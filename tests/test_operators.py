@@ -124,6 +124,8 @@ CONTRADICTIONS = {
         "--starts=0",
         "--obj_train_max_multiplier=0.5",
         "--start_from=/nonexistent.npz",
+        "--data_dir=somewhere",
+        "--bound_reference=least",
         "stray",
     ],
     "autoloss": [
@@ -155,6 +157,10 @@ CONTRADICTIONS = {
         "--steps=10000000 --seeds=10000",
         "--optimizer=/nonexistent.npz",
         "--optimizer=of_tomorrow",
+        "--data_dir=somewhere",
+        "--experiment=digits --data_dir=somewhere",
+        "--experiment=wall_clock --data_dir=somewhere",
+        "--experiment=generalization --data_dir=/nonexistent",
     ],
     "quickstart": ["--epochs=0", "--seeds=1000000", "stray"],
     "benchmark": [

@@ -75,6 +75,20 @@ assert not {"tensorflow", "keras", "numpy"} & set(sys.modules)
     assert "Unknown command line flag 'no_such_flag'" in result.stderr
 
 
+def test_home_is_where_the_shell_says(tmp_path, monkeypatch, capsys):
+    """After --flag= it leaves a ~ alone."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    runs = ["evaluate", "--experiment=imagenet", "--output_dir=~/out"]
+    assert evaluate.main([*runs, "--runs=~/a,~/b"]) == 2
+    assert f"{tmp_path}/a is not the folder" in capsys.readouterr().err
+    arguments = ["autoloss", "--mode=baseline", "--output_dir=~/out"]
+    task = ["--task=gan", "--dataset=~/no.npz", "--set=classifier_path=~/x.h5"]
+    assert autoloss.main([*arguments, *task]) == 2
+    assert f"{tmp_path}/no.npz" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_evaluate_digits(tmp_path, trained, small_digits, capsys):
     arguments = [
         "evaluate",

@@ -290,6 +290,7 @@ def test_the_program_trains_tests_and_translates(
     assert load.translate([pairs[0].source]) == [first.split("\n")[0]]
     for arguments, message in (
         (["--mode=translate"], "needs --input and --output"),
+        ([*files, "--controller=/no.npz"], "a controller has no effect"),
         ([*files, "--set=width=16"], "was trained with width=8, not 16"),
         (["--mode=translate", "--input=/no", *files[2:]], "no corpus /no"),
         (["--mode=train", f"--input={source}"], "--input has no effect"),

@@ -21,6 +21,7 @@ networks also curves.csv and curves.png, the results over updates.
 """
 
 import json
+import os
 import pathlib
 import sys
 
@@ -102,6 +103,8 @@ FLAGS.list(
     "not given.",
 )
 _OF_TRAINING = ("algorithm", *_OPTIONS, "resume", "checkpoint_every_s")
+# Evolution looks at whole episodes' results alone.
+_OF_GRADIENTS = ("entropy_bonus", "step_scale")
 _OF_COMPARISON = ("starts", "tuning_starts", "fine", "baselines")
 _OF_TRANSLATION = ("input", "output")
 # Flags that a mode does without.
@@ -109,7 +112,7 @@ _IGNORED = {
     "train": ("controller", *_OF_COMPARISON, *_OF_TRANSLATION),
     "baseline": ("controller", *_OF_TRAINING, *_OF_TRANSLATION),
     "test": (*_OF_TRAINING, *_OF_TRANSLATION),
-    "transfer": (*_OF_TRAINING, *_OF_TRANSLATION),
+    "transfer": ("fine", *_OF_TRAINING, *_OF_TRANSLATION),
     "translate": (*_OF_TRAINING, *_OF_COMPARISON),
 }
 
@@ -121,6 +124,8 @@ def train(folder):
     from lopt_tf.autoloss.starts import starts
     from lopt_tf.reporting import figures, tables
 
+    if FLAGS.algorithm == "evolution":
+        FLAGS.refuse(_OF_GRADIENTS, "with --algorithm=evolution")
     figures.check_available()
     entry, config = _entry(), _given()
     options = autoloss.recipe(
@@ -213,7 +218,7 @@ def _given():
         try:
             config[name] = json.loads(value)
         except (ValueError, RecursionError):
-            config[name] = value
+            config[name] = os.path.expanduser(value)
     return config
 
 

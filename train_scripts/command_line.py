@@ -186,6 +186,8 @@ def _parse(flag_values, required, argv):
     rest = flag_values(list(argv))[1:]
     if rest:
         raise flags.Error(f"Unexpected argument {rest[0]!r}.")
+    for name in flag_values:
+        flag_values[name].value = _at_home(flag_values[name].value)
     for name in required:
         if not flag_values[name].value:
             choices = getattr(flag_values[name].parser, "enum_values", ())
@@ -195,6 +197,18 @@ def _parse(flag_values, required, argv):
         is_empty = flag_values[name].value in ("", [])
         if is_empty and flag_values[name].present and name not in _MAY_BE_EMPTY:
             raise flags.Error(f"--{name} is empty: leave it out, or fill it.")
+
+
+def _at_home(value):
+    """A flag's value, with a leading ~ as the shell would have expanded it.
+
+    After --flag= the shell leaves it alone.
+    """
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    if isinstance(value, str) and value.startswith("~"):
+        return os.path.expanduser(value)
+    return value
 
 
 def _interrupt(signum, frame):

@@ -249,9 +249,15 @@ def _train(strategy):
     options = _changed(preset.options)
     _refuse_unused(options)
     rule, weights = _rule(preset.rule_settings)
+    if not getattr(rule, "has_lower_bound", False):
+        FLAGS.refuse(["bound_reference"], "without --min_log_lr")
+    problems = FLAGS.problems or preset.problems
+    corpus.check_data_dir(
+        [*problems, *(FLAGS.eval_problems or ())], FLAGS.data_dir
+    )
     in_step = FLAGS.strategy == "multi_worker"
     metatraining.train(
-        corpus.select(FLAGS.problems or preset.problems, FLAGS.data_dir),
+        corpus.select(problems, FLAGS.data_dir),
         rule,
         options,
         weights=weights,

@@ -37,6 +37,7 @@ class Bench:
 
     def baseline(self, task):
         """Runs fixed schedules, tuned before, on the test starts."""
+        self._check_names(_known_names(task))
         self._begin(task)
         self._compare("baselines", task, {})
 
@@ -44,6 +45,7 @@ class Bench:
         """Runs a controller and fixed schedules on the test starts."""
         figures.check_available()
         controller.check_fits(task)
+        self._check_names(_known_names(task))
         self._begin(task)
         trained = controller.facts.get("task", {})
         differing = ", ".join(
@@ -82,18 +84,29 @@ class Bench:
                 own tasks that name a data set. Defaults to none.
         """
         made = {}
-        for config in configs or task_entry.transfers():
+        own = () if configs else task_entry.transfers()
+        if data and not any("dataset" in config for config in own):
+            raise ValueError(
+                f"{', '.join(data)} has no effect: no task of this transfer "
+                "reads such data."
+            )
+        for config in configs or own:
             name = ", ".join(f"{k}={v}" for k, v in config.items())
-            if "dataset" in config and not configs:
+            if "dataset" in config and own:
                 config = config | (data or {})
             try:
                 made[name] = task_entry.task(**config)
             except alternating.DataMissing as error:
                 self.say(f"note: {name} is left out. {error}")
                 continue
-            made[name].keep_beside(self.folder)
         if not made:
             raise ValueError("There is no task with data to transfer to.")
+        tasks = made.values()
+        grids = [name for task in tasks for name in baselines.grids(task)]
+        evens = [baselines.even(task).label for task in tasks]
+        self._check_names([*evens, *grids])
+        for task in tasks:
+            task.keep_beside(self.folder)
         rows = comparison.transfer(
             *(made, controller, self.starts, self.tuning_starts, self.say),
             self.names or None,
@@ -120,10 +133,10 @@ class Bench:
 
         An earlier tuning of the same task is used if it is there.
         """
-        published = baselines.published(task)
-        grids = baselines.grids(task, self.fine)
-        self._check_names([*published, *grids])
-        published, grids = map(self._wanted, (published, grids))
+        published, grids = map(
+            self._wanted,
+            (baselines.published(task), baselines.grids(task, self.fine)),
+        )
         labels = {name: [c.label for c in grid] for name, grid in grids.items()}
         settings = {
             "task": task.name,
@@ -159,7 +172,7 @@ class Bench:
             if name not in known:
                 raise ValueError(
                     f"Unknown fixed schedule {name!r}. Known: "
-                    f"{', '.join(known)}."
+                    f"{', '.join(dict.fromkeys(known))}."
                 )
 
     def _begin(self, task):
@@ -210,6 +223,10 @@ class Bench:
     def _write_table(self, name, rows):
         tables.write_csv(self.folder / f"{name}.csv", rows)
         self.say(tables.format_table(rows))
+
+
+def _known_names(task):
+    return [*baselines.published(task), *baselines.grids(task)]
 
 
 def keep_choices(path, settings, labels):

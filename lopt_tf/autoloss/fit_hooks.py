@@ -29,19 +29,16 @@ class Hooks(keras.callbacks.Callback):
 
 def added_to(callbacks):
     """The callbacks of `fit`, `Hooks` first, then those that `acts_first`."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.insert(0, Hooks())
-        callbacks.set_model(callbacks.model)
-        return callbacks
-    given = keras.tree.flatten(callbacks or [])
+    # `fit` makes a new list, which has what a given one added by itself.
+    given = getattr(callbacks, "callbacks", callbacks)
+    given = keras.tree.flatten(given or [])
     given.sort(key=lambda each: not getattr(each, "acts_first", False))
     return [Hooks(), *given]
 
 
 def needs_of(callbacks):
     """{who: names of the metadata that a callback looks at}."""
-    given = getattr(callbacks, "callbacks", callbacks)
-    needs = [getattr(each, "needs", None) for each in given]
+    needs = [getattr(each, "needs", None) for each in callbacks]
     return dict(pair for each in needs if each for pair in each.items())
 
 

@@ -33,7 +33,8 @@ def translate_file(task, folder, source, target, controller, report):
 
     Raises:
         ValueError: if the task is another one, the source is no text in UTF-8,
-            or the translator was trained with other settings.
+            the translator was trained with other settings, or a controller is
+            named for one that was trained already.
     """
     if not isinstance(task, Translation):
         raise ValueError(
@@ -41,6 +42,11 @@ def translate_file(task, folder, source, target, controller, report):
         )
     lines = [line for _, line in corpora.lines(source)]
     path = pathlib.Path(folder) / "translator.npz"
+    if controller is not None and path.exists():
+        raise ValueError(
+            f"{path} was trained already: a controller has no effect on it. "
+            "Leave it out, or choose another folder."
+        )
     if not path.exists():
         best = pathlib.Path(folder) / "best.npz"
         if controller is None and best.exists():

@@ -12,6 +12,7 @@ from lopt_tf.evaluation.folder import ExperimentFolder
 from lopt_tf.optimizers import pretrained
 from lopt_tf.reporting import figures, tables
 from lopt_tf.reporting import report as reports
+from problems import corpus
 
 
 def evaluate(
@@ -58,6 +59,7 @@ def evaluate(
             f"The experiment {experiment!r} has its own optimizers, and takes "
             "no --optimizer."
         )
+    _check_data_dir(data_dir, experiment, settings)
     is_wanted = module.LEARNED == "required" or optimizer
     learned = pretrained.load_rule(optimizer) if is_wanted else None
     everything = {
@@ -98,6 +100,21 @@ def evaluate(
         )
     report(f"Results: {output_dir}/report.html and CSV files")
     return outcome
+
+
+def _check_data_dir(data_dir, experiment, settings):
+    if data_dir is None:
+        return
+    named = [
+        getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name.endswith("problems")
+    ]
+    if experiment == "generalization" and named == [None]:
+        # It takes all networks whose data are there.
+        named = [corpus.network_sets(data_dir)]
+    names = [name for names in filter(None, named) for name in names]
+    corpus.check_data_dir(names, data_dir)
 
 
 def fingerprint(trained):

@@ -33,8 +33,8 @@ class Settings:
             default weights that ship.
         learning_rate: the optimizer's own if None.
         batch_size: images in a step, on all replicas together.
-        image_size: pixels of a side; None for the data set's, else the
-            model's.
+        image_size: pixels of a side; None for what the model was made for,
+            or the data set's, where the model takes any size.
         steps: of the whole training.
         log_every: steps between two rows of metrics.csv; None for the largest
             divisor of `steps` up to 100.

@@ -8,6 +8,7 @@ from keras import layers
 
 import lopt_tf
 from lopt_tf.evaluation import curves
+from lopt_tf.optimizers import pretrained
 
 BATCH_SIZE = 32
 _REPORTED_EPOCHS = (1, 3, 10)
@@ -37,7 +38,13 @@ def optimizer_by_name(name, learning_rate=None, num_steps=None):
     given = {} if learning_rate is None else {"learning_rate": learning_rate}
     base = str(name).removesuffix("_cosine")
     if base not in KERAS:
-        return lopt_tf.LearnedOptimizer.from_pretrained(name, **given)
+        try:
+            return lopt_tf.LearnedOptimizer.from_pretrained(name, **given)
+        except pretrained.UnknownNameError as error:
+            raise ValueError(
+                f"{error} Usual optimizers: {', '.join(KERAS)}, and each with "
+                "_cosine."
+            ) from error
     optimizer = KERAS[base](**given)
     if base == name:
         return optimizer

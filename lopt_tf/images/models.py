@@ -1,5 +1,7 @@
 """Convolutional networks by name, untrained: they return logits."""
 
+import pathlib
+
 import keras
 from keras import layers
 
@@ -69,11 +71,15 @@ def take_weights(model, path):
 
     Args:
         model: the network.
-        path: of the trained one's file, as `image_training.train` writes it.
+        path: of the trained one's file, as `image_training.train` writes it;
+            or its folder.
 
     Raises:
         ValueError: if it is missing, damaged, or another network.
     """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path /= "model.keras"
     trained = keras_files.read(path, "network", "Name another, or train anew.")
     ours, theirs = (
         [x for x in each.layers if x.weights] for each in (model, trained)

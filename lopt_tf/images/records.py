@@ -33,10 +33,13 @@ class Records(sources.Source):
 
     def __init__(self, builder, split):
         features = builder.info.features
-        if not {"image", "label"} <= set(features):
+        if not (
+            {"image", "label"} <= set(features)
+            and isinstance(features["label"], tfds.features.ClassLabel)
+        ):
             raise ValueError(
-                f"The data set {builder.info.full_name} has no image and "
-                f"label: {', '.join(features)}."
+                f"The data set {builder.info.full_name} has no image with a "
+                f"ClassLabel called label: {', '.join(features)}."
             )
         if builder.info.file_format.value != "tfrecord":
             raise ValueError(
@@ -98,8 +101,19 @@ class Records(sources.Source):
 
 
 def open_folder(path):
-    """(training, test) sources of a folder that holds a prepared data set."""
-    return _splits(tfds.builder_from_directory(path))
+    """(training, test) sources of a folder that holds a prepared data set.
+
+    Raises:
+        ValueError: if it is damaged, or holds other data.
+    """
+    try:
+        builder = tfds.builder_from_directory(path)
+    except Exception as error:
+        # TensorFlow Datasets have no class of errors of their own for it.
+        raise ValueError(
+            f"The data set in {path} cannot be read ({_in_a_line(error)})."
+        ) from error
+    return _splits(builder)
 
 
 def open_name(name, data_dir=None, manual_dir=None):
@@ -116,12 +130,21 @@ def open_name(name, data_dir=None, manual_dir=None):
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
+    except Exception as error:
+        # Names, configurations and versions: each has an error of its own.
+        is_unknown = isinstance(error, tfds.core.DatasetNotFoundError)
+        why = "" if is_unknown else f" ({_in_a_line(error)})"
         raise ValueError(
-            f"There is no data set {name!r}: name digits, synthetic, a .npz "
-            "file, a folder as ./NAME, or one of TensorFlow Datasets."
+            f"There is no data set {name!r}{why}: name digits, synthetic, a "
+            ".npz file, a folder as ./NAME, or one of TensorFlow Datasets."
         ) from error
-    if not builder.is_prepared() and builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    is_manual = bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+    if manual_dir and not is_manual:
+        raise ValueError(
+            f"`manual_dir` has no effect with {name}: `tfds build {name}` "
+            "prepares it without files of yours."
+        )
+    if is_manual and not builder.is_prepared():
         _prepare(builder, manual_dir)
     return _splits(tfds_images.prepared(builder))
 
@@ -140,8 +163,12 @@ def _prepare(builder, manual_dir):
     except (AssertionError, tarfile.TarError, tf.errors.OpError) as error:
         raise ValueError(
             f"{builder.name} cannot be prepared from the files in "
-            f"{manual_dir} ({' '.join(str(error).split())})."
+            f"{manual_dir} ({_in_a_line(error)})."
         ) from error
+
+
+def _in_a_line(error):
+    return " ".join(str(error).split())[:300]
 
 
 def _splits(builder):

@@ -198,7 +198,8 @@ def _npz(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[key] for key in keys]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except Exception as error:
+        # Whatever NumPy meets in a damaged file, or one that is no archive.
         raise ValueError(
             f"{path} cannot be read as arrays {', '.join(keys)} ({error})."
         ) from error
@@ -212,6 +213,8 @@ def _npz(path):
                 f"{path} must hold uint8 images [n, side, side, 1 or 3]. "
                 f"Received: {x.dtype} {list(x.shape)}"
             )
+        if not len(x):
+            raise ValueError(f"{path} must have images in both parts.")
         if len(x) != len(y) or y.dtype.kind not in "iu" or y.min() < 0:
             raise ValueError(f"{path} must have one class number an image.")
     num_classes = 1 + max(int(y.max()) for y in labels)
@@ -227,5 +230,19 @@ def _image_folder(path):
             f"{path} is no data set: it needs train/CLASS/FILE and "
             "validation/CLASS/FILE, or what TensorFlow Datasets prepare."
         )
-    classes = sorted(f.name for f in train.iterdir() if f.is_dir())
+    classes, tested = (
+        sorted(f.name for f in folder.iterdir() if _is_class(f))
+        for folder in (train, tests[0])
+    )
+    unknown = sorted({*tested} - {*classes})
+    if unknown:
+        raise ValueError(
+            f"{tests[0]} has classes that {train} does not have: "
+            f"{', '.join(unknown)}."
+        )
     return [Files(folder, classes) for folder in (train, tests[0])]
+
+
+def _is_class(path):
+    """Whether it is a class's folder: not what other programs hide there."""
+    return path.is_dir() and not path.name.startswith(".")

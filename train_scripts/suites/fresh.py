@@ -1,6 +1,6 @@
 """Measurements that need a process of their own; each prints a line of JSON.
 
-python -m train_scripts.suites.fresh step NETWORK OPTIMIZER
+python -m train_scripts.suites.fresh step NETWORK OPTIMIZER [THREADS]
 python -m train_scripts.suites.fresh alone NETWORK THREADS
 python -m train_scripts.suites.fresh floor PARAMETERS THREADS
 """
@@ -33,8 +33,9 @@ def measured(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _step(name, optimizer):
+def _step(name, optimizer, threads=0):
     """Seconds from compile until the first step is done; peak bytes of fit."""
+    _tensorflow(threads)
     from train_scripts.suites import networks
 
     network = networks.find(name)

@@ -5,6 +5,8 @@ And the update by itself, over a program that does just its arithmetic.
 
 import statistics
 
+import tensorflow as tf
+
 from lopt_tf.evaluation.step_time import alternating
 from train_scripts.suites import fresh, networks
 from train_scripts.suites.rows import row
@@ -51,10 +53,11 @@ def step_row(title, network, repetitions, steps):
 
 def first_step_rows(title, name, repetitions):
     """From compile to the first step done, and peaks, in fresh processes."""
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
     found = {n: [] for n in networks.OPTIMIZERS}
     for _ in range(repetitions):
         for optimizer, results in found.items():
-            results.append(fresh.measured("step", name, optimizer))
+            results.append(fresh.measured("step", name, optimizer, threads))
     seconds = {
         n: statistics.median(r["first_step"] for r in results)
         for n, results in found.items()

@@ -23,6 +23,11 @@ QUESTION = (
 LEARNED = "never"
 # What runs of one panel share.
 _SHARED = ("model", "dataset", "batch_size", "image_size", "steps")
+# What tells trainings with one optimizer apart, where it differs.
+_DIFFERING = (
+    *("weights", "learning_rate", "augmentation", "label_smoothing"),
+    *("dtype_policy", "start_from"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +49,25 @@ class Run:
     """One training.
 
     Attributes:
+        path: the folder.
         problem: the network, the data and the size of batches.
         optimizer: what it is called.
-        learning_rate: the one that was given, or None.
-        seed: of the training.
+        settings: the content of settings.json.
         facts: the content of facts.json.
         rows: {split: rows of metrics.csv}.
-        weights: what the weights of a learned optimizer are; else "".
     """
 
+    path: pathlib.Path
     problem: str
     optimizer: str
-    learning_rate: float | None
-    seed: int
+    settings: dict
     facts: dict
     rows: dict
-    weights: str = ""
+
+    @property
+    def seed(self):
+        """Of the training."""
+        return self.settings["seed"]
 
     def column(self, split, name):
         """A column of metrics.csv, floats [rows]."""
@@ -137,8 +145,8 @@ def read(path):
             for name in ("settings", "facts")
         )
         shared = [settings[name] for name in _SHARED]
-        optimizer, rate = settings["optimizer"], settings["learning_rate"]
-        seed = settings["seed"]
+        optimizer = settings["optimizer"]
+        settings["seed"], settings["learning_rate"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not the folder of a training of `python -m "
@@ -151,22 +159,47 @@ def read(path):
     if set(rows) != {"train", "test"}:
         raise ValueError(f"The training in {path} was not tested yet.")
     model, dataset, batch, size, steps = shared
-    problem = (
-        f"{model}, {pathlib.Path(dataset).name}, {size} px, batch {batch}, "
-        f"{steps} steps"
-    )
-    weights = settings.get("weights", "")
-    return Run(problem, optimizer, rate, seed, facts, rows, weights)
+    problem = f"{model}, {dataset}, {size} px, batch {batch}, {steps} steps"
+    return Run(path, problem, optimizer, settings, facts, rows)
 
 
 def _told_apart(runs):
-    """The runs, with the one learned optimizer called so."""
-    if len({run.weights for run in runs if run.weights}) != 1:
-        return runs
-    return [
-        dataclasses.replace(run, optimizer="learned") if run.weights else run
-        for run in runs
+    """The runs, called so that those of one name differ in the seed alone.
+
+    Raises:
+        ValueError: if a training is there twice.
+    """
+    weights = [run.settings.get("weights") for run in runs]
+    if len({*weights} - {None}) == 1:
+        runs = [
+            dataclasses.replace(run, optimizer="learned") if own else run
+            for run, own in zip(runs, weights)
+        ]
+    named = [
+        dataclasses.replace(run, optimizer=_label(run, members))
+        for members in grouped(runs).values()
+        for run in members
     ]
+    for (problem, optimizer), members in grouped(named).items():
+        first = {}
+        for run in members:
+            twin = first.setdefault(run.seed, run)
+            if twin is not run:
+                raise ValueError(
+                    f"{twin.path} and {run.path} hold the same training: "
+                    f"{problem}, {optimizer}, seed {run.seed}. Name one."
+                )
+    return named
+
+
+def _label(run, others):
+    """The optimizer's name, and what differs from the others of that name."""
+    differing = [
+        f"{name}={run.settings.get(name)}"
+        for name in _DIFFERING
+        if len({str(other.settings.get(name)) for other in others}) > 1
+    ]
+    return ", ".join([run.optimizer, *differing])
 
 
 def summary(runs):
@@ -186,7 +219,7 @@ def summary(runs):
         row = {
             "problem": problem,
             "optimizer": optimizer,
-            "learning_rate": members[0].learning_rate,
+            "learning_rate": members[0].settings["learning_rate"],
             "seeds": len(members),
             "train_loss": _mean(_last_loss(run) for run in members),
         }

@@ -72,15 +72,19 @@ def names(rule_name=None):
     return [file.stem for file in files]
 
 
+class UnknownNameError(ValueError):
+    """There are no shipped weights of that name, and no such file."""
+
+
 def path(name):
     """The file of shipped weights.
 
     Raises:
-        ValueError: if there are none of that name.
+        UnknownNameError: if there are none of that name.
     """
     if name not in names():
         known = ", ".join(names()) or "none in this version"
-        raise ValueError(
+        raise UnknownNameError(
             f"There are no pretrained weights named {name!r} (shipped: "
             f"{known}), and no such file. Meta-train an optimizer with "
             "`python -m train_scripts.metatrain`, and give the path of its "
