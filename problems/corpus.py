@@ -153,7 +153,10 @@ def check_data_dir(names, data_dir):
     """
     if data_dir is None:
         return
-    if not any(name.partition(".")[0] in _MNIST_SETS for name in names):
+    chosen = {name.partition(".")[0] for name in names}
+    # `select` tells of names that nobody knows.
+    known = {"default", *_makers(data_dir)}
+    if chosen <= known and not chosen & {*_MNIST_SETS}:
         raise ValueError(
             "`data_dir` has no effect: none of the chosen problems reads such "
             f"data ({', '.join(_MNIST_SETS)} do)."
@@ -172,13 +175,7 @@ def select(names, data_dir=None):
     Raises:
         ValueError: for an unknown name; the message lists the known ones.
     """
-    makers = {
-        **release_sets.SETS,
-        **_ADDED_SETS,
-        **{n: functools.partial(m, data_dir) for n, m in _MNIST_SETS.items()},
-        **_TEST_SETS,
-        **networks.SETS,
-    }
+    makers = _makers(data_dir)
     chosen = {}
     for name in names:
         if name == "default":
@@ -203,6 +200,17 @@ def select(names, data_dir=None):
     if not chosen:
         raise ValueError(f"No problem was named. {_known()}")
     return chosen
+
+
+def _makers(data_dir):
+    """{set name: function that makes its problems}."""
+    return {
+        **release_sets.SETS,
+        **_ADDED_SETS,
+        **{n: functools.partial(m, data_dir) for n, m in _MNIST_SETS.items()},
+        **_TEST_SETS,
+        **networks.SETS,
+    }
 
 
 def _known():

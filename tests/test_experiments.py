@@ -599,17 +599,15 @@ def test_failures(tmp_path, trained, monkeypatch):
             ["--experiment=ablation", "--optimizer=", "--variants=guess"],
             "--optimizer is empty",
         ),
-        (["--problems=mnist_convnet"], "tfds build mnist"),
+        (["--problems=mnist_convnet", "--data_dir=no"], "tfds build mnist"),
+        (["--problems=wider", "--data_dir=no"], "`data_dir` has no effect"),
+        (["--problems=widr", "--data_dir=no"], "Did you mean 'wider'"),
+        (["--data_dir=no"], "tfds build mnist"),
     ],
 )
 def test_mistakes(arguments, message, tmp_path, trained, capsys):
-    status = _evaluate(
-        "generalization",
-        tmp_path / "out",
-        trained,
-        f"--data_dir={tmp_path}",
-        *arguments,
-    )
+    out = tmp_path / "out"
+    status = _evaluate("generalization", out, trained, *arguments)
     assert status == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
