@@ -187,6 +187,7 @@ CONTRADICTIONS = {
         "--batch_size=1000000",
         "--data_dir=somewhere",
         "--manual_dir=somewhere",
+        "--dataset=cifar10 --manual_dir=somewhere",
         "--dataset=of_tomorrow",
         "--dataset=/nonexistent.npz",
         "--dataset=./nowhere",

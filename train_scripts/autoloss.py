@@ -180,11 +180,12 @@ def compare(folder):
     if FLAGS.mode == "test":
         runs.test(_entry().task(**_given()), controller)
     else:
-        configs, data = [_given()], FLAGS.given(["data_dir"])
-        # Where the data are says nothing of the task.
-        if configs == [data]:
-            configs = ()
-        runs.transfer(_entry(), controller, configs, data)
+        config, data = _given(), FLAGS.given(["data_dir"])
+        if config == data:
+            # Where the data are says nothing of the task.
+            runs.transfer(_entry(), controller, data=data)
+        else:
+            runs.transfer(_entry(), controller, [config])
 
 
 def translate(folder):

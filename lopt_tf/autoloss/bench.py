@@ -82,6 +82,9 @@ class Bench:
             configs: arguments of each task; the entry's own if empty.
             data: {"data_dir": folder} and the like, for those of the entry's
                 own tasks that name a data set. Defaults to none.
+
+        Raises:
+            ValueError: if a setting has no effect, or no data are there.
         """
         made = {}
         own = () if configs else task_entry.transfers()
@@ -92,7 +95,7 @@ class Bench:
             )
         for config in configs or own:
             name = ", ".join(f"{k}={v}" for k, v in config.items())
-            if "dataset" in config and own:
+            if "dataset" in config:
                 config = config | (data or {})
             try:
                 made[name] = task_entry.task(**config)

@@ -228,7 +228,8 @@ def _image_folder(path):
     if not (train.is_dir() and tests):
         raise ValueError(
             f"{path} is no data set: it needs train/CLASS/FILE and "
-            "validation/CLASS/FILE, or what TensorFlow Datasets prepare."
+            "validation/CLASS/FILE, or what TensorFlow Datasets prepare (the "
+            "folder with dataset_info.json)."
         )
     classes, tested = (
         sorted(f.name for f in folder.iterdir() if _is_class(f))
