@@ -90,7 +90,7 @@ def test_autoloss_answers_mistakes(tmp_path, capsys):
         ("baseline", "--baselines=best ratoi"): "Unknown fixed schedule",
         ("test", own, "--baselines=best ratoi"): "Unknown fixed schedule",
         ("transfer", own, "--baselines=even coin"): "Unknown fixed schedule",
-        ("transfer", own, "--data_dir=x"): "data_dir has no effect",
+        ("transfer", own, "--data_dir=x"): "Unknown: data_dir",
         ("transfer", own, "--nofine"): "--fine has no effect",
         ("baseline",): "Delete it to tune anew",
     }

@@ -555,6 +555,9 @@ def test_a_transfer_leaves_out_what_has_no_data(tmp_path):
     assert len(said) == 2
     assert "dataset=mnist" in said[0] and "tfds build mnist" in said[0]
     assert "dataset=cifar10" in said[1] and "classifier_path" in said[1]
+    regression = tasks.TASKS["regression"]
+    with pytest.raises(ValueError, match="data_dir has no effect"):
+        runs.transfer(regression, _from_digits(), data={"data_dir": "x"})
 
 
 @pytest.mark.slow
