@@ -10,6 +10,7 @@ from lopt_tf.optimizers.keras_optimizers import (
     LearnedAdam,
     LearningRateSchedule,
 )
+from lopt_tf.optimizers.late_decay import LateDecay
 from lopt_tf.optimizers.learned_optimizer import LearnedOptimizer
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __all__ = [
     "CoordinatewiseRNN",
     "GlobalLearningRate",
     "HierarchicalRNN",
+    "LateDecay",
     "LearnedAdam",
     "LearnedOptimizer",
     "LearningRateSchedule",

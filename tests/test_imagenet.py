@@ -261,6 +261,7 @@ def test_mixed_precision(small_net, learned, tmp_path):
         (["--test_every=5"], "`test_every` must be a multiple"),
         (["--steps_per_execution=4"], "a divisor of log_every"),
         (["--learning_rate=0"], "`learning_rate` must be positive"),
+        (["--decay_share=0"], "`decay_share` must be positive"),
         (["--label_smoothing=2"], "`label_smoothing` must be at least 0"),
         (["--steps=0"], "`steps` must be at least 1"),
         (["--seed=-1"], "`seed` must be at least 0"),
@@ -311,6 +312,17 @@ def test_optimizers_by_name():
     assert float(make("adam", 0.3).learning_rate) == pytest.approx(0.3)
     with pytest.raises(ValueError, match="needs the number of steps"):
         make("adam_cosine")
+    late = make("adam", None, 100, 0.5)
+    for step, expected in ((0, 1e-3), (50, 1e-3), (75, 5e-4), (100, 0)):
+        late.iterations.assign(step)
+        found = float(late.learning_rate)
+        assert found == pytest.approx(expected, abs=1e-9)
+    learned = make(None, None, 100, 0.25)
+    assert float(learned.learning_rate) == 1
+    learned.iterations.assign(100)
+    assert float(learned.learning_rate) == 0
+    with pytest.raises(ValueError, match="no effect with adam_cosine"):
+        make("adam_cosine", 0.1, 100, 0.5)
 
 
 # What a TPU needs.

@@ -686,3 +686,74 @@ def test_bases_are_public():
     assert issubclass(lopt_tf.HierarchicalRNN, lopt_tf.LearnedOptimizer)
     assert learned_optimizer.LearnedOptimizer is lopt_tf.LearnedOptimizer
     assert keras_optimizers.HierarchicalRNN is lopt_tf.HierarchicalRNN
+
+
+def test_late_decay(tmp_path):
+    """The last steps are smaller, also in a model that was saved."""
+    for bad in ({"num_steps": 0}, {"share": 0}, {"learning_rate": np.nan}):
+        with pytest.raises(ValueError, match=f"`{next(iter(bad))}` must be"):
+            lopt_tf.LateDecay(**{"num_steps": 10, **bad})
+    rate = lopt_tf.LateDecay(8, 0.5, share=0.5)
+    rates = [float(rate(step)) for step in range(10)]
+    falling = 0.25 * (1 + np.cos(np.pi * np.array([1, 2, 3, 4, 4]) / 4))
+    np.testing.assert_allclose(rates, [*[0.5] * 5, *falling], atol=1e-7)
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1)])
+    model.compile(
+        lopt_tf.HierarchicalRNN.from_pretrained(learning_rate=rate), "mse"
+    )
+    x = np.ones([4, 3], "float32")
+    model.fit(x, x[:, :1], epochs=6, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, again):
+        each.fit(x, x[:, :1], epochs=1, verbose=0)
+        assert float(each.optimizer.learning_rate) == pytest.approx(
+            rates[7], abs=1e-7
+        )
+    for one, two in zip(model.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(one, two)
+    before = model.get_weights()
+    model.fit(x, x[:, :1], epochs=3, verbose=0)
+    after = model.get_weights()
+    model.fit(x, x[:, :1], epochs=3, verbose=0)
+    assert np.any(before[0] != after[0])
+    # It rests after the last step.
+    np.testing.assert_array_equal(after[0], model.get_weights()[0])
+
+
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("accumulated", [None, 2])
+def test_skipped_steps_leave_averages_alone(attention, accumulated):
+    """As if they had not been, wherever they come; the first one, too."""
+
+    def run(numbers):
+        variables = _variables()
+        optimizer = _optimizer(
+            use_ema=True,
+            ema_momentum=0.5,
+            ema_overwrite_frequency=4,
+            use_attention=attention,
+            gradient_accumulation_steps=accumulated,
+        )
+        for number in numbers:
+            gradients = _gradients(variables, max(number, 0))
+            if number < 0:
+                gradients = [g * float("nan") for g in gradients]
+            for _ in range(accumulated or 1):
+                optimizer.apply(gradients, variables)
+        averages = optimizer._model_variables_moving_average
+        found = _values(variables), _values(averages)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer.finalize_variable_values(variables)
+        return *found, _values(variables)
+
+    # Between the steps that accumulate Keras averages as well.
+    if not accumulated:
+        expected = run(range(6))
+        ours = run([-1, 0, -1, 1, 2, -1, -1, 3, -1, 4, 5, -1])
+        for one, two in zip(ours, expected):
+            _assert_equal(one, two)
+    start = _values(_variables())
+    for values in (run([-1])[0], run([-1, -1])[2]):
+        _assert_equal(values, start)

@@ -80,6 +80,11 @@ _SETTINGS = {
         float,
         "The optimizer's own; 1.0, which multiplies the step, if learned.",
     ),
+    "decay_share": (
+        float,
+        "Share of the steps, the last ones, in which the learning rate falls "
+        "to 0; 0.25 suits learned optimizers in long runs.",
+    ),
     "label_smoothing": (float, "Share of the label given to all classes."),
 }
 FLAGS.options(_SETTINGS, "{} May be left out.")

@@ -7,15 +7,54 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# What looks at *the* optimizer of a model.
+_OF_ONE_OPTIMIZER = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.SwapEMAWeights,
+)
+
 
 class Hooks(keras.callbacks.Callback):
-    """What `fit` does around epochs; it comes before all other callbacks."""
+    """What `fit` does around epochs; it comes before all other callbacks.
+
+    Args:
+        ends_on_nan: whether to end with an objective's loss that is not
+            finite, as `keras.callbacks.TerminateOnNaN` does with *the* loss.
+            Defaults to `False`.
+    """
+
+    def __init__(self, ends_on_nan=False):
+        super().__init__()
+        self._ends_on_nan = ends_on_nan
+
+    def on_train_begin(self, logs=None):
+        self._is_first = True
 
     def on_epoch_begin(self, epoch, logs=None):
         state, data = self.model.schedule_state, self.model._streams
+        if self._is_first:
+            self._is_first = False
+            # A backup that was restored has the total of an earlier `fit`.
+            left = (self.params["epochs"] - epoch) * data.steps
+            due = int(state.total.numpy() - state.step.numpy())
+            # In the middle of an epoch some of its steps are made already.
+            if not left - data.steps < due <= left:
+                state.total.assign(state.step.value + left)
         if data.restarts:
             state.taken.assign(tf.zeros_like(state.taken.value))
         data.begin_epoch(state.taken.numpy())
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self._ends_on_nan:
+            return
+        logs = logs or {}
+        for name in self.model.objectives:
+            # Where it was not chosen there is no loss.
+            chosen = logs.get(f"share/{name}", 0) > 0
+            if chosen and not np.isfinite(logs[name]):
+                print(f"Batch {batch}: the loss of {name} is not finite.")
+                self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
         loss = (logs or {}).get(f"val_{next(iter(self.model.objectives))}")
@@ -27,13 +66,34 @@ class Hooks(keras.callbacks.Callback):
             self.model._optimizers.finalize()
 
 
-def added_to(callbacks):
-    """The callbacks of `fit`, `Hooks` first, then those that `acts_first`."""
+def added_to(callbacks, optimizer):
+    """The callbacks of `fit`, `Hooks` first, then those that `acts_first`.
+
+    Args:
+        callbacks: as `fit` takes them.
+        optimizer: the model's for all objectives, or None.
+
+    Raises:
+        ValueError: for one that needs an optimizer for all objectives.
+    """
     # `fit` makes a new list, which has what a given one added by itself.
     given = getattr(callbacks, "callbacks", callbacks)
     given = keras.tree.flatten(given or [])
+    for each in given:
+        if optimizer is None and _needs_one_optimizer(each):
+            raise ValueError(
+                f"{type(each).__name__} needs one optimizer for all "
+                "objectives: compile(optimizer), not {objective: optimizer}."
+            )
     given.sort(key=lambda each: not getattr(each, "acts_first", False))
-    return [Hooks(), *given]
+    nan = keras.callbacks.TerminateOnNaN
+    return [Hooks(any(isinstance(each, nan) for each in given)), *given]
+
+
+def _needs_one_optimizer(callback):
+    if isinstance(callback, keras.callbacks.TensorBoard):
+        return callback.write_steps_per_second
+    return isinstance(callback, _OF_ONE_OPTIMIZER)
 
 
 def needs_of(callbacks):

@@ -138,7 +138,7 @@ class AlternatingModel(
         # Trainer would show a loss of its own.
         self._loss_tracker = None
         self.schedule = schedule
-        self.policy = getattr(schedule, "policy", None)
+        self._replace_policy(getattr(schedule, "policy", None))
         self.measure_every = measure_every
         self._optimizers = Optimizers(optimizer, names, self.dtype_policy)
         self.optimizer = self._optimizers.only
@@ -146,6 +146,13 @@ class AlternatingModel(
         self._actions = None
         if self._is_complete():
             self._prepare()
+
+    def _replace_policy(self, policy):
+        """Makes a policy a part of the model, and no part of it the old one."""
+        if self.policy is not None and self.policy is not policy:
+            # An attribute that is set anew stays among the layers.
+            self._tracker.untrack(self.policy)
+        self.policy = policy
 
     def _check_strategy(self, jit_compile, steps_per_execution):
         if self.replica_strategy.num_replicas_in_sync == 1:

@@ -52,13 +52,15 @@ class FittedModel:
                 objective's loss is "val_NAME". Defaults to `None`.
             callbacks, **kwargs: as for any Keras model: `epochs`, `verbose`,
                 `validation_steps`, `validation_freq`, `initial_epoch`.
-                Callbacks that monitor a loss need `mode="min"`.
+                Callbacks that monitor a loss need `mode="min"`; those that
+                set a learning rate, one optimizer for all objectives.
 
         Returns:
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: for data that do not fit, are empty or end too early.
+            ValueError: for data that do not fit, are empty or end too early,
+                or a callback that needs one optimizer.
         """
         self._assert_compile_called("fit")
         unknown = [name for name in kwargs if name not in _TRAIN_ARGUMENTS]
@@ -69,7 +71,7 @@ class FittedModel:
                 "set: tf.data.Dataset.from_tensor_slices(arrays).batch(32)."
             )
         names = list(self.objectives)
-        callbacks = fit_hooks.added_to(callbacks)
+        callbacks = fit_hooks.added_to(callbacks, self.optimizer)
         if validation_data is not None:
             validation_data = streams.for_evaluation(validation_data, names)
         else:

@@ -16,8 +16,9 @@ class Objective:
     Attributes:
         loss: a function of (model, batch, training) that returns a scalar:
             `model` is the `AlternatingModel`, `batch` an element of the data
-            set. If the model is to be saved, register it with
-            `keras.saving.register_keras_serializable()`.
+            set. It is the whole loss: layers' regularizers count if it adds
+            `sum(model.NAME.losses)`. If the model is to be saved, register it
+            with `keras.saving.register_keras_serializable()`.
         variables: a layer, a model, a variable, or a list of these. Of layers
             and models it updates what is trainable when the model is compiled.
         updates: how many updates a step makes, each on the next batch.

@@ -117,19 +117,27 @@ class ScheduleState(keras.layers.Layer):
         return tf.stack([self.draw.value, self.step.value])
 
     def measure(self, measured, losses, magnitudes):
-        """Takes measurements [actions] of the objectives in a mask."""
-        known = measured[None] > 0
+        """Takes measurements [actions] of the objectives in a mask.
+
+        What is not finite is left out: optimizers may skip that step, and the
+        averages must outlive it.
+        """
+        known = (measured[None] > 0) & tf.math.is_finite(losses[None])
         first = self.measured.value == 0
         losses = tf.where(known, losses[None], self.last_losses.value)
         averages = metadata.moving_average(
             self.average_losses.value, losses, first
         )
         averages = tf.where(known, averages, self.average_losses.value)
-        magnitudes = tf.where(known, magnitudes[None], self.magnitudes.value)
+        has_magnitude = known & tf.math.is_finite(magnitudes[None])
+        magnitudes = tf.where(
+            has_magnitude, magnitudes[None], self.magnitudes.value
+        )
         self.last_losses.assign(losses)
         self.average_losses.assign(averages)
         self.magnitudes.assign(magnitudes)
-        self.measured.assign(tf.maximum(self.measured.value, measured[None]))
+        known = tf.cast(known, tf.float32)
+        self.measured.assign(tf.maximum(self.measured.value, known))
 
     def advance(self, action, updates):
         """Counts a step that took an action (an integer)."""

@@ -14,6 +14,7 @@ _BOUNDS = {
     "test_every": (1, 10**9),
     "checkpoint_every": (1, 10**9),
     "learning_rate": (checks.POSITIVE, 1e6),
+    "decay_share": (checks.POSITIVE, 1.0),
     "seed": (0, checks.LARGEST_SEED),
     "label_smoothing": (0.0, 1.0),
 }
@@ -32,6 +33,8 @@ class Settings:
         optimizer: as in `keras_training.optimizer_by_name`; None for the
             default weights that ship.
         learning_rate: the optimizer's own if None.
+        decay_share: of the steps, the last ones, in which it falls to 0 (see
+            `lopt_tf.LateDecay`); None for none of them.
         batch_size: images in a step, on all replicas together.
         image_size: pixels of a side; None for what the model was made for,
             or the data set's, where the model takes any size.
@@ -54,6 +57,7 @@ class Settings:
     dataset: str = "digits"
     optimizer: str | None = None
     learning_rate: float | None = None
+    decay_share: float | None = None
     batch_size: int = 64
     image_size: int | None = None
     steps: int = 1000

@@ -261,7 +261,10 @@ def compile_model(model, settings, steps_per_execution=1, jit_compile="auto"):
     """Compiles a classifier with one-hot labels as `train` does."""
     model.compile(
         optimizer=keras_training.optimizer_by_name(
-            settings.optimizer, settings.learning_rate, settings.steps
+            settings.optimizer,
+            settings.learning_rate,
+            settings.steps,
+            settings.decay_share,
         ),
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=settings.label_smoothing

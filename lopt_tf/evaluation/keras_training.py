@@ -20,7 +20,9 @@ KERAS = {
 }
 
 
-def optimizer_by_name(name, learning_rate=None, num_steps=None):
+def optimizer_by_name(
+    name, learning_rate=None, num_steps=None, decay_share=None
+):
     """A Keras optimizer.
 
     Args:
@@ -30,13 +32,23 @@ def optimizer_by_name(name, learning_rate=None, num_steps=None):
             weights.
         learning_rate: defaults to the optimizer's own (1.0, which multiplies
             the step, if it is a trained one).
-        num_steps: of the whole training, for "_cosine". Defaults to `None`.
+        num_steps: of the whole training, for "_cosine" and `decay_share`.
+            Defaults to `None`.
+        decay_share: of the steps, the last ones, in which the learning rate
+            falls as `lopt_tf.LateDecay`. Defaults to `None`: none.
 
     Raises:
-        ValueError: for an unknown name, or a damaged file.
+        ValueError: for an unknown name, a damaged file, or two decays.
     """
-    given = {} if learning_rate is None else {"learning_rate": learning_rate}
     base = str(name).removesuffix("_cosine")
+    if decay_share:
+        if base in KERAS and base != name:
+            raise ValueError(f"`decay_share` has no effect with {name}.")
+        if learning_rate is None:
+            usual = optimizer_by_name(name).learning_rate
+            learning_rate = float(keras.ops.convert_to_numpy(usual))
+        learning_rate = lopt_tf.LateDecay(num_steps, learning_rate, decay_share)
+    given = {} if learning_rate is None else {"learning_rate": learning_rate}
     if base not in KERAS:
         try:
             return lopt_tf.LearnedOptimizer.from_pretrained(name, **given)

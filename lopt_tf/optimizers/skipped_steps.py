@@ -3,6 +3,7 @@
 import warnings
 import zlib
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -56,6 +57,45 @@ class SkippedSteps:
         back = skipped * (self.gradient_accumulation_steps or 1)
         iterations.assign(iterations - ops.cast(back, iterations.dtype))
 
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        # Keras would average after a skipped step, too, and look at the
+        # iteration that was taken back.
+        averages, self.use_ema = self.use_ema, False
+        try:
+            super()._backend_apply_gradients(grads, trainable_variables)
+        finally:
+            self.use_ema = averages
+        if averages:
+            self._average_parameters()
+
+    def _average_parameters(self):
+        """Moves the parameters' averages, unless the step was skipped."""
+        params = self._trainable_variables
+        averages = [
+            average
+            for average in self._model_variables_moving_average
+            if average is not None
+        ]
+        before = [backends.value(average) for average in averages]
+        taken = ops.equal(self._skipped_in_a_row, 0)
+        self._update_model_variables_moving_average(params)
+        for average, old in zip(averages, before):
+            average.assign(ops.where(taken, average, old))
+        if not self.ema_overwrite_frequency:
+            return
+        ends = (self.iterations + 1) % self.ema_overwrite_frequency == 0
+        overwrites = ops.logical_and(taken, ends)
+        if keras.backend.backend() == "jax":
+            # Nothing but a choice of values can depend on an array.
+            for param, average in zip(params, averages):
+                param.assign(ops.where(overwrites, average, param))
+            return
+        ops.cond(
+            overwrites,
+            lambda: self._overwrite_model_variables_with_average_value(params),
+            lambda: None,
+        )
+
     def finalize_variable_values(self, var_list):
         """At the end of fit: says if it has not trained at all lately."""
         in_a_row = int(ops.convert_to_numpy(self._skipped_in_a_row))
@@ -64,7 +104,9 @@ class SkippedSteps:
                 warnings.warn(_ZEROED, stacklevel=2)
             elif in_a_row >= _TOO_MANY:
                 warnings.warn(_SKIPPING, stacklevel=2)
-        super().finalize_variable_values(var_list)
+        # Before the first step that was taken, averages are zeros.
+        if int(ops.convert_to_numpy(self.iterations)):
+            super().finalize_variable_values(var_list)
 
 
 def shapes_digest(variables):

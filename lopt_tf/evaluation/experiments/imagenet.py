@@ -25,8 +25,8 @@ LEARNED = "never"
 _SHARED = ("model", "dataset", "batch_size", "image_size", "steps")
 # What tells trainings with one optimizer apart, where it differs.
 _DIFFERING = (
-    *("weights", "learning_rate", "augmentation", "label_smoothing"),
-    *("dtype_policy", "start_from"),
+    *("weights", "learning_rate", "decay_share", "augmentation"),
+    *("label_smoothing", "dtype_policy", "start_from"),
 )
 
 
