@@ -300,10 +300,10 @@ def _new(new, old):
     return new
 
 
-def first_value(tensor):
-    """The same in memory of its own, where a variable takes what it is given.
+def copied(tensor):
+    """The same in memory of its own, where variables take what they are given.
 
-    PyTorch's variables would write into what was broadcast.
+    PyTorch's would write into it.
     """
     return tensor.clone() if keras.backend.backend() == "torch" else tensor
 

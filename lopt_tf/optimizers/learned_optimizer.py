@@ -164,7 +164,7 @@ class LearnedOptimizer(
         """A variable that begins with a value."""
         return self.add_variable(
             shape=value.shape,
-            initializer=lambda shape, dtype: backends.first_value(
+            initializer=lambda shape, dtype: backends.copied(
                 ops.convert_to_tensor(value, dtype=dtype)
             ),
             dtype=value.dtype,

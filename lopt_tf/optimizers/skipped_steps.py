@@ -76,11 +76,12 @@ class SkippedSteps:
             for average in self._model_variables_moving_average
             if average is not None
         ]
-        before = [backends.value(average) for average in averages]
-        taken = ops.equal(self._skipped_in_a_row, 0)
+        before = [backends.copied(backends.value(a)) for a in averages]
+        taken = ops.equal(backends.value(self._skipped_in_a_row), 0)
         self._update_model_variables_moving_average(params)
         for average, old in zip(averages, before):
-            average.assign(ops.where(taken, average, old))
+            new = backends.value(average)
+            average.assign(ops.where(taken, new, old))
         if not self.ema_overwrite_frequency:
             return
         ends = (self.iterations + 1) % self.ema_overwrite_frequency == 0
@@ -88,7 +89,8 @@ class SkippedSteps:
         if keras.backend.backend() == "jax":
             # Nothing but a choice of values can depend on an array.
             for param, average in zip(params, averages):
-                param.assign(ops.where(overwrites, average, param))
+                values = map(backends.value, (average, param))
+                param.assign(ops.where(overwrites, *values))
             return
         ops.cond(
             overwrites,
