@@ -419,12 +419,16 @@ def test_custom_loop():
     assert int(optimizer.iterations) == 20
 
 
-@pytest.mark.parametrize("attention", [False, True])
-def test_mirrored_strategy_is_one_device(attention):
+@pytest.mark.parametrize(
+    "attention, averages", [(False, False), (True, False), (False, True)]
+)
+def test_mirrored_strategy_is_one_device(attention, averages):
     def train(strategy):
         with strategy.scope():
             model = _model()
-            optimizer = _optimizer(use_attention=attention)
+            optimizer = _optimizer(
+                use_attention=attention, use_ema=averages, ema_momentum=0.5
+            )
             losses = _fit(model, optimizer)
         return losses, _values(model.trainable_variables), optimizer
 

@@ -1,5 +1,6 @@
 """Steps that are skipped: counted, and said when there are too many."""
 
+import contextvars
 import warnings
 import zlib
 
@@ -23,8 +24,21 @@ _ZEROED = (
 )
 
 
+# Of each thread: replicas are threads of one optimizer.
+_averages_later = contextvars.ContextVar("averages_later", default=False)
+
+
 class SkippedSteps:
     """The part of `LearnedOptimizer` that counts the steps it skips."""
+
+    @property
+    def use_ema(self):
+        """Whether parameters are averaged; Keras' attribute."""
+        return self._uses_ema and not _averages_later.get()
+
+    @use_ema.setter
+    def use_ema(self, value):
+        self._uses_ema = value
 
     @property
     def skipped_steps(self):
@@ -60,12 +74,12 @@ class SkippedSteps:
     def _backend_apply_gradients(self, grads, trainable_variables):
         # Keras would average after a skipped step, too, and look at the
         # iteration that was taken back.
-        averages, self.use_ema = self.use_ema, False
+        token = _averages_later.set(True)
         try:
             super()._backend_apply_gradients(grads, trainable_variables)
         finally:
-            self.use_ema = averages
-        if averages:
+            _averages_later.reset(token)
+        if self.use_ema:
             self._average_parameters()
 
     def _average_parameters(self):
