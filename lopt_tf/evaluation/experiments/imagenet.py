@@ -23,6 +23,8 @@ QUESTION = (
 LEARNED = "never"
 # What runs of one panel share.
 _SHARED = ("model", "dataset", "batch_size", "image_size", "steps")
+# What else must be known of a training.
+_NEEDED = ("optimizer", "seed", "learning_rate")
 # What tells trainings with one optimizer apart, where it differs.
 _DIFFERING = (
     *("weights", "learning_rate", "decay_share", "augmentation"),
@@ -145,8 +147,7 @@ def read(path):
             for name in ("settings", "facts")
         )
         shared = [settings[name] for name in _SHARED]
-        optimizer = settings["optimizer"]
-        settings["seed"], settings["learning_rate"]
+        optimizer, *_ = (settings[name] for name in _NEEDED)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not the folder of a training of `python -m "
