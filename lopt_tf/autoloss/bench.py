@@ -37,7 +37,6 @@ class Bench:
 
     def baseline(self, task):
         """Runs fixed schedules, tuned before, on the test starts."""
-        self._check_names(_known_names(task))
         self._begin(task)
         self._compare("baselines", task, {})
 
@@ -45,7 +44,6 @@ class Bench:
         """Runs a controller and fixed schedules on the test starts."""
         figures.check_available()
         controller.check_fits(task)
-        self._check_names(_known_names(task))
         self._begin(task)
         trained = controller.facts.get("task", {})
         differing = ", ".join(
@@ -179,7 +177,8 @@ class Bench:
                 )
 
     def _begin(self, task):
-        """Lets a task keep files here, and tells how far to trust it."""
+        """Checks names, lets a task keep files, tells how far to trust it."""
+        self._check_names([*baselines.published(task), *baselines.grids(task)])
         task.keep_beside(self.folder)
         rows = task.sanity_rows()
         if rows:
@@ -226,10 +225,6 @@ class Bench:
     def _write_table(self, name, rows):
         tables.write_csv(self.folder / f"{name}.csv", rows)
         self.say(tables.format_table(rows))
-
-
-def _known_names(task):
-    return [*baselines.published(task), *baselines.grids(task)]
 
 
 def keep_choices(path, settings, labels):
