@@ -114,17 +114,34 @@ class KerasModelProblem(Problem):
             wanted = labels[: self.num_scored]
             if batch is not None:
                 inputs, wanted = tf.gather(data, rows), tf.gather(labels, rows)
-            fixed = [v.value for v in self.model.non_trainable_variables]
-            outputs, _ = self.model.stateless_call(
-                tensors, fixed, inputs, training=True
+            outputs, _, added = self.model.stateless_call(
+                *(tensors, self._fixed(rows), inputs),
+                training=True,
+                return_losses=True,
             )
-            return tf.reduce_mean(self.loss_function(wanted, outputs))
+            loss = tf.reduce_mean(self.loss_function(wanted, outputs))
+            # Of regularizers, and `add_loss`.
+            return tf.add_n([loss, *added])
 
         instances = params[0].shape[0]
         rows = tf.zeros((instances, 0), "int32") if batch is None else batch
         return tf.map_fn(
             one, (list(params), rows), fn_output_signature=tf.float32
         )
+
+    def _fixed(self, rows):
+        """Values of what is not trained; dropout's seeds follow the batch.
+
+        So a loss is a function of its arguments, in whatever process.
+        """
+        odd = 2 * tf.range(tf.size(rows)) + 1
+        draw = tf.reduce_sum((rows + 1) * odd) % 2**30
+        return [
+            tf.cast(tf.stack([draw, number]), v.dtype)
+            if v.path.endswith("seed_generator_state")
+            else v.value
+            for number, v in enumerate(self.model.non_trainable_variables)
+        ]
 
 
 class KerasNetwork(KerasModelProblem):

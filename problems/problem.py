@@ -104,6 +104,19 @@ def stateless_seed(number):
     return tf.constant([number & 0x7FFFFFFF, number >> 31], "int32")
 
 
+def in_own_unit(perturb, gradients, scale):
+    """Gradients with what `perturb` adds in a problem's own unit.
+
+    Args:
+        perturb: from gradients in the problem's own unit to such.
+        gradients: of what is trained, [K, ...] each.
+        scale: `Problem.parameter_scale` [K or 1], or None.
+    """
+    if scale is None:
+        return perturb(gradients)
+    return scaled(perturb(scaled(gradients, 1 / scale)), scale)
+
+
 def scaled(tensors, factors):
     """Tensors [K, ...], each instance's times its factor [K or 1]."""
     return [

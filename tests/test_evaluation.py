@@ -1,6 +1,7 @@
 """The evaluation: fair baselines, honest figures."""
 
 import csv
+import dataclasses
 import re
 
 import keras
@@ -27,6 +28,7 @@ from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from lopt_tf.optimizers.pretrained import TrainedRule
 from lopt_tf.reporting import tables
 from problems.quadratic import Quadratic
+from problems.wrappers import Reparameterized
 
 
 @pytest.mark.parametrize(
@@ -232,11 +234,41 @@ def test_bootstrap():
     expected = 2 * 1.96 * 0.3 / np.sqrt(120)
     assert np.log(high / low) == pytest.approx(expected, rel=0.2)
     assert bootstrap.interval(groups) == (low, high)
-    assert bootstrap.interval([[2.0], [8.0]]) == pytest.approx((4, 4))
+    assert bootstrap.interval([[2.0], [8.0]]) == pytest.approx(
+        (np.nan, np.nan), nan_ok=True
+    )
+    low, high = bootstrap.interval([[2.0], [8.0, 9.0]])
+    assert 4 - 1e-9 < low < high < np.sqrt(18) + 1e-9
     columns = speedup.combined(
         [[speedup.Speedup(4, True), speedup.Speedup(1, False)]]
     )
     assert columns["speedup"] == 2 and columns["never_reached"] == 0.5
+
+
+def test_noise_has_the_problems_own_unit():
+    """Descent in another unit, with the step that belongs to it."""
+    problem = Quadratic(4, noise_stdev=1.0)
+    alpha = 0.01
+    ends = []
+    for each, unit in (
+        (problem, 1.0),
+        (Reparameterized(problem, (alpha, alpha)), alpha),
+    ):
+        rate = np.full((4, 1, 1), 1e-3 / unit**2, "float32")
+        made = runs.ParallelRuns(each, baselines.MomentumRule(), 4)
+        losses = made.run({"learning_rate": rate}, list(range(4)), (1,), 200)
+        ends.append(losses[-50:].mean())
+    assert ends[1] < 20 * ends[0]
+
+
+def test_nothing_reaches_an_adam_that_diverged():
+    found = [
+        _curve([1.0] * 30 + [np.nan]),
+        _curve([1.0] * 31, optimizer="learned"),
+    ]
+    found = [dataclasses.replace(c, metrics={"x": 1.0}) for c in found]
+    for row in digits.summary(found):
+        assert row["steps_to_adam"] == np.inf
 
 
 # Tuning.

@@ -473,6 +473,9 @@ def test_lengths_of_peers():
     assert [steps for steps, _ in lengths] == [600, 2000, 10_000]
     for _, names in lengths:
         assert len(corpus.select(names)) == len(names)
+    # Equal lengths are one.
+    (first, _), *others = dataclasses.replace(full, steps=2000).lengths()
+    assert first == 2000 and [steps for steps, _ in others] == [10_000]
     chosen = dataclasses.replace(full, problems=("wide.0",), steps=7)
     assert chosen.lengths() == [(7, ("wide.0",))]
 

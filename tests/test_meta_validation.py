@@ -69,6 +69,28 @@ def test_validation_measures_the_meta_objective():
         trainings.train(trainings.options(), eval_every=2)
 
 
+def test_another_validation_is_noticed(tmp_path):
+    """Its best loss would be compared with other problems' losses."""
+
+    def train(meta_updates, problem=None, **kwargs):
+        if problem is not None:
+            validate = metatraining.Validation(
+                {"a": problem}, instances=2, steps=20
+            )
+            kwargs |= {"validate": validate, "eval_every": 1}
+        trainings.train(
+            trainings.options(meta_updates=meta_updates), tmp_path, **kwargs
+        )
+
+    train(1)
+    # Nothing was measured so far.
+    train(2, Quadratic(3), resume=True)
+    for changes in ({"problem": Quadratic(2)}, {}):
+        with pytest.raises(checkpointing.CheckpointError, match="validation"):
+            train(3, **changes, resume=True)
+    train(3, Quadratic(3), resume=True)
+
+
 def test_one_validation_serves_two_rules():
     """Each is measured as by a validation of its own."""
     problems = corpus.select(["bowl_problems.1"])

@@ -372,13 +372,13 @@ def test_killed_training_resumes_exactly(tmp_path):
 def test_presets_settings_of_the_rule(preset, tmp_path):
     folder = tmp_path / preset
     arguments = [*TINY, f"--preset={preset}", "--meta_updates=1"]
-    arguments += [f"--output_dir={folder}", "--nouse_parameter_scale"]
+    arguments += [f"--output_dir={folder}", "--norest_without_gradient"]
     assert metatrain.main(["metatrain", *arguments]) == 0
     rule = lopt_tf.HierarchicalRNN.from_pretrained(folder).rule
     robust = preset != "paper"
     assert rule.use_lr_shortcut == robust
     assert rule.max_log_lr == (-2.3 if robust else 33.0)
-    assert not rule.use_parameter_scale
+    assert not rule.rest_without_gradient
     preset_ = presets.PRESETS[preset]
     assert preset_.rule_settings == (hierarchical_rnn.ROBUST if robust else {})
     epsilon = preset_.options.objective_epsilon

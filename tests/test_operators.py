@@ -107,6 +107,7 @@ CONTRADICTIONS = {
         "--optimizer=global_learning_rate --use_attention",
         "--optimizer=learned_adam --level_sizes=3",
         "--optimizer=learned_adam --max_log_lr=-4",
+        "--preset=recommended --use_parameter_scale",
         "--tpu=x",
         "--eval_problems=bowl_problems.1",
         "--eval_steps=5",

@@ -1345,6 +1345,73 @@ def test_keras_model_is_a_problem():
             np.testing.assert_allclose(g[k], s, rtol=1e-4, atol=1e-6)
 
 
+def test_regularizers_are_part_of_a_keras_models_loss():
+    def build():
+        regularizer = keras.regularizers.L2(10)
+        layers = [
+            keras.layers.Input((4,)),
+            keras.layers.Dense(3, kernel_regularizer=regularizer),
+            keras.layers.ActivityRegularization(l1=0.5),
+            keras.layers.Dense(2),
+        ]
+        return keras.Sequential(layers)
+
+    for kind in (KerasModelProblem, KerasNetwork):
+        problem = _keras_problem(build, kind=kind, batch_size=20)
+        params = problem.init(stateless_seed(1), 2)
+        constants = problem.constants(stateless_seed(1), 2)
+        batch = tf.tile(tf.range(20)[None], [2, 1])
+        loss, _ = problem.value_and_gradients(params, constants, batch)
+        model = problem.build_model()
+        model.compile(loss=problem.loss_function)
+        for k in range(2):
+            model.set_weights([p[k].numpy() for p in params])
+            expected = model.evaluate(
+                problem.data, problem.labels, 20, verbose=0
+            )
+            np.testing.assert_allclose(loss[k], expected, rtol=1e-5)
+
+
+def test_dropout_of_a_keras_model_follows_the_batch():
+    """And nothing else, so that equal problems have equal losses."""
+
+    def build():
+        layers = [
+            keras.layers.Input((4,)),
+            keras.layers.Dense(30, activation="relu"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(2),
+        ]
+        return keras.Sequential(layers)
+
+    def losses(problem, first):
+        batch = first + tf.tile(tf.range(5)[None], [2, 1])
+        return problem.loss(params, constants, batch).numpy()
+
+    problem, other = _keras_problem(build), _keras_problem(build)
+    assert problem == other
+    params = problem.init(stateless_seed(1), 1)
+    params = [tf.repeat(p, 2, 0) for p in params]
+    constants = problem.constants(stateless_seed(1), 2)
+    first = losses(problem, 0)
+    assert first[0] == first[1]
+    np.testing.assert_array_equal(first, losses(problem, 0))
+    np.testing.assert_array_equal(first, losses(other, 0))
+    # Not one mask for all: the same examples in another order differ.
+    turned = problem.loss(
+        params, constants, tf.constant([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4]])
+    )
+    assert turned[0] != turned[1] == first[1]
+    rule = HierarchicalRNNRule(init_lr_range=(1e-2, 1e-2))
+    unroller = unroll.Unroller(problem, rule, 2, 10)
+    weights = {n: tf.constant(w) for n, w in rule.init_weights(0).items()}
+    constants = unroller.constants((1,))
+    carry = unroller.begin(weights, constants, unroller.draw_start((2,)))
+    inputs = unroller.segment_inputs((2,), 0)
+    _, objectives, _ = unroller.advance(weights, constants, carry, inputs)
+    assert np.all(np.isfinite(objectives))
+
+
 def test_keras_model_is_trained_by_a_rule():
     problem = _keras_problem()
     rule = HierarchicalRNNRule(init_lr_range=(1e-2, 1e-2))

@@ -439,6 +439,29 @@ def test_other_settings(tmp_path):
         )
 
 
+def test_another_order_of_problems(tmp_path):
+    """It would decide which of them comes next."""
+    trainings.train(trainings.options(meta_updates=1), tmp_path)
+    names = trainings.NAMES
+    for order, fits in ((names[::-1], False), (names, True)):
+        selected = corpus.select(names)
+
+        def resume(order=order, selected=selected):
+            metatraining.train(
+                {name: selected[name] for name in order},
+                trainings.rule(),
+                trainings.options(meta_updates=2),
+                output_dir=tmp_path,
+                resume=True,
+            )
+
+        if fits:
+            resume()
+        else:
+            with pytest.raises(ValueError, match=f"one: {','.join(names)}"):
+                resume()
+
+
 def _keras_problem(loss):
     def build_model():
         layers = [keras.layers.Input((3,)), keras.layers.Dense(2)]

@@ -68,7 +68,7 @@ class Actions:
 
         It is made before the step; then it is a function without arguments.
         """
-        tape, level = self.model.learning.tape, self.state.train_loss()
+        tape, level = self.model.learning.tape, self.state.known_train_loss()
 
         def write():
             if tape is not None:

@@ -16,7 +16,7 @@ from lopt_tf.autoloss.schedules import (
     Ratio,
     WatchOverfitting,
 )
-from lopt_tf.autoloss.starts import starts
+from lopt_tf.autoloss.starts import VALIDATION_DRAW, starts
 from problems import alternating
 
 _RATIOS = (2, 3, 5, 7, 9, 11)
@@ -78,8 +78,8 @@ def grids(task, fine=True):
     overfitting, where the task tells both losses, and the feedback that the
     task suggests.
 
-    Without `fine` they have a third of their points; ratios of models, which
-    take long to train, half.
+    Without `fine` they have a third of their points, but for ratios and what
+    the task suggests; of models, which take long to train, these have half.
     """
     few = not fine and isinstance(task, alternating.ModelTask)
     found = {"best ratio": _ratios(task, _RATIOS[:3] if few else _RATIOS)}
@@ -109,8 +109,9 @@ def _ratios(task, numbers):
             setting = np.zeros(len(task.actions), int)
             setting[list(places)] = pair
             settings.append(tuple(setting.tolist()))
+    most = max(max(s) for s in settings)
     return [
-        Candidate(f"ratio {':'.join(map(str, s))}", Ratio, s)
+        Candidate(f"ratio {':'.join(map(str, s))}", Ratio, s, most in s)
         for s in dict.fromkeys(settings)
     ]
 
@@ -182,22 +183,22 @@ def _feedbacks(value, slopes, levels, few):
     ]
 
 
-def run(task, candidates, seeds, split):
+def run(task, candidates, seeds, split, draw=0):
     """Results [len(candidates), len(seeds)] of schedules of one kind.
 
-    All candidates and starts run side by side.
+    All candidates and starts run side by side; `draw` as for `Episodes.begin`.
     """
-    return outcomes(task, candidates, seeds, split)[0]
+    return outcomes(task, candidates, seeds, split, draw)[0]
 
 
-def outcomes(task, candidates, seeds, split):
+def outcomes(task, candidates, seeds, split, draw=0):
     """Results as of `run`, the task's details as such arrays, by name, curves.
 
     The curves are lists [candidates][starts], or None: `Episodes.curves`.
     """
     settings = np.repeat([c.setting for c in candidates], len(seeds), axis=0)
     played = compiled_episodes.episodes_of(task, candidates[0].kind(settings))
-    position, _ = episodes.play(played, list(seeds) * len(candidates))
+    position, _ = episodes.play(played, list(seeds) * len(candidates), draw)
     shape = len(candidates), len(seeds)
     details = {
         name: value.reshape(shape)
@@ -213,6 +214,17 @@ def outcomes(task, candidates, seeds, split):
     return played.result(position, split).reshape(shape), details, curves
 
 
+def _best(task, name, candidates, means):
+    """The candidate of the best mean; those that diverged cannot win."""
+    scores = -means if task.higher_is_better else means
+    scores = np.where(np.isfinite(scores), scores, np.inf)
+    if np.isinf(scores).all():
+        raise ValueError(
+            f"No candidate of {name!r} has a finite result on validation data."
+        )
+    return candidates[int(np.argmin(scores))]
+
+
 def tune(task, count, fine=True, report=None, names=None):
     """Chooses the best setting of each kind on the validation split.
 
@@ -225,15 +237,18 @@ def tune(task, count, fine=True, report=None, names=None):
 
     Returns:
         {name: Candidate}, and one dictionary for each candidate.
+
+    Raises:
+        ValueError: if all candidates of a kind diverged.
     """
     chosen, rows = {}, []
     for name, candidates in grids(task, fine).items():
         if names is not None and name not in names:
             continue
-        results = run(task, candidates, starts("validation", count), "valid")
+        seeds = starts("validation", count)
+        results = run(task, candidates, seeds, "valid", VALIDATION_DRAW)
         means = results.mean(axis=1)
-        sign = -1 if task.higher_is_better else 1
-        best = chosen[name] = candidates[int(np.argmin(sign * means))]
+        best = chosen[name] = _best(task, name, candidates, means)
         rows += [
             {
                 "baseline": name,

@@ -53,6 +53,8 @@ class Bench:
         )
         if differing:
             self.say(f"note: the controller was trained with {differing}.")
+        # Before the test is looked at.
+        self.chosen(task)
         seeds = seeds_for("test", self.starts)
         look = SamplePicture(self.folder / "samples.png", seeds)
         learned, shares = comparison.run_controller(

@@ -120,7 +120,7 @@ class ControllerTraining(keras.callbacks.Callback):
     def _present(self):
         """(features, training loss) after the last step, NumPy arrays."""
         choice = self.model._actions.look()
-        level = self.model.schedule_state.train_loss()
+        level = self.model.schedule_state.known_train_loss()
         return choice.features.numpy(), level.numpy()
 
     def on_train_batch_end(self, batch, logs=None):

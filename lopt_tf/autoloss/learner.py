@@ -35,7 +35,7 @@ class Learner:
         """Begins the round of a number."""
 
     def epsilon(self, done):
-        """The share of random actions after a share of the rounds."""
+        """The share of random actions after a share of the training."""
         return self.options.exploration
 
     def after_segment(self, records):

@@ -156,27 +156,26 @@ class Learning(keras.layers.Layer):
         if int(self.tape.count.numpy()):
             self._waiting.append(self.tape.read())
         if self._waiting:
-            reward = self._step_rewards(**metadata)[0]
+            reward = self._step_reward(metadata).numpy()[0]
             found = [np.full(len(r["level"]), reward) for r in self._waiting]
             self._learn(found, present()[0])
 
     def _of_changes(self, changes):
-        """Rewards [T] of drops of the training loss."""
-        mean = float(np.mean(np.abs(changes)))
+        """Rewards [T] of drops of the training loss; 0 while it is unknown."""
+        known = changes[np.isfinite(changes)]
+        if not known.size:
+            return np.zeros_like(changes)
+        mean = float(np.mean(np.abs(known)))
         if self._mean_change is not None:
-            kept = _DECAY ** len(changes)
+            kept = _DECAY ** len(known)
             mean = kept * self._mean_change + (1 - kept) * mean
         self._mean_change = mean
-        return self._step_rewards(
-            improvement=np.float32(changes),
-            mean_improvement=np.float32(mean),
-            validated=np.ones(len(changes), bool),
-        )
-
-    def _step_rewards(self, **metadata):
-        if self._step_reward is None:
-            return np.zeros_like(metadata["improvement"])
-        return self._step_reward(metadata).numpy()
+        found = {
+            "improvement": np.float32(changes),
+            "mean_improvement": np.float32(mean),
+            "validated": np.ones(len(changes), bool),
+        }
+        return self._step_reward(found).numpy()
 
     def _learn(self, found, following):
         """Updates the policy from all that waits and its rewards."""

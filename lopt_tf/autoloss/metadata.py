@@ -261,4 +261,6 @@ class Features:
 
     def __call__(self, metadata):
         columns = [FEATURES[name].function(metadata) for name in self.names]
-        return tf.clip_by_value(tf.stack(columns, 1), -_LIMIT, _LIMIT)
+        found = tf.clip_by_value(tf.stack(columns, 1), -_LIMIT, _LIMIT)
+        # An episode that diverged must not spoil the others' gradient.
+        return tf.where(tf.math.is_nan(found), 0.0, found)

@@ -1,5 +1,6 @@
 """Episodes of a `ModelTask`: one compiled model that they take turns with."""
 
+import math
 import typing
 import weakref
 
@@ -178,6 +179,8 @@ class ModelEpisodes(episodes.Episodes):
         measured = self._measure("valid")
         sign = 1 if task.higher_is_better else -1
         change = sign * (measured[name] - episode.measured[name])
+        if not math.isfinite(change):
+            change = 0.0
         decay = 0.0 if episode.step == task.period else metadata.DECAY
         mean = decay * episode.mean_improvement + (1 - decay) * abs(change)
         episode = episode._replace(
@@ -187,7 +190,8 @@ class ModelEpisodes(episodes.Episodes):
             without_better=episode.without_better + 1,
             curve=(*episode.curve, (episode.updates, measured[name])),
         )
-        if sign * (measured[name] - episode.best) > 0:
+        worst = not math.isfinite(episode.best)
+        if worst or sign * (measured[name] - episode.best) > 0:
             episode = episode._replace(
                 best=measured[name],
                 best_values=_values(self.model),

@@ -44,7 +44,7 @@ class ControllerOptions:
             every task has.
         hidden, activation, logit_scale: see `Policy`.
         learning_rate: of Adam, for the policy (and the value network).
-        episodes: how many to train on.
+        episodes: how many to train on; the last round is a whole one.
         parallel: episodes side by side; "reinforce" updates once after them.
         final_scale: the final reward is this over the episode's result;
             positive if that is an error, negative if more is better.
@@ -132,6 +132,12 @@ class ControllerOptions:
             raise ValueError(
                 "`alternation` is for linear policies (`hidden=0`) with the "
                 "feature 'last_action'."
+            )
+        if self.algorithm == "ppo" and (self.reward or not self.step_scale):
+            raise ValueError(
+                "'ppo' learns from step rewards alone: `step_scale` must be "
+                "above 0, and `reward` has no effect. Received: step_scale="
+                f"{self.step_scale:g}, reward={self.reward!r}"
             )
 
     @property

@@ -26,7 +26,7 @@ def step_reward(scale=1.0):
         mean = metadata["mean_improvement"] + 1e-8
         size = tf.minimum(tf.sqrt(tf.abs(change) / mean), _STEP_LIMIT)
         size = tf.where(metadata["validated"], size, 0.0)
-        return scale * tf.sign(change) * size
+        return _known(scale * tf.sign(change) * size)
 
     reward.needs = {"a step reward (`step_scale` other than 0)": _NEEDS}
     return reward if scale else None
@@ -48,11 +48,16 @@ def drop_reward(value, floor, scale=1.0):
         left = tf.maximum(metadata[value] - floor, 1e-3)
         drop = metadata["improvement"] / left
         drop = tf.clip_by_value(drop, -_STEP_LIMIT, _STEP_LIMIT)
-        return tf.where(metadata["validated"], scale * drop, 0.0)
+        return _known(tf.where(metadata["validated"], scale * drop, 0.0))
 
     needs = ("improvement", "validated", value)
     reward.needs = {"a step reward with a floor (`step_floor`)": needs}
     return reward
+
+
+def _known(rewards):
+    """Rewards; 0 for the steps of episodes that diverged."""
+    return tf.where(tf.math.is_finite(rewards), rewards, 0.0)
 
 
 def spread(rewards, period):
@@ -91,10 +96,10 @@ def without_exploration(actions, log_prob, epsilon, count):
     Args:
         actions: integers [T, E].
         log_prob: of the actions, when some were drawn evenly [T, E].
-        epsilon: the share of those.
+        epsilon: the share of those, a number or an array [T, 1].
         count: how many actions there are.
     """
-    if not 0 < epsilon < 1:
+    if not (0 < np.min(epsilon) and np.max(epsilon) < 1):
         return actions
     own = (np.exp(log_prob) - epsilon / count) / (1 - epsilon)
     places = np.arange(len(actions))[:, None]

@@ -112,6 +112,11 @@ class ScheduleState(keras.layers.Layer):
         """The moving average of the first loss, a tensor [1]."""
         return self.average_losses.value[:, 0]
 
+    def known_train_loss(self):
+        """As `train_loss`, but NaN before it was first measured."""
+        known = self.measured.value[:, 0] > 0
+        return tf.where(known, self.train_loss(), float("nan"))
+
     def seed(self):
         """The seed of the next choice: a pair of integers."""
         return tf.stack([self.draw.value, self.step.value])

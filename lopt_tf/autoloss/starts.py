@@ -2,6 +2,9 @@
 
 import numpy as np
 
+# Of the actions' random numbers in validations; those of tests are 0.
+VALIDATION_DRAW = 1
+
 
 def starts(purpose, count):
     """Seeds for "validation" (tuning, choosing) or "test"."""

@@ -272,6 +272,7 @@ TASKS["published_translation"] = Entry(
 )
 _EVOLUTION = {"learning_rate": 0.5, "group": 1, "exploration": 0.0}
 _PPO = {"hidden": 32, "activation": "tanh", "entropy_bonus": 0.01}
+_PPO |= {"group": 1, "reward": ""}
 
 
 def entry(name):
@@ -287,8 +288,12 @@ def recipe(task, algorithm="reinforce", **changes):
     Raises:
         ValueError: for an unknown task or algorithm.
     """
-    own = {"ppo": _PPO, "evolution": _EVOLUTION}.get(algorithm, {})
+    base = entry(task).recipe
+    own = dict({"ppo": _PPO, "evolution": _EVOLUTION}.get(algorithm, {}))
+    if algorithm == "ppo":
+        own["step_scale"] = base.step_scale or 1.0
     changes = {**own, **changes}
-    return dataclasses.replace(
-        entry(task).recipe, algorithm=algorithm, **changes
-    )
+    if changes.get("hidden"):
+        # Only a linear policy can begin with this habit.
+        changes.setdefault("alternation", 0.0)
+    return dataclasses.replace(base, algorithm=algorithm, **changes)

@@ -18,7 +18,7 @@ from lopt_tf.autoloss import (
 from lopt_tf.autoloss import episodes as episodes_lib
 from lopt_tf.autoloss.controller import ScheduleController
 from lopt_tf.autoloss.options import ControllerOptions
-from lopt_tf.autoloss.starts import starts, training_starts
+from lopt_tf.autoloss.starts import VALIDATION_DRAW, starts, training_starts
 
 _KIND = "lopt_tf.autoloss"
 _LEARNERS = {
@@ -165,23 +165,27 @@ class Trainer(long_run.Trainer):
     def _play_round(self):
         options = self.options
         self.learner.before_round(self.round)
-        epsilon = self.learner.epsilon(self.round / options.rounds)
-        self.schedule.epsilon.assign(epsilon)
         seeds = training_starts(
             *(options.seed, self.round, options.parallel),
             options.episodes_together,
         )
         rng = np.random.default_rng([options.seed, self.round, 1])
         position = self.episodes.begin(seeds, int(rng.integers(2**31)))
-        parts = []
+        parts, steps = [], 0
         while not self.episodes.finished(position):
+            done = self.round + steps / self.task.max_steps
+            epsilon = self.learner.epsilon(done / options.rounds)
+            self.schedule.epsilon.assign(epsilon)
             position, records = self.episodes.advance(position)
             self.learner.after_segment(records)
+            steps += len(records.actions)
+            explored = np.full([len(records.actions), 1], epsilon)
             parts.append((records.actions, records.alive, records.log_prob))
-        actions, alive, log_prob = map(np.concatenate, zip(*parts))
+            parts[-1] += (explored,)
+        actions, alive, log_prob, explored = map(np.concatenate, zip(*parts))
         results = self.episodes.result(position, "valid")
         own = rewards.without_exploration(
-            actions, log_prob, options.exploration, len(self.task.actions)
+            actions, log_prob, explored, len(self.task.actions)
         )
         details = self.episodes.details(position)
         final, collapsed = self._final_rewards(results, own, alive, details)
@@ -238,7 +242,9 @@ class Trainer(long_run.Trainer):
         if self.validation_task is None or done or not due:
             return {}
         seeds = starts("validation", self.options.validation_starts)
-        position, _ = episodes_lib.play(self._validation, seeds, look=self.look)
+        position, _ = episodes_lib.play(
+            self._validation, seeds, VALIDATION_DRAW, self.look
+        )
         mean = float(np.mean(self._validation.result(position, "valid")))
         if not np.isfinite(mean):
             self.say(f"note: the validation after round {self.round} is {mean}")
@@ -305,7 +311,8 @@ class Trainer(long_run.Trainer):
     def status(self, rows):
         row = rows[-1]
         parts = [
-            f"episode {row['episodes']}/{self.options.episodes}",
+            f"episode {row['episodes']}"
+            f"/{self.options.rounds * self.options.parallel}",
             f"{self.task.result_name} {row['result']:.4f}",
         ]
         shares = {name: row[f"share/{name}"] for name in self.task.actions}

@@ -54,6 +54,13 @@ def translate_file(task, folder, source, target, controller, report):
         save(path, task, trained(task, controller, report))
     translator = load(path, task)
     texts = [line for line in lines if line.strip()]
+    cut = sum(translator.is_cut(texts))
+    if cut:
+        report(
+            f"note: {cut} of {len(texts)} lines are cut after "
+            f"{translator.most_subwords} subwords, the most that this "
+            "translator reads."
+        )
     found = iter(translator.translate(texts, task.beams))
     told = [next(found) if line.strip() else "" for line in lines]
     folders.write_text(target, "".join(f"{line}\n" for line in told))

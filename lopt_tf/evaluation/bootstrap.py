@@ -18,8 +18,10 @@ def interval(groups):
 
     Each of 1000 draws takes as many members of every group as it has, with
     replacement: the groups (problems) are given, their members (seeds) are
-    samples.
+    samples. Where no group has two, nothing is known: NaN.
     """
+    if all(len(group) == 1 for group in groups):
+        return float("nan"), float("nan")
     # scipy refuses a group of one; two equal members draw the same.
     groups = [np.repeat(g, 2) if len(g) == 1 else np.array(g) for g in groups]
     low, high = scipy.stats.bootstrap(

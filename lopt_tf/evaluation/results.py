@@ -221,9 +221,10 @@ def key_figures(rows):
     if row is None or "never_reached" not in row:
         return {}
     low, high = row["speedup_low"], row["speedup_high"]
+    known = np.isfinite([low, high]).all()
     return {
         "learned: speed-up over tuned Adam": f"{row['speedup']:.2f}",
-        "95 % interval": f"{low:.2f} – {high:.2f}",
+        "95 % interval": f"{low:.2f} – {high:.2f}" if known else "one seed",
         "Adam never got there": f"{row['never_reached']:.0%}",
         "diverged": f"{row['diverged']:.0%}",
         "runs": f"{row['runs']}",

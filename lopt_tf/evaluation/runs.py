@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from lopt_tf import compilation
 from lopt_tf.metatraining import unroll
-from problems.problem import fold, scaled
+from problems.problem import fold, in_own_unit, scaled
 
 _SEGMENT = 50
 
@@ -96,7 +96,10 @@ class ParallelRuns:
                 loss = problem.loss(true, constants, batch)
             if problem.is_noisy:
                 noise = fold(fold(seed, 2), first_step + t)
-                gradients = problem.perturb(gradients, noise)
+                gradients = in_own_unit(
+                    lambda own, noise=noise: problem.perturb(own, noise),
+                    *(gradients, problem.parameter_scale(constants)),
+                )
             params, state = rule.step(weights, state, params, gradients)
             return t + 1, params, state, losses.write(t, loss)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from lopt_tf.optimizers import layouts, update_rule
-from problems.problem import Problem, fold, scaled
+from problems.problem import Problem, fold, in_own_unit, scaled
 
 
 class Carry(NamedTuple):
@@ -244,11 +244,12 @@ class InnerSteps:
 
     def _noisy(self, gradients, constants, seed, replica):
         """Gradients with the problem's noise, which has its own unit."""
-        scale = self.problem.parameter_scale(constants)
-        if scale is None or not self.problem.is_noisy:
-            return self._perturbed(gradients, seed, replica)
-        own = scaled(gradients, 1 / scale)
-        return scaled(self._perturbed(own, seed, replica), scale)
+        if not self.problem.is_noisy:
+            return gradients
+        return in_own_unit(
+            lambda own: self._perturbed(own, seed, replica),
+            *(gradients, self.problem.parameter_scale(constants)),
+        )
 
     def _perturbed(self, gradients, seed, replica):
         """Gradients with the problem's noise, the same for all copies.
@@ -256,8 +257,6 @@ class InnerSteps:
         Noise is drawn for all instances, also for those of other replicas:
         so it does not depend on how many there are.
         """
-        if not self.problem.is_noisy:
-            return gradients
         copies = []
         for part in zip(*(tf.split(g, self.copies) for g in gradients)):
             rows = part[0].shape[0]

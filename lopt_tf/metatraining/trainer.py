@@ -257,6 +257,7 @@ class Trainer(long_run.Trainer):
             "options": _compared(self.options),
             "rule": {"kind": self.rule.name, **self.rule.get_config()},
             "objectives": {n: repr(p) for n, p in self.problems.items()},
+            "validation": self.best.settings(),
         }
 
     def default_settings(self):
@@ -283,7 +284,24 @@ class Trainer(long_run.Trainer):
                 problem = self.problems.get(name)
                 if text.partition("(")[0] == type(problem).__name__:
                     saved["objectives"][name] = repr(problem)
+        self._check_order(list(saved["objectives"]))
+        if not saved.get("validation"):
+            # Nothing was validated yet, or by an earlier version.
+            saved["validation"] = self.best.settings()
         return saved
+
+    def _check_order(self, saved):
+        """Raises CheckpointError for the same problems in another order.
+
+        The draw of a problem is a place among them.
+        """
+        given = list(self.problems)
+        if given != saved and {*given} == {*saved}:
+            raise checkpointing.CheckpointError(
+                "The checkpoint was made with the problems in another order, "
+                "which decides when each is drawn. Name them in this one: "
+                f"{','.join(saved)}"
+            )
 
     def products(self):
         """{file name: function that writes it}: optimizers, and a table."""

@@ -53,6 +53,14 @@ class Validation:
             objective_lib.check_nonnegative(self.problems)
         self._prepared = {}
 
+    def settings(self):
+        """What its results depend on, JSON-ready."""
+        return {
+            "problems": {n: repr(p) for n, p in self.problems.items()},
+            "objective": repr(self.objective),
+            **{name: getattr(self, name) for name in _BOUNDS},
+        }
+
     def __call__(self, rule, weights):
         """Meta-objectives, {problem name: float}.
 
@@ -96,7 +104,7 @@ class BestWeights:
     """Validates now and then, and keeps the weights that did best.
 
     Args:
-        validate: a `Validation`; None never validates.
+        validate: a `Validation`, or a function like it; None never validates.
         every: meta-updates between validations; 0 never validates.
 
     Attributes:
@@ -129,6 +137,11 @@ class BestWeights:
             self.weights, self.loss = weights, mean
         scalars = {f"validation/{name}": x for name, x in losses.items()}
         return {**scalars, "validation/all": mean}, mean, is_best
+
+    def settings(self):
+        """The validation's, by which weights are compared, where it tells."""
+        told = getattr(self._validate, "settings", dict)
+        return told() if self._every else {}
 
     def state(self):
         """JSON-ready; the weights have a file of their own."""

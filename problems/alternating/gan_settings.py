@@ -105,6 +105,11 @@ class GanSettings:
         for kind, most, names in _NUMBERS:
             for name in names:
                 check_positive(kind, most, **{name: getattr(self, name)})
+        if self.period > self.max_steps:
+            raise ValueError(
+                "`period` must be at most `max_steps`, or nothing is scored. "
+                f"Received: period={self.period}, max_steps={self.max_steps}"
+            )
         self._check_balances()
         self._check_classifier()
         self.check_chosen("batch_norm", {True: 0, False: 0})
@@ -151,6 +156,7 @@ class GanSettings:
                 "`classifier_range` must be two numbers, the lower one first. "
                 f"Received: classifier_range={self.classifier_range!r}"
             )
+        self._check_of_classifier()
         if self.classifier_path is None and (
             self.dataset not in judge_lib.TRAINED
         ):
@@ -159,6 +165,19 @@ class GanSettings:
                 "them: name a Keras model, `classifier_path`. Without one: "
                 "dataset='digits' or 'mnist'."
             )
+
+    def _check_of_classifier(self):
+        """Raises ValueError for what is said of a classifier not named."""
+        if self.classifier_path is not None:
+            return
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            given = tuple(value) if isinstance(value, list) else value
+            if field.name.startswith("classifier_") and given != field.default:
+                raise ValueError(
+                    f"`{field.name}` is of a classifier that is named, "
+                    f"`classifier_path`. Received: {field.name}={value!r}"
+                )
 
     def get_config(self):
         config = dataclasses.asdict(self)

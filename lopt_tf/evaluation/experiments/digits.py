@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from lopt_tf import checks
 from lopt_tf.evaluation import curves, keras_training, results, tuning
 from lopt_tf.optimizers import registry
 from lopt_tf.reporting import report
@@ -38,6 +39,9 @@ class Settings:
     seeds: int
     tuning_seeds: int
     untrained: bool = True
+
+    def __post_init__(self):
+        checks.in_range("seeds", self.seeds, 1, _TUNING_SEED)
 
 
 PRESETS = {
@@ -84,7 +88,10 @@ def run(folder, settings):
     comparison = _Comparison(folder, settings)
     found, tuned = [], []
     grid = len(tuning.START) * len(_BASELINES) * settings.tuning_seeds
-    folder.progress.plan(grid * len(NETWORKS))
+    comparison_runs = (len(_BASELINES) + len(comparison.untuned())) * (
+        settings.seeds
+    )
+    folder.progress.plan((grid + comparison_runs) * len(NETWORKS))
     folder.facts.update(
         seed_numbers_of_tuning=list(comparison.tuning_seeds),
         seed_numbers_of_comparison=list(range(settings.seeds)),
@@ -117,13 +124,14 @@ def run(folder, settings):
 def summary(found):
     """One row for each network and optimizer: losses, steps, metrics.
 
-    Runs that never reach Adam's final loss count as infinite in
-    steps_to_adam.
+    Runs that never reach Adam's final loss, or whose Adam diverged, count as
+    infinite in steps_to_adam.
     """
     adam = curves.of_adam(found)
 
     def steps_to_adam(curve):
-        steps = curve.steps_to(adam[curve.problem, curve.seed].final_loss)
+        goal = adam[curve.problem, curve.seed].final_loss
+        steps = curve.steps_to(goal) if np.isfinite(goal) else None
         return np.inf if steps is None else steps
 
     def columns(members):
@@ -174,11 +182,13 @@ class _Comparison:
 
         return tuning.search(run, list(_BASELINES), plan=plan)
 
+    def untuned(self):
+        """Names of those that have no learning rate to tune."""
+        return ["learned", "untrained"][: 1 + self._settings.untrained]
+
     def curves(self, network, choices):
         """The comparison's runs."""
-        names = ["learned", "untrained"][: 1 + self._settings.untrained]
-        chosen = {**dict.fromkeys(names, tuning.UNTUNED), **choices}
-        self._folder.progress.plan(len(chosen) * self._settings.seeds)
+        chosen = {**dict.fromkeys(self.untuned(), tuning.UNTUNED), **choices}
         return [
             dataclasses.replace(
                 self._run(network, name, choice.learning_rate, seed),

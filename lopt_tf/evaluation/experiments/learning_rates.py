@@ -136,7 +136,8 @@ def _bound(rule):
     most = float(np.exp(config.get("max_log_lr", np.inf)))
     if most >= 1e6:
         return ""
-    unit = " of a tensor's scale" * config.get("use_parameter_scale", False)
+    has_unit = config.get("step_unit") or config.get("use_parameter_scale")
+    unit = " of a tensor's unit" * bool(has_unit)
     return (
         f"This optimizer steps with learning rates of at most {most:.2g}{unit} "
         "whatever it begins with: above, its robustness is that bound's."

@@ -58,7 +58,11 @@ class Settings(comparison.Settings):
         """[(steps, names)], the shortest first."""
         if self.problems is not None:
             return [(self.steps, self.problems)]
-        return [(self.steps, _ALL), *self.longer]
+        found = {self.steps: list(_ALL)}
+        for steps, names in self.longer:
+            # `steps` may be one of these, too.
+            found.setdefault(steps, []).extend(names)
+        return [(s, list(dict.fromkeys(n))) for s, n in sorted(found.items())]
 
 
 PRESETS = {

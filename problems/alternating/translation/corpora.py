@@ -200,6 +200,9 @@ def plain_tags(path, entities=False):
 def conll_tags(path):
     """Reads tags of a CoNLL 2006, 2009 or U file, such as TIGER's.
 
+    Rows of several words ("3-4") and of words that are not there ("3.1") repeat
+    what other rows say, and are left out.
+
     Raises:
         CorpusError: for a line of another form, or no UTF-8.
     """
@@ -212,6 +215,8 @@ def conll_tags(path):
                 "expected columns number, form, lemma, ..., tag, separated "
                 f"by tabs. Received: {line!r}",
             )
+        if re.fullmatch(r"\d+[-.]\d+", cells[0]):
+            return None
         return cells[_FORM], cells[_TAG]
 
     return _sentences(path, columns, comment="#")
@@ -283,7 +288,10 @@ def entities_of_names(corpus, tag="NE"):
 
 
 def _sentences(path, columns, entities=False, comment=None):
-    """A `Corpus` of a file with a token a line; `columns` takes one apart."""
+    """A `Corpus` of a file with a token a line.
+
+    `columns` takes a line apart; None leaves it out.
+    """
     items, rows = [], []
     for number, line in lines(path):
         if not line.strip():
@@ -293,7 +301,10 @@ def _sentences(path, columns, entities=False, comment=None):
             continue
         if comment and not rows and line.startswith(comment):
             continue
-        token, tag = (cell.strip() for cell in columns(number, line))
+        cells = columns(number, line)
+        if cells is None:
+            continue
+        token, tag = (cell.strip() for cell in cells)
         if not token or not tag:
             raise CorpusError(path, number, "a token or its tag is missing.")
         if entities:

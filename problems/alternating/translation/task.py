@@ -24,7 +24,7 @@ _COUNTS = (
     *("pairs", "tagged", "symbols", "width", "embedding", "depth", "beams"),
     *("batch_size", "updates", "hold", "validations", "valid", "test"),
 )
-# Batches of training sentences on which a validation measures, too.
+# Batches of training sentences, of all lengths, that validations measure, too.
 _TRAIN_BATCHES = 4
 _MOST_TOKENS = 60
 
@@ -132,13 +132,35 @@ class Translation(ModelTask):
                 f"{', '.join(networks.ARCHITECTURES)}."
             )
         self.lengths = _checked_lengths(self.lengths)
-        if self.corpus != "generated" and not self.tags:
+        self._check_corpus()
+        if self.updates % (self.hold * self.validations):
             raise ValueError(
-                f"The corpus {self.corpus} needs a file of part-of-speech "
-                "tags: --set=tags=FILE."
+                "`updates` must be a multiple of `hold` times `validations`. "
+                f"Received: updates={self.updates}, hold={self.hold}, "
+                f"validations={self.validations}"
             )
-        self.max_steps = max(1, self.updates // self.hold)
-        self.period = max(1, self.max_steps // self.validations)
+        self.max_steps = self.updates // self.hold
+        self.period = self.max_steps // self.validations
+
+    def _check_corpus(self):
+        """Raises ValueError for files and settings that do not belong."""
+        if self.corpus != "generated":
+            if not self.tags:
+                raise ValueError(
+                    f"The corpus {self.corpus} needs a file of part-of-speech "
+                    "tags: --set=tags=FILE."
+                )
+            if self.language:
+                raise ValueError(
+                    "`language` is of the generated corpus. Received: corpus="
+                    f"{self.corpus!r}, language={self.language}"
+                )
+        elif self.tags or self.entities:
+            raise ValueError(
+                "`tags` and `entities` are files that belong to a `corpus`, a "
+                f"folder. Received: tags={self.tags!r}, "
+                f"entities={self.entities!r}"
+            )
 
     def get_config(self):
         return {**dataclasses.asdict(self), "lengths": list(self.lengths)}
@@ -214,12 +236,11 @@ class Translation(ModelTask):
         found = {}
         for task in self.actions:
             streams = self.data.streams[task]
-            for prefix, stream, limit in (
-                ("", streams[split], None),
-                ("train_", streams["train"], _TRAIN_BATCHES),
-            ):
+            whole = (batch for _, batch in streams[split].whole())
+            some = (streams["train"].batch(0, i) for i in range(_TRAIN_BATCHES))
+            for prefix, batches in (("", whole), ("train_", some)):
                 loss, hits = translator.teacher_forced(
-                    self._sums[task], stream, limit
+                    self._sums[task], batches
                 )
                 found[f"{task}_{prefix}loss"] = loss
                 found[f"{task}_{prefix}accuracy"] = hits

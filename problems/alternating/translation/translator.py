@@ -38,9 +38,8 @@ class Translator:
         texts = list(texts)
         if not texts:
             return []
-        most = self.lengths[-1]
         sources = [
-            [*own[: most - 1], subwords.END]
+            [*own[: self.most_subwords], subwords.END]
             for own in self.vocabulary.encode(texts)
         ]
         stream = Stream(
@@ -48,6 +47,16 @@ class Translator:
         )
         found = self.outputs(TASKS[0], stream, beams)
         return [self.vocabulary.decode(found[i]) for i in range(len(texts))]
+
+    @property
+    def most_subwords(self):
+        """Of a text that is translated whole."""
+        return self.lengths[-1] - 1
+
+    def is_cut(self, texts):
+        """Whether texts are too long to be translated whole: a list."""
+        found = self.vocabulary.encode(list(texts))
+        return [len(own) > self.most_subwords for own in found]
 
     def outputs(self, task, stream, beams=1):
         """{sentence: numbers of its outputs} for all of a `Stream`."""
@@ -81,18 +90,15 @@ def tags(translator, data, task, split):
     return tuple(map(list, zip(*rows)))
 
 
-def teacher_forced(function, streams, limit=None):
+def teacher_forced(function, batches):
     """(mean loss, share of hits) of a task's sentences.
 
     Args:
         function: compiled, of a `Batch`: sums as of `networks.sums`.
-        streams: a `Stream`.
-        limit: the most batches; None for all. Defaults to `None`.
+        batches: an iterable of `Batch`.
     """
     total = np.zeros(3)
-    for number, (_, batch) in enumerate(streams.whole()):
-        if limit is not None and number >= limit:
-            break
+    for batch in batches:
         total += [float(x) for x in function(batch)]
     loss, hits, count = total
     return loss / max(count, 1), hits / max(count, 1)

@@ -1,0 +1,290 @@
+"""Mistakes around schedules: what diverges, and what would have no effect."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lopt_tf import autoloss
+from lopt_tf.autoloss import (
+    baselines,
+    comparison,
+    compiled_episodes,
+    episodes,
+    metadata,
+    ppo,
+    reinforce,
+    rewards,
+    schedules,
+    tasks,
+    trainer,
+)
+from problems import alternating
+from problems.alternating.translation import batches, corpora
+from problems.alternating.translation.translator import Translator
+
+NAN = float("nan")
+
+
+def test_ppo_needs_step_rewards():
+    """Their advantages would be noise, in units of its own deviation."""
+    for changes in ({"step_scale": 0.0}, {"reward": "mean score"}):
+        with pytest.raises(ValueError, match="step rewards alone"):
+            autoloss.ControllerOptions("ppo", **changes)
+    for name in tasks.TASKS:
+        recipe = autoloss.recipe(name, "ppo")
+        assert recipe.step_scale > 0 and not recipe.reward
+        assert autoloss.recipe(name, hidden=16).hidden == 16
+    assert autoloss.recipe("regression", "ppo").step_scale == 0.3
+    # What it learns from is there.
+    trainer.Trainer(
+        alternating.Gan(max_steps=4, period=2), autoloss.recipe("gan", "ppo")
+    )
+
+
+def test_an_episode_that_diverged_spoils_no_other():
+    features = metadata.Features(["gap", "progress"])
+    told = {
+        "train_loss": tf.constant([1.0, NAN]),
+        "valid_loss": tf.constant([3.0, 1.0]),
+        "progress": tf.constant([0.75, 0.75]),
+    }
+    np.testing.assert_allclose(features(told), [[2.0, 0.25], [0.0, 0.25]])
+    told = {
+        "improvement": tf.constant([4.0, NAN, 1.0, np.inf]),
+        "mean_improvement": tf.constant([1.0, 1.0, NAN, NAN]),
+        "validated": tf.ones(4, bool),
+        "valid_x": tf.constant([3.0, 3.0, NAN, 3.0]),
+    }
+    np.testing.assert_allclose(rewards.step_reward()(told), [2, 0, 0, 0])
+    reward = rewards.drop_reward("valid_x", 1.0)(told)
+    np.testing.assert_allclose(reward, [2, 0, 0, 20])
+
+
+def test_what_diverged_is_not_chosen(monkeypatch):
+    task = alternating.Regression(dimensions=3)
+    monkeypatch.setattr(
+        baselines,
+        "grids",
+        lambda *_: {"best coin": baselines._coins(2, False, 4)},
+    )
+
+    results = iter(
+        [
+            [[2.0, 2.0], [NAN, 0.0], [1.0, 1.0]],
+            [[2.0, 2.0], [-np.inf, 0.0], [np.inf, 1.0]],
+            [[NAN]] * 3,
+        ]
+    )
+    monkeypatch.setattr(baselines, "run", lambda *_: np.array(next(results)))
+    for best in (2, 0):
+        chosen, rows = baselines.tune(task, 2)
+        assert chosen["best coin"].label == rows[best]["setting"]
+        assert [row["chosen"] for row in rows].index(True) == best
+    with pytest.raises(ValueError, match="'best coin' has a finite result"):
+        baselines.tune(task, 2)
+
+
+def test_the_edge_of_ratios_is_told():
+    task = alternating.Regression(dimensions=3)
+    found = baselines.grids(task)["best ratio"]
+    at_edge = {each.label for each in found if each.at_edge}
+    assert at_edge == {"ratio 1:11", "ratio 11:1"}
+
+
+def test_validations_and_tests_draw_other_actions(monkeypatch):
+    draws = []
+    play = episodes.play
+
+    def spy(played, seeds, draw=0, look=None):
+        draws.append((seeds[0] // 1_000_000, draw))
+        return play(played, seeds, draw, look)
+
+    monkeypatch.setattr(episodes, "play", spy)
+    task = alternating.Regression(dimensions=3, max_steps=20)
+    options = dataclasses.replace(
+        autoloss.recipe("regression"), parallel=2, episodes=2
+    )
+    training = trainer.Trainer(task, options, task)
+    training.step()
+    training.measure()
+    baselines.tune(task, 2, False, names=["best ratio"])
+    comparison.run_controller(task, training.controller, 2)
+    comparison.run_baselines(task, {"1:1": baselines.even(task)}, 2)
+    assert draws == [(1, 1), (1, 1), (2, 0), (2, 0)]
+
+
+def test_exploration_of_ppo_falls_within_a_round(monkeypatch):
+    """And does not hide a collapse there, either."""
+    task = alternating.Regression(dimensions=3, max_steps=200)
+    options = dataclasses.replace(
+        autoloss.recipe("regression", "ppo"), parallel=2, episodes=4
+    )
+    training = trainer.Trainer(task, options)
+    seen, told = [], []
+    monkeypatch.setattr(
+        training.learner,
+        "after_segment",
+        lambda records: seen.append(training.learner._epsilon),
+    )
+    plain = rewards.without_exploration
+    monkeypatch.setattr(
+        rewards,
+        "without_exploration",
+        lambda *rest: told.append(rest[2]) or plain(*rest),
+    )
+    for _ in range(2):
+        training.step()
+    np.testing.assert_allclose(seen, 0.5 - 0.4 * np.arange(8) / 8)
+    np.testing.assert_allclose(
+        np.concatenate(told)[:, 0], np.repeat(seen, ppo.PPO.segment_length)
+    )
+
+
+def test_exploration_by_step_does_not_hide_a_collapse():
+    rng = np.random.default_rng(0)
+    epsilon = np.linspace(0.5, 0.1, 1000)[:, None]
+    drawn = (rng.random([1000, 1]) < epsilon / 2).astype(int)
+    chance = np.where(drawn == 0, 1 - epsilon / 2, epsilon / 2)
+    own = rewards.without_exploration(drawn, np.log(chance), epsilon, 2)
+    alive = np.ones([1000, 1], bool)
+    assert rewards.longest_runs(drawn, alive)[0] < 300
+    assert rewards.longest_runs(own, alive)[0] == 1000
+
+
+class Judged(alternating.ModelTask):
+    """A model whose measure is not a number until it has learned."""
+
+    name, result_name, measures = "judged", "score", ("score",)
+    actions, max_steps, period = ("a", "b"), 3, 1
+    higher_is_better = True
+
+    def build(self):
+        import keras
+
+        dense = keras.layers.Dense(1)
+        dense.build([1, 1])
+        objectives = {
+            name: autoloss.Objective(
+                lambda model, batch, training: tf.reduce_sum(
+                    model.dense(batch)
+                ),
+                [dense],
+            )
+            for name in self.actions
+        }
+        model = autoloss.AlternatingModel(objectives, dense=dense)
+        model.compile("sgd", jit_compile=False)
+        return model
+
+    def start(self, model, setting, seed):
+        self.scores = iter([NAN, NAN, 0.25, 0.5, 0.5])
+
+    def batch(self, setting, seed, number, action=None):
+        return np.ones([1, 1], "float32")
+
+    def measure(self, model, split):
+        return {"score": next(self.scores)}
+
+
+def test_a_first_result_that_is_no_number_is_not_the_best():
+    task = Judged()
+    alternate = schedules.Ratio([[1, 1]])
+    played = compiled_episodes.episodes_of(task, alternate)
+    position, _ = episodes.play(played, [1])
+    (episode,) = position.state
+    assert episode.best == 0.5 and episode.without_better == 0
+    # From no number to a number is no improvement that can be told.
+    assert episode.improvement == 0.25 and np.isfinite(episode.mean_improvement)
+
+
+def test_policy_gradients_outlive_features_that_are_no_numbers():
+    controller = autoloss.ScheduleController.untrained(
+        "toy",
+        ("a", "b"),
+        autoloss.ControllerOptions(features=("gap", "progress")),
+    )
+    told = {
+        "train_loss": tf.constant([NAN, 1.0]),
+        "valid_loss": tf.constant([NAN, 1.0]),
+        "progress": tf.zeros(2),
+    }
+    features = metadata.Features(["gap", "progress"])(told)[None]
+    gradients, _ = reinforce.policy_gradient(
+        controller.policy,
+        *(features, np.int32([[0, 1]]), np.float32([[0.0, 1.0]])),
+        np.ones([1, 2], "float32"),
+    )
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"updates": 10}, "a multiple of `hold` times `validations`"),
+        ({"validations": 7}, "a multiple of `hold` times `validations`"),
+        ({"tags": "/nonexistent"}, "belong to a `corpus`"),
+        ({"entities": "/nonexistent"}, "belong to a `corpus`"),
+        (
+            {"corpus": "x", "tags": "y", "language": {"nouns": 9}},
+            "`language` is of the generated corpus",
+        ),
+    ],
+)
+def test_arguments_of_translation_without_effect(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        alternating.Translation(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"max_steps": 100}, "`period` must be at most `max_steps`"),
+        ({"classifier_layer": "x"}, "is of a classifier that is named"),
+        ({"classifier_range": [0, 255]}, "is of a classifier that is named"),
+        (
+            {"classifier_outputs": "probabilities"},
+            "is of a classifier that is named",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", [alternating.Gan, alternating.KerasGan])
+def test_arguments_of_gans_without_effect(kind, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**arguments)
+
+
+def test_words_of_several_rows_are_read_once(tmp_path):
+    """As in German CoNLL-U files; TIGER numbers its rows 1_1."""
+    path = tmp_path / "de.conllu"
+    rows = [
+        *(("1", "Er", "PPER"), ("2", "geht", "VVFIN")),
+        *(("3-4", "zum", "_"), ("3", "zu", "APPR"), ("4", "dem", "ART")),
+        *(("4.1", "leer", "_"), ("5", "Haus", "NN")),
+    ]
+    path.write_text(
+        "".join(f"{n}\t{form}\tx\tx\t{tag}\n" for n, form, tag in rows)
+    )
+    (found,) = corpora.conll_tags(path).items
+    assert found.tokens == ("Er", "geht", "zu", "dem", "Haus")
+    assert "_" not in found.tags
+    path.write_text(path.read_text().replace("1\tEr", "1_1\tEr"))
+    assert corpora.conll_tags(path).items == [found]
+
+
+def test_training_measures_see_sentences_of_all_lengths():
+    """The first batches in order are the shortest sentences alone."""
+    short, long = [[5] * 3] * 64, [[6] * 7] * 64
+    stream = batches.Stream(short + long, short + long, 1, (4, 8), 8)
+    lengths = {stream.batch(0, i).source.shape[1] for i in range(4)}
+    assert lengths == {4, 8}
+
+
+def test_texts_that_are_cut_are_told():
+    class Vocabulary:
+        def encode(self, texts):
+            return [text.split() for text in texts]
+
+    translator = Translator(None, Vocabulary(), (2, 4), 8)
+    assert translator.is_cut(["a b c", "a b c d", ""]) == [False, True, False]
