@@ -18,7 +18,8 @@ class KerasModelProblem(Problem):
     Fresh starts are drawn by building the model anew, with Keras' default
     seeds derived from the problem's seed. Variables that are not trained
     (say moving averages of batch normalisation) keep their first values, and
-    the model runs in training mode throughout.
+    the model runs in training mode throughout: what dropout leaves out follows
+    from the batch. Losses of regularizers and `add_loss` are added.
 
     Args:
         build_model: function without arguments that returns a new, built

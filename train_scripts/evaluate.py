@@ -81,7 +81,7 @@ FLAGS.list(
     "train_scripts.imagenet.",
 )
 _NUMBERS = {
-    "steps": "Inner steps; Adam runs four times as long.",
+    "steps": "Inner steps; for speed-ups Adam runs four times as long.",
     "seeds": "Runs of each optimizer.",
     "tuning_seeds": "Runs of each learning rate of the grid.",
     "epochs": "With --experiment=digits: epochs.",

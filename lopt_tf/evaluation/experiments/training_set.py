@@ -7,8 +7,8 @@ TITLE = "On the problems of meta-training"
 QUESTION = (
     "The paper: on problems of the training set the learned optimizer is as "
     "good as Adam and RMSProp at their best learning rates, or better. Each "
-    "run has its own instance of the problem, which meta-training has not "
-    "seen."
+    "run has a start and batches of its own, and its own instance of those "
+    "problems that are drawn."
 )
 LEARNED = "required"
 PRESETS = {
