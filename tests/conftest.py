@@ -12,6 +12,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# Tests compile much and run little: code that is not optimized (by LLVM; XLA's
+# own passes run) saves a third of their time. `XLA_FLAGS= pytest ...` tests as
+# users compile.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # For the processes that pytest starts: what is freed can go back.
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 

@@ -591,7 +591,9 @@ def test_a_training_of_the_first_release_resumes(tmp_path):
             if value is None:
                 assert row[name] is None
             else:
-                assert row[name] == pytest.approx(value, rel=1e-4), name
+                # Validations draw other actions now.
+                close = 1e-2 if name == "validation" else 1e-4
+                assert row[name] == pytest.approx(value, rel=close), name
     finished = np.load(FIRST_RELEASE / "finished.npz")
     for name, array in controller.weights().items():
         old = finished[name.replace("/", ".")]
