@@ -15,6 +15,7 @@ from lopt_tf.metatraining import (
     objective,
     unroll,
 )
+from lopt_tf.metatraining import estimator as estimator_lib
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import datasets
 from problems.classifiers import FullyConnected
@@ -263,7 +264,29 @@ def test_an_instance_without_a_finite_meta_gradient_is_skipped():
     alive = tf.constant([True, False, True])
     found = estimator._summary(gradients, tf.constant([1.0, 2.0, 6.0]), alive)
     np.testing.assert_allclose(found.gradient, [4 / 3, 2], rtol=1e-6)
-    assert (found.loss, found.lost, found.skipped) == (3, 1, 1)
+    assert (found.lost, found.skipped) == (1, 1)
+    assert (found.loss, found.counted) == (9, 3)
+
+
+def test_the_meta_loss_is_of_instances_whatever_replica_has_them():
+    """Also where all of one replica's instances have blown up."""
+    _, unroller, vector, _ = _setting(Quadratic(2), {}, instances=2)
+    estimator = estimators.TruncatedBackpropagation(
+        unroller, objective.MetaObjective()
+    )
+    losses = tf.constant([[1.0, 2.0], [6.0, np.nan], [np.nan, np.nan]])
+    for parts, expected in (([0, 1], 3.0), ([0, 2], 1.5), ([2], np.nan)):
+        found = [
+            estimator._summary(
+                tf.zeros((2, 1)), losses[i], is_one, counted=is_one
+            )
+            for i in parts
+            for is_one in [tf.math.is_finite(losses[i])]
+        ]
+        mean = tf.nest.map_structure(lambda *x: tf.add_n(x) / len(x), *found)
+        outcome = estimator_lib.Outcome(mean, None, ())
+        estimate, _ = estimator.estimate(estimators.Run((1,)), 1, outcome)
+        np.testing.assert_allclose(estimate.meta_loss, expected)
 
 
 def test_no_instance_outvotes_the_others():

@@ -141,10 +141,7 @@ class TruncatedBackpropagation(Estimator):
         gradients = vector.flatten(gradients) * vector.is_trained
         # Instances lost before this unroll get a zero gradient.
         gradients = tf.where(alive_before[:, None], gradients, float("nan"))
-        counted = tf.reduce_sum(tf.cast(alive_before, "float32"))
-        losses = tf.where(alive_before, losses, 0.0)
-        loss = tf.reduce_sum(losses) / counted
-        return self._summary(gradients, loss, alive), alive
+        return self._summary(gradients, losses, alive, alive_before), alive
 
     def _sum(self, ours, others):
         """The sum of two structures of per-replica values."""

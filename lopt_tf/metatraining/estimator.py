@@ -85,7 +85,8 @@ class Summary(NamedTuple):
 
     Attributes:
         gradient: the meta-gradient [P], averaged over instances.
-        loss: the meta-objective, averaged over instances.
+        loss: the sum of the meta-objectives.
+        counted: of how many it is.
         lost: number of inner runs that have blown up so far.
         skipped: number of instances that had blown up, or whose
             meta-gradient was not finite: it counts as zero.
@@ -93,6 +94,7 @@ class Summary(NamedTuple):
 
     gradient: tf.Tensor
     loss: tf.Tensor
+    counted: tf.Tensor
     lost: tf.Tensor
     skipped: tf.Tensor
 
@@ -116,7 +118,8 @@ class Estimate:
     """The result of one estimator step, over all replicas.
 
     Attributes:
-        gradient, meta_loss, lost, skipped: as in `Summary`.
+        gradient, lost, skipped: as in `Summary`.
+        meta_loss: the mean meta-objective; NaN if none counts.
         size: inner runs side by side.
         inner_steps: updates of one instance each that were made.
         objectives: recorded inner objectives, [steps, K], of each replica.
@@ -198,9 +201,10 @@ class Estimator:
         count = self.replicas.count
         size = self.unroller.size * count
         summary = outcome.summary
+        counted = float(summary.counted)
         estimate = Estimate(
             gradient=summary.gradient,
-            meta_loss=float(summary.loss),
+            meta_loss=float(summary.loss) / counted if counted else np.nan,
             lost=round(float(summary.lost) * count),
             skipped=round(float(summary.skipped) * count),
             size=size,
@@ -220,21 +224,25 @@ class Estimator:
         carry = self.unroller.load(arrays) if arrays else ()
         return Run(tuple(about["seed"]), about["step"], carry)
 
-    def _summary(self, gradients, losses, alive):
+    def _summary(self, gradients, losses, alive, counted=None):
         """The `Summary` of one replica.
 
         Args:
             gradients: each instance's meta-gradient, [K, P].
-            losses: meta-objectives, or their mean.
+            losses: meta-objectives.
             alive: bool, whether an inner run has not blown up.
+            counted: bool, whether a loss counts. Defaults to `None`: all do.
         """
+        if counted is None:
+            counted = tf.ones_like(losses, bool)
         is_finite = tf.reduce_all(tf.math.is_finite(gradients), axis=1)
         gradients = tf.where(is_finite[:, None], gradients, 0.0)
         if self.instance_clip:
             gradients = _clipped(gradients, self.instance_clip)
         return Summary(
             gradient=tf.reduce_mean(gradients, axis=0),
-            loss=tf.reduce_mean(losses),
+            loss=tf.reduce_sum(tf.where(counted, losses, 0.0)),
+            counted=tf.reduce_sum(tf.cast(counted, "float32")),
             lost=tf.reduce_sum(tf.cast(~alive, "float32")),
             skipped=tf.reduce_sum(tf.cast(~is_finite, "float32")),
         )

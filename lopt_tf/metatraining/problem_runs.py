@@ -73,17 +73,23 @@ class ProblemRuns:
         return unroller.constants((self._options.seed, 3, number))
 
     def estimator(self, name):
-        """The estimator of a problem, with its compiled functions.
-
-        Raises:
-            NoRoomError: if there is no room for one more.
-        """
+        """The estimator of a problem, with its compiled functions."""
         if name not in self._estimators:
-            compilation.check_room()
             self._estimators[name] = estimators.make(
                 self._options, self._problems[name], self._rule, self._replicas
             )
         return self._estimators[name]
+
+    def about_to_step(self, name):
+        """The estimator of a problem; its first step compiles.
+
+        Raises:
+            NoRoomError: if there is no room for that.
+        """
+        estimator = self.estimator(name)
+        if not estimator.unroller.num_compilations():
+            compilation.check_room()
+        return estimator
 
     def num_compilations(self):
         """Programs compiled so far."""

@@ -80,7 +80,7 @@ class Trainer(long_run.Trainer):
         return self.inner_steps
 
     def num_compilations(self):
-        return self._runs.num_compilations()
+        return self._runs.num_compilations() + self.best.num_compilations()
 
     def describe(self):
         return [self._devices(), *self._notes]
@@ -192,7 +192,7 @@ class Trainer(long_run.Trainer):
 
     def _estimate(self, place, it):
         """(`Estimate`, the run after it) of the next partial unroll."""
-        return self._runs.estimator(it.name).step(
+        return self._runs.about_to_step(it.name).step(
             self.vector, self.weights, it.constants, it.run, it.plan[0]
         )
 

@@ -71,6 +71,11 @@ class Validation:
         weights = {name: tf.constant(array) for name, array in weights.items()}
         return {name: self._loss(name, rule, weights) for name in self.problems}
 
+    def num_compilations(self):
+        """Programs compiled so far."""
+        unrollers = [prepared[0] for prepared in self._prepared.values()]
+        return sum(unroller.num_compilations() for unroller in unrollers)
+
     def _loss(self, name, rule, weights):
         unroller, constants, drawn, segments = self._inputs(name, rule)
         carry = unroller.begin(weights, constants, drawn)
@@ -142,6 +147,10 @@ class BestWeights:
         """The validation's, by which weights are compared, where it tells."""
         told = getattr(self._validate, "settings", dict)
         return told() if self._every else {}
+
+    def num_compilations(self):
+        """Programs that the validation has compiled so far."""
+        return getattr(self._validate, "num_compilations", int)()
 
     def state(self):
         """JSON-ready; the weights have a file of their own."""

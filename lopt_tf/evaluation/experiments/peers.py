@@ -93,7 +93,7 @@ COLUMNS = {
 def run(folder, settings):
     """Compares at every length; returns an `Outcome`."""
     learned = {"learned": folder.learned, **_older(folder.learned)}
-    found, tuned, rows = [], [], []
+    found, tuned, rows, every = [], [], [], []
     for steps, names in settings.lengths():
         problems = {
             f"{name}, {steps} steps": problem
@@ -103,6 +103,8 @@ def run(folder, settings):
         more, tried = comparison.compare(folder, problems, learned, plan)
         found += more
         tuned += tried
+        every += problems
+        folder.facts["problems"] = [*every]
         overall = results.overall(more, _MEASURES)
         rows += [{"steps": steps, **row} for row in overall]
     first = report.Table(
