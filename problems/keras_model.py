@@ -135,6 +135,7 @@ class KerasModelProblem(Problem):
 
         So a loss is a function of its arguments, in whatever process.
         """
+        rows = tf.cast(rows, "int32")
         odd = 2 * tf.range(tf.size(rows)) + 1
         draw = tf.reduce_sum((rows + 1) * odd) % 2**30
         return [

@@ -77,13 +77,15 @@ def test_what_diverged_is_not_chosen(monkeypatch):
             [[NAN]] * 3,
         ]
     )
+    lines = []
     monkeypatch.setattr(baselines, "run", lambda *_: np.array(next(results)))
     for best in (2, 0):
         chosen, rows = baselines.tune(task, 2)
         assert chosen["best coin"].label == rows[best]["setting"]
         assert [row["chosen"] for row in rows].index(True) == best
-    with pytest.raises(ValueError, match="'best coin' has a finite result"):
-        baselines.tune(task, 2)
+    # A kind of which nothing is left does not stop the others.
+    assert baselines.tune(task, 2, report=lines.append)[0] == {}
+    assert lines == ["best coin: left out, no candidate has a finite result"]
 
 
 def test_the_edge_of_ratios_is_told():
@@ -199,6 +201,20 @@ def test_a_first_result_that_is_no_number_is_not_the_best():
     assert episode.improvement == 0.25 and np.isfinite(episode.mean_improvement)
 
 
+def test_an_episode_that_never_has_a_result_runs_out_of_patience():
+    task = Judged()
+    task.patience = 2
+    alternate = schedules.Ratio([[1, 1]])
+    played = compiled_episodes.episodes_of(task, alternate)
+    position = played.begin([1])
+    task.scores = iter([NAN] * 9)
+    while not played.finished(position):
+        position, _ = played.advance(position)
+    (episode,) = position.state
+    assert episode.without_better == 2 and episode.step == 2
+    assert np.isnan(episode.best)
+
+
 def test_policy_gradients_outlive_features_that_are_no_numbers():
     controller = autoloss.ScheduleController.untrained(
         "toy",
@@ -273,12 +289,16 @@ def test_words_of_several_rows_are_read_once(tmp_path):
     assert corpora.conll_tags(path).items == [found]
 
 
-def test_training_measures_see_sentences_of_all_lengths():
+def test_training_measures_see_short_and_long_sentences():
     """The first batches in order are the shortest sentences alone."""
-    short, long = [[5] * 3] * 64, [[6] * 7] * 64
-    stream = batches.Stream(short + long, short + long, 1, (4, 8), 8)
-    lengths = {stream.batch(0, i).source.shape[1] for i in range(4)}
-    assert lengths == {4, 8}
+    short, long = [[5] * 3] * 90, [[6] * 7] * 10
+    stream = batches.Stream(short + long, short + long, 1, (4, 8), 10)
+    for count, expected in ((4, [4, 4, 4, 8]), (1, [4]), (99, [4] * 9 + [8])):
+        found = list(stream.spaced(count))
+        assert [batch.source.shape[1] for batch in found] == expected
+    whole = [batch for _, batch in stream.whole()]
+    for ours, own in zip(stream.spaced(99), whole, strict=True):
+        np.testing.assert_array_equal(ours.targets, own.targets)
 
 
 def test_texts_that_are_cut_are_told():
@@ -287,4 +307,4 @@ def test_texts_that_are_cut_are_told():
             return [text.split() for text in texts]
 
     translator = Translator(None, Vocabulary(), (2, 4), 8)
-    assert translator.is_cut(["a b c", "a b c d", ""]) == [False, True, False]
+    assert translator.count_cut(["a b c", "a b c d", ""]) == 1

@@ -75,7 +75,7 @@ class Toy(alternating.AlternatingTask):
 
 
 # The tests of whole trainings with the second learner take longest.
-LEARNERS = slow_cases.marked(["reinforce", "ppo"], "ppo")
+LEARNERS = slow_cases.marked(["reinforce", "evolution"], "evolution")
 
 
 @pytest.mark.parametrize("algorithm", LEARNERS)

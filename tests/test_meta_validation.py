@@ -5,7 +5,7 @@ import pytest
 import trainings
 
 from lopt_tf import checkpointing, metatraining
-from lopt_tf.metatraining import unroll
+from lopt_tf.metatraining import unroll, validation
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from problems import corpus
 from problems.quadratic import Quadratic
@@ -50,8 +50,13 @@ def test_validation_measures_the_meta_objective():
     validate = metatraining.Validation(
         {"a": problem, "b": Quadratic(2)}, instances=4, steps=30
     )
+    best = validation.BestWeights(validate, 1)
+    assert best.num_compilations() == 0
     first = validate(rule, weights)
+    compilations = best.num_compilations()
+    assert compilations >= 2
     assert first == validate(rule, weights)
+    assert best.num_compilations() == compilations
     unroller = unroll.Unroller(problem, rule, 4, 40)
     constants = unroller.constants((0, 9, 0))
     start = unroller.draw_start((0, 9, 0))

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import slow_cases
+import trainings
 
 import lopt_tf
 from lopt_tf import checkpointing, compilation, distribution
@@ -20,6 +21,8 @@ from lopt_tf.metatraining import (
     estimators,
     meta_optimizers,
     presets,
+    problem_runs,
+    replicas,
 )
 from lopt_tf.optimizers import hierarchical_rnn, registry
 from problems import corpus
@@ -128,6 +131,20 @@ def test_room_for_compiled_programs(monkeypatch):
         compilation.check_room()
     monkeypatch.setattr(compilation, "maps_left", lambda: None)
     compilation.check_room()
+
+
+def test_room_is_for_first_steps(monkeypatch):
+    """Runs are drawn, and read from a checkpoint, before anything compiles."""
+    monkeypatch.setattr(compilation, "maps_left", lambda: 10)
+    problems = corpus.select(trainings.NAMES)
+    runs = problem_runs.ProblemRuns(
+        problems, trainings.rule(), trainings.options(), replicas.Replicas()
+    )
+    drawn = runs.draw(0)
+    again = runs.load(*runs.save(drawn))
+    assert (again.name, again.plan) == (drawn.name, drawn.plan)
+    with pytest.raises(compilation.NoRoomError):
+        runs.about_to_step(drawn.name)
 
 
 def test_metatrain_knows_every_choice():

@@ -276,15 +276,17 @@ def test_the_program_trains_tests_and_translates(
     assert code == 0 and "best curriculum" in told.out and "BLEU" in told.out
     source = tmp_path / "in.txt"
     pairs, *_ = Language(subordinate=0.0).sentences(3, 4)
-    source.write_text(f"{pairs[0].source}\n\n{pairs[1].source}\n")
+    longest = " ".join([pairs[0].source] * 20)
+    source.write_text(f"{pairs[0].source}\n\n{pairs[1].source}\n{longest}\n")
     target = tmp_path / "out.txt"
     files = ["--mode=translate", f"--input={source}", f"--output={target}"]
     assert run(*files)[0] == 0
     first = target.read_text()
-    assert first.count("\n") == 3 and first.split("\n")[1] == ""
+    assert first.count("\n") == 4 and first.split("\n")[1] == ""
     # The translator is kept, and the same.
     code, told = run(*files)
     assert code == 0 and "Training" not in told.out
+    assert "1 of 3 lines are cut" in told.out
     assert target.read_text() == first
     load = translating.load(tmp_path / "run/translator.npz")
     assert load.translate([pairs[0].source]) == [first.split("\n")[0]]

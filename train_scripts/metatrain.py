@@ -251,7 +251,9 @@ def _train(strategy):
     rule, weights = _rule(preset.rule_settings)
     if not getattr(rule, "has_lower_bound", False):
         FLAGS.refuse(["bound_reference"], "without --min_log_lr")
-    if getattr(rule, "step_unit", None):
+    # What was begun with it goes on with it.
+    scaled = FLAGS.use_parameter_scale and not FLAGS.resume
+    if scaled and getattr(rule, "step_unit", None):
         unit = f"with --step_unit={rule.step_unit}"
         FLAGS.refuse(["use_parameter_scale"], unit)
     problems = FLAGS.problems or preset.problems

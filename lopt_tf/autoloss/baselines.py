@@ -78,8 +78,8 @@ def grids(task, fine=True):
     overfitting, where the task tells both losses, and the feedback that the
     task suggests.
 
-    Without `fine` they have a third of their points, but for ratios and what
-    the task suggests; of models, which take long to train, these have half.
+    Without `fine`, coins, sums and gaps have a third of their points. Ratios
+    and what the task suggests stay whole, or half for models, which take long.
     """
     few = not fine and isinstance(task, alternating.ModelTask)
     found = {"best ratio": _ratios(task, _RATIOS[:3] if few else _RATIOS)}
@@ -214,15 +214,18 @@ def outcomes(task, candidates, seeds, split, draw=0):
     return played.result(position, split).reshape(shape), details, curves
 
 
-def _best(task, name, candidates, means):
-    """The candidate of the best mean; those that diverged cannot win."""
+def _best(task, candidates, means):
+    """The candidate of the best mean; None if all diverged."""
     scores = -means if task.higher_is_better else means
     scores = np.where(np.isfinite(scores), scores, np.inf)
-    if np.isinf(scores).all():
-        raise ValueError(
-            f"No candidate of {name!r} has a finite result on validation data."
-        )
-    return candidates[int(np.argmin(scores))]
+    place = int(np.argmin(scores))
+    return candidates[place] if np.isfinite(scores[place]) else None
+
+
+def _told(best):
+    if best is None:
+        return "left out, no candidate has a finite result"
+    return best.label + " (at the edge of its grid)" * best.at_edge
 
 
 def tune(task, count, fine=True, report=None, names=None):
@@ -236,30 +239,29 @@ def tune(task, count, fine=True, report=None, names=None):
         names: of the grids to choose from. Defaults to all.
 
     Returns:
-        {name: Candidate}, and one dictionary for each candidate.
-
-    Raises:
-        ValueError: if all candidates of a kind diverged.
+        {name: Candidate}, without kinds whose candidates have all diverged; and
+        one dictionary for each candidate.
     """
     chosen, rows = {}, []
+    seeds = starts("validation", count)
     for name, candidates in grids(task, fine).items():
         if names is not None and name not in names:
             continue
-        seeds = starts("validation", count)
         results = run(task, candidates, seeds, "valid", VALIDATION_DRAW)
         means = results.mean(axis=1)
-        best = chosen[name] = _best(task, name, candidates, means)
+        best = _best(task, candidates, means)
+        if best is not None:
+            chosen[name] = best
         rows += [
             {
                 "baseline": name,
                 "setting": candidate.label,
                 "validation": float(mean),
                 "chosen": candidate is best,
-                "at_edge": candidate is best and best.at_edge,
+                "at_edge": candidate is best and candidate.at_edge,
             }
             for candidate, mean in zip(candidates, means)
         ]
         if report:
-            note = " (at the edge of its grid)" if best.at_edge else ""
-            report(f"{name}: {best.label}{note}")
+            report(f"{name}: {_told(best)}")
     return chosen, rows

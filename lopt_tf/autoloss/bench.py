@@ -154,12 +154,14 @@ class Bench:
             chosen, rows = baselines.tune(
                 task, self.tuning_starts, self.fine, self.say, [*grids]
             )
-            labels = {name: c.label for name, c in chosen.items()}
+            labels = dict.fromkeys(grids)
+            labels |= {name: c.label for name, c in chosen.items()}
             tables.write_csv(self.folder / "tuning.csv", rows)
             keep_choices(path, settings, labels)
         tuned = {
             name: next(c for c in grids[name] if c.label == label)
             for name, label in labels.items()
+            if label is not None
         }
         return {**published, **tuned}
 
@@ -240,6 +242,8 @@ def keep_choices(path, settings, labels):
 def known_choices(path, settings, grids):
     """{baseline: label} of an earlier tuning, if its settings are these.
 
+    A label is None where all candidates diverged.
+
     Args:
         path: its file.
         settings: what it must have been made with; it is done anew otherwise.
@@ -260,7 +264,7 @@ def known_choices(path, settings, grids):
         if saved != json.loads(json.dumps(settings)):
             return None
         for name, labels in grids.items():
-            if chosen[name] not in labels:
+            if chosen[name] not in (None, *labels):
                 raise ValueError(f"{name} is {chosen[name]!r}")
         return {name: chosen[name] for name in grids}
     except Exception as error:

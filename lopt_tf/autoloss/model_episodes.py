@@ -190,8 +190,10 @@ class ModelEpisodes(episodes.Episodes):
             without_better=episode.without_better + 1,
             curve=(*episode.curve, (episode.updates, measured[name])),
         )
-        worst = not math.isfinite(episode.best)
-        if worst or sign * (measured[name] - episode.best) > 0:
+        is_first = not math.isfinite(episode.best)
+        if math.isfinite(measured[name]) and (
+            is_first or sign * (measured[name] - episode.best) > 0
+        ):
             episode = episode._replace(
                 best=measured[name],
                 best_values=_values(self.model),

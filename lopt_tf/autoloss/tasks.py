@@ -293,6 +293,9 @@ def recipe(task, algorithm="reinforce", **changes):
     own = dict({"ppo": _PPO, "evolution": _EVOLUTION}.get(algorithm, {}))
     if algorithm == "ppo":
         own["step_scale"] = base.step_scale or 1.0
+        if not base.hidden:
+            # That of the recipe is for a few weights.
+            own["learning_rate"] = ControllerOptions.learning_rate
     changes = {**own, **changes}
     if changes.get("hidden"):
         # Only a linear policy can begin with this habit.

@@ -180,8 +180,8 @@ class Trainer(long_run.Trainer):
             self.learner.after_segment(records)
             steps += len(records.actions)
             explored = np.full([len(records.actions), 1], epsilon)
-            parts.append((records.actions, records.alive, records.log_prob))
-            parts[-1] += (explored,)
+            known = records.actions, records.alive, records.log_prob
+            parts.append((*known, explored))
         actions, alive, log_prob, explored = map(np.concatenate, zip(*parts))
         results = self.episodes.result(position, "valid")
         own = rewards.without_exploration(

@@ -15,6 +15,11 @@ from problems.alternating.translation.translator import Translator
 _KIND = "lopt_tf.translator"
 # Without a controller: what was best of a few on scarce pairs.
 _SHARES = (0.6, 0.2, 0.2)
+# Settings that a trained one needs no more.
+_OF_TRAINING = {
+    **{"corpus": "generated", "tags": "", "entities": "", "language": {}},
+    **dict.fromkeys(("updates", "hold", "validations")),
+}
 
 
 def translate_file(task, folder, source, target, controller, report):
@@ -54,7 +59,7 @@ def translate_file(task, folder, source, target, controller, report):
         save(path, task, trained(task, controller, report))
     translator = load(path, task)
     texts = [line for line in lines if line.strip()]
-    cut = sum(translator.is_cut(texts))
+    cut = translator.count_cut(texts)
     if cut:
         report(
             f"note: {cut} of {len(texts)} lines are cut after "
@@ -117,7 +122,7 @@ def load(path, task=None):
     arrays, facts = checkpointing.load(path, _KIND)
     if task is not None:
         _check_settings(path, facts["task"], task)
-    made = Translation(**facts["task"])
+    made = Translation(**{**facts["task"], **_OF_TRAINING})
     networks = made.networks(facts["outputs"])
     variables = _variables(networks.values())
     names = named_arrays.shapes("translator", variables)

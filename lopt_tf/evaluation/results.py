@@ -33,7 +33,8 @@ SUMMARY_COLUMNS = {
     "step. Losses are running minima of 20-step means. Adam runs four times as "
     "long: a loss that it never reaches counts as 4. Adam itself gets less "
     "than 1 where it has stopped improving before the last step.",
-    "speedup_low": "The lower end of the 95 % bootstrap interval over seeds.",
+    "speedup_low": "The lower end of the 95 % bootstrap interval over seeds; "
+    "nan for one seed.",
     "speedup_high": "The upper end of that interval.",
     "never_reached": "The share of runs whose loss Adam never reached.",
     "diverged": "The share of runs that ended above their start or not finite.",

@@ -285,9 +285,15 @@ class Trainer(long_run.Trainer):
                 if text.partition("(")[0] == type(problem).__name__:
                     saved["objectives"][name] = repr(problem)
         self._check_order(list(saved["objectives"]))
+        validation = self.best.settings()
         if not saved.get("validation"):
-            # Nothing was validated yet, or by an earlier version.
-            saved["validation"] = self.best.settings()
+            # There was none, or an earlier version did not tell.
+            saved["validation"] = validation
+        elif not validation:
+            raise checkpointing.CheckpointError(
+                "The checkpoint's training has a validation, which decides "
+                "on its best weights. Resume with the same one."
+            )
         return saved
 
     def _check_order(self, saved):

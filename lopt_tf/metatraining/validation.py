@@ -55,11 +55,12 @@ class Validation:
 
     def settings(self):
         """What its results depend on, JSON-ready."""
-        return {
-            "problems": {n: repr(p) for n, p in self.problems.items()},
-            "objective": repr(self.objective),
-            **{name: getattr(self, name) for name in _BOUNDS},
-        }
+        found = {name: getattr(self, name) for name in _BOUNDS}
+        found["objective"] = repr(self.objective)
+        # A problem's place is part of its seed.
+        for i, (name, problem) in enumerate(self.problems.items()):
+            found[f"problem {i}"] = f"{name}: {problem!r}"
+        return found
 
     def __call__(self, rule, weights):
         """Meta-objectives, {problem name: float}.

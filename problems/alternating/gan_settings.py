@@ -156,7 +156,7 @@ class GanSettings:
                 "`classifier_range` must be two numbers, the lower one first. "
                 f"Received: classifier_range={self.classifier_range!r}"
             )
-        self._check_of_classifier()
+        self._check_unnamed_classifier()
         if self.classifier_path is None and (
             self.dataset not in judge_lib.TRAINED
         ):
@@ -166,7 +166,7 @@ class GanSettings:
                 "dataset='digits' or 'mnist'."
             )
 
-    def _check_of_classifier(self):
+    def _check_unnamed_classifier(self):
         """Raises ValueError for what is said of a classifier not named."""
         if self.classifier_path is not None:
             return

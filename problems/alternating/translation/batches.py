@@ -87,18 +87,37 @@ class Stream:
             found += [(bucket, rows) for rows in order.reshape(-1, self.size)]
         return [found[i] for i in rng.permutation(len(found))]
 
+    def spaced(self, count):
+        """At most so many batches of `whole`, evenly spaced: of all lengths."""
+        parts = self._parts()
+        places = np.linspace(0, len(parts) - 1, min(count, len(parts)))
+        for place in places.round().astype(int):
+            yield self._filled(*parts[place])
+
     def whole(self):
         """Yields (which sentences, `Batch`) once through, in order.
 
         The last batch of a bucket is filled with rows of zeros, which have no
         target that counts.
         """
-        for places, rows in self._buckets:
-            for first in range(0, len(places), self.size):
-                part = [x[first : first + self.size] for x in rows]
-                missing = self.size - len(part[0])
-                part = [np.pad(x, [(0, missing), (0, 0)]) for x in part]
-                yield places[first : first + self.size], Batch(*part)
+        for bucket, first in self._parts():
+            places = self._buckets[bucket][0]
+            part = self._filled(bucket, first)
+            yield places[first : first + self.size], part
+
+    def _parts(self):
+        """(bucket, its first row) of all batches of `whole`."""
+        return [
+            (bucket, first)
+            for bucket, (places, _) in enumerate(self._buckets)
+            for first in range(0, len(places), self.size)
+        ]
+
+    def _filled(self, bucket, first):
+        rows = self._buckets[bucket][1]
+        part = [x[first : first + self.size] for x in rows]
+        missing = self.size - len(part[0])
+        return Batch(*(np.pad(x, [(0, missing), (0, 0)]) for x in part))
 
 
 def _padded(sources, targets, start, length):

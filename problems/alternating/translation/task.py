@@ -24,7 +24,7 @@ _COUNTS = (
     *("pairs", "tagged", "symbols", "width", "embedding", "depth", "beams"),
     *("batch_size", "updates", "hold", "validations", "valid", "test"),
 )
-# Batches of training sentences, of all lengths, that validations measure, too.
+# Batches of training sentences that validations measure, too.
 _TRAIN_BATCHES = 4
 _MOST_TOKENS = 60
 
@@ -237,7 +237,7 @@ class Translation(ModelTask):
         for task in self.actions:
             streams = self.data.streams[task]
             whole = (batch for _, batch in streams[split].whole())
-            some = (streams["train"].batch(0, i) for i in range(_TRAIN_BATCHES))
+            some = streams["train"].spaced(_TRAIN_BATCHES)
             for prefix, batches in (("", whole), ("train_", some)):
                 loss, hits = translator.teacher_forced(
                     self._sums[task], batches

@@ -53,10 +53,10 @@ class Translator:
         """Of a text that is translated whole."""
         return self.lengths[-1] - 1
 
-    def is_cut(self, texts):
-        """Whether texts are too long to be translated whole: a list."""
-        found = self.vocabulary.encode(list(texts))
-        return [len(own) > self.most_subwords for own in found]
+    def count_cut(self, texts):
+        """How many of a list of texts are too long to be translated whole."""
+        found = self.vocabulary.encode(texts)
+        return sum(len(own) > self.most_subwords for own in found)
 
     def outputs(self, task, stream, beams=1):
         """{sentence: numbers of its outputs} for all of a `Stream`."""
