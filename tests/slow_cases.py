@@ -5,7 +5,9 @@ import pytest
 
 def marked(cases, *slow):
     """The cases; those that are named are run with the slow tests."""
-    return [
-        pytest.param(case, marks=pytest.mark.slow) if case in slow else case
-        for case in cases
-    ]
+
+    def parameter(case):
+        values = case if isinstance(case, tuple) else (case,)
+        return pytest.param(*values, marks=pytest.mark.slow)
+
+    return [parameter(case) if case in slow else case for case in cases]

@@ -179,8 +179,14 @@ def test_metatrain_has_a_flag_for_every_option():
     assert set(adjustable) <= set(metatrain._RULE_SETTINGS)
 
 
-@pytest.mark.parametrize("optimizer", registry.OPTIMIZERS)
-@pytest.mark.parametrize("estimator", ["bptt", "pes"])
+# The first case is `test_metatrain`'s.
+@pytest.mark.parametrize(
+    "optimizer, estimator",
+    slow_cases.marked(
+        [(o, e) for e in ("bptt", "pes") for o in registry.OPTIMIZERS],
+        ("hierarchical_rnn", "bptt"),
+    ),
+)
 def test_metatrain_every_optimizer(optimizer, estimator, tmp_path, capsys):
     arguments = [
         *(TINY if optimizer == "hierarchical_rnn" else TINY[:-1]),
@@ -384,7 +390,8 @@ def test_killed_training_resumes_exactly(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "preset", slow_cases.marked(presets.PRESETS, "paper", "scale")
+    "preset",
+    slow_cases.marked(presets.PRESETS, "paper", "scale", "recommended"),
 )
 def test_presets_settings_of_the_rule(preset, tmp_path):
     folder = tmp_path / preset

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import rule_inputs
+import slow_cases
 import tensorflow as tf
 
 import lopt_tf
@@ -170,7 +171,7 @@ def test_blocks_agree_with_flat(name, monkeypatch):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize("blocks", slow_cases.marked([False, True], True))
 @every_config
 def test_instances_do_not_mix(name, blocks, monkeypatch):
     if blocks:

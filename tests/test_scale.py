@@ -473,6 +473,7 @@ def test_large_models_come_and_go():
     np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_large_model_on_two_devices():
     """Replicas take the same steps as one device with the whole batch."""
     images, labels = _large_data()

@@ -52,7 +52,8 @@ class _Stopper:
 
 
 @pytest.mark.parametrize(
-    "estimator", slow_cases.marked(estimators.ESTIMATORS, "full", "bptt")
+    "estimator",
+    slow_cases.marked(estimators.ESTIMATORS, "full", "bptt", "es"),
 )
 def test_stopped_training_resumes_exactly(estimator, tmp_path, monkeypatch):
     options = trainings.options(estimator=estimator)
@@ -618,7 +619,7 @@ def test_plans_of_the_estimators():
 
 
 @pytest.mark.parametrize(
-    "estimator", slow_cases.marked(["bptt", "es", "pes"], "bptt")
+    "estimator", slow_cases.marked(["bptt", "es", "pes"], "bptt", "es")
 )
 def test_a_problem_that_blows_up_is_skipped_and_reported(estimator, tmp_path):
     lines = []
