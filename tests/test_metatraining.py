@@ -354,9 +354,9 @@ def test_persistent_evolution_formula():
     values = tf.constant([[2.0, 3.0, 1.0, 5.0], [4.0, np.nan, 1.0, 5.0]])
     initial = tf.constant([1.0, 1.0, 1.0, 1.0])
     found, alive = estimator._slopes(accumulated, values, initial)
-    rest = [found.loss, found.lost, found.skipped]
+    rest = [found.loss, found.counted, found.lost, found.skipped]
     capped = (3.0 + 1e6) / 2
-    np.testing.assert_allclose(rest, [(9 + capped) / 4, 1, 0], rtol=1e-5)
+    np.testing.assert_allclose(rest, [9 + capped, 4, 1, 0], rtol=1e-5)
     differences = np.array([3 - 1, capped - 5]) / (2 * 0.1**2)
     expected = np.mean(accumulated * differences[:, None], axis=0)
     np.testing.assert_allclose(found.gradient, expected, rtol=1e-5)
