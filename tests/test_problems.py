@@ -1325,6 +1325,18 @@ def _keras_problem(
     return kind(build, data, labels, **settings)
 
 
+def _ten_steps(problem):
+    """The carry after ten steps of two runs, and their objectives."""
+    rule = HierarchicalRNNRule(init_lr_range=(1e-2, 1e-2))
+    unroller = unroll.Unroller(problem, rule, 2, 10)
+    weights = {n: tf.constant(w) for n, w in rule.init_weights(0).items()}
+    constants = unroller.constants((1,))
+    carry = unroller.begin(weights, constants, unroller.draw_start((2,)))
+    inputs = unroller.segment_inputs((2,), 0)
+    end, objectives, _ = unroller.advance(weights, constants, carry, inputs)
+    return end, objectives
+
+
 def test_keras_model_is_a_problem():
     problem = _keras_problem()
     params = problem.init(stateless_seed(1), 3)
@@ -1402,25 +1414,12 @@ def test_dropout_of_a_keras_model_follows_the_batch():
         params, constants, tf.constant([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4]])
     )
     assert turned[0] != turned[1] == first[1]
-    rule = HierarchicalRNNRule(init_lr_range=(1e-2, 1e-2))
-    unroller = unroll.Unroller(problem, rule, 2, 10)
-    weights = {n: tf.constant(w) for n, w in rule.init_weights(0).items()}
-    constants = unroller.constants((1,))
-    carry = unroller.begin(weights, constants, unroller.draw_start((2,)))
-    inputs = unroller.segment_inputs((2,), 0)
-    _, objectives, _ = unroller.advance(weights, constants, carry, inputs)
+    _, objectives = _ten_steps(problem)
     assert np.all(np.isfinite(objectives))
 
 
 def test_keras_model_is_trained_by_a_rule():
-    problem = _keras_problem()
-    rule = HierarchicalRNNRule(init_lr_range=(1e-2, 1e-2))
-    unroller = unroll.Unroller(problem, rule, 2, 10)
-    weights = {n: tf.constant(w) for n, w in rule.init_weights(0).items()}
-    constants = unroller.constants((1,))
-    carry = unroller.begin(weights, constants, unroller.draw_start((2,)))
-    inputs = unroller.segment_inputs((2,), 0)
-    end, objectives, _ = unroller.advance(weights, constants, carry, inputs)
+    end, objectives = _ten_steps(_keras_problem())
     assert objectives.shape == (10, 2)
     assert np.all(np.isfinite(objectives))
     assert np.all(objectives[-1] != end.initial)

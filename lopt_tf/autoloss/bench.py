@@ -38,7 +38,7 @@ class Bench:
     def baseline(self, task):
         """Runs fixed schedules, tuned before, on the test starts."""
         self._begin(task)
-        self._compare("baselines", task, {})
+        self._compare("baselines", task, {}, self.chosen(task))
 
     def test(self, task, controller):
         """Runs a controller and fixed schedules on the test starts."""
@@ -54,7 +54,7 @@ class Bench:
         if differing:
             self.say(f"note: the controller was trained with {differing}.")
         # Before the test is looked at.
-        self.chosen(task)
+        chosen = self.chosen(task)
         seeds = seeds_for("test", self.starts)
         look = SamplePicture(self.folder / "samples.png", seeds)
         learned, shares = comparison.run_controller(
@@ -62,7 +62,7 @@ class Bench:
         )
         if look.drawn:
             self.say(f"Samples: {look.path}")
-        results = self._compare("test", task, learned)
+        results = self._compare("test", task, learned, chosen)
         path = self.folder / "test.png"
         plots.plot_results(path, results, task.result_name)
         path = self.folder / "schedule.png"
@@ -189,9 +189,8 @@ class Bench:
             tables.write_csv(self.folder / "scores.csv", rows)
             self.say(tables.format_table(rows))
 
-    def _compare(self, name, task, learned):
+    def _compare(self, name, task, learned, chosen):
         """Adds fixed schedules to results, and writes files of that name."""
-        chosen = self.chosen(task)
         results = learned | comparison.run_baselines(task, chosen, self.starts)
         single = [
             {
