@@ -40,9 +40,6 @@ class BlockLayout(Layout):
         for end, size, count in zip(ends, self.sizes, self.blocks):
             if count:
                 self.filled[end - 1] = size - (count - 1) * block_size
-        membership = self.owner == np.arange(len(shapes))[:, None]
-        counts = np.maximum(np.array(self.sizes, "float32"), 1)
-        self.averaging = (membership / counts[:, None]).T.astype("float32")
 
     def pack(self, tensors):
         """Tensors -> elements [C, ..., 1, B]."""
@@ -96,7 +93,13 @@ class BlockLayout(Layout):
     def _combine(self, sums):
         """Block sums [C, ..., features, 1] -> tensor means."""
         sums = ops.moveaxis(ops.squeeze(sums, -1), 0, -1)
-        return ops.matmul(sums, constant(self.averaging, sums))
+        # Made anew in each step: as a constant it would be megabytes of a large
+        # model's graph, of which TensorFlow holds many copies.
+        owners = constant(self.owner[:, None], sums)
+        tensors = constant(np.arange(len(self.sizes)), sums)
+        membership = ops.cast(ops.equal(owners, tensors), sums.dtype)
+        counts = constant(np.maximum(self.sizes, 1), sums)
+        return ops.matmul(sums, membership / counts)
 
 
 class ShardedLayout(BlockLayout):
@@ -118,7 +121,6 @@ class ShardedLayout(BlockLayout):
         padding = self.num_shards * size - self.num_blocks
         self.owner = np.pad(self.owner, (0, padding), mode="edge")
         self.filled = np.pad(self.filled, (0, padding))
-        self.averaging = np.pad(self.averaging, ((0, padding), (0, 0)))
         self._pieces = self._cut()
 
     def _cut(self):
