@@ -124,6 +124,35 @@ def test_settings_bind_a_folder(small_net, tmp_path, learned, capsys):
     (backup / "latest.weights.h5").write_bytes(b"damaged")
     assert _run(*flags, "--resume") == 2
     assert "damaged" in capsys.readouterr().err
+    # Without backups the results are still there.
+    shutil.rmtree(folder / "backups")
+    before = (folder / "metrics.csv").read_bytes()
+    assert _run(*flags) == 2
+    assert "(metrics.csv, model.keras)" in capsys.readouterr().err
+    assert (folder / "metrics.csv").read_bytes() == before
+    other = tmp_path / "evaluation"
+    other.mkdir()
+    (other / "settings.json").write_text('{"preset": "quick"}')
+    assert _run(other, *flags[1:]) == 2
+    assert "already holds results (settings.json)" in capsys.readouterr().err
+    # A training that was stopped before its first backup has none.
+    kept = json.loads((folder / "settings.json").read_text())
+    (other / "settings.json").write_text(json.dumps(kept))
+    assert _run(other, *flags[1:]) == 0
+
+
+def test_a_test_sees_each_image_once(small_net, tmp_path):
+    """However many batches run at a time: 450 images are 29 batches of 16."""
+    flags = ["--optimizer=adam", "--steps=10", "--log_every=5"]
+    found = []
+    for count in (1, 5):
+        folder = tmp_path / str(count)
+        more = ["--test_every=10", f"--steps_per_execution={count}"]
+        assert _run(folder, *flags, *more) == 0
+        found.append(metrics(folder)[-1])
+    assert found[0]["split"] == "test"
+    for name in ("loss", "top1", "top5"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-5)
 
 
 def test_a_training_goes_on_from_a_trained_network(small_net, tmp_path, capsys):
@@ -132,6 +161,10 @@ def test_a_training_goes_on_from_a_trained_network(small_net, tmp_path, capsys):
     trained = tmp_path / "first" / "model.keras"
     more = [*flags, f"--start_from={trained}"]
     assert _run(tmp_path / "second", *more) == 0
+    # A backup has weights of its own.
+    away = trained.rename(tmp_path / "away.keras")
+    assert _run(tmp_path / "second", *more, "--resume") == 0
+    away.rename(trained)
     first, second = (
         next(row["loss"] for row in metrics(tmp_path / name))
         for name in ("first", "second")
@@ -196,6 +229,7 @@ def test_curves_of_several_runs(small_net, learned, tmp_path, capsys):
     reached = [2 + 2 * np.argmax(np.array(x) <= x[-1]) for x in losses[1:3]]
     assert float(rows["adam"]["steps_to_adam"]) == np.median(reached)
     assert rows["momentum_cosine"]["steps_to_adam"]
+    assert {row["last_step"] for row in rows.values()} == {"12"}
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 4 and "Test accuracy" in page
     with open(out / "timings.csv", newline="") as file:
@@ -209,8 +243,10 @@ def test_curves_of_several_runs(small_net, learned, tmp_path, capsys):
     again = [arguments[0], f"--output_dir={tmp_path / 'rates'}", listed]
     assert evaluate.main(["evaluate", *again]) == 0
     with open(tmp_path / "rates" / "summary.csv", newline="") as file:
-        rows = {row["optimizer"]: row["seeds"] for row in csv.DictReader(file)}
-    assert rows == {
+        rows = list(csv.DictReader(file))
+    # Beside the best Adam of the same seed.
+    assert all(row["steps_to_adam"] for row in rows)
+    assert {row["optimizer"]: row["seeds"] for row in rows} == {
         "learned": "1",
         "adam, learning_rate=None": "2",
         "adam, learning_rate=0.03": "1",
@@ -321,6 +357,12 @@ def test_optimizers_by_name():
     assert float(learned.learning_rate) == 1
     learned.iterations.assign(100)
     assert float(learned.learning_rate) == 0
+    # The same draw, with a decay or without.
+    seeds = []
+    for share in (None, 0.25):
+        keras.utils.set_random_seed(3)
+        seeds.append(make(None, None, 100, share).seed)
+    assert seeds[0] == seeds[1]
     with pytest.raises(ValueError, match="no effect with adam_cosine"):
         make("adam_cosine", 0.1, 100, 0.5)
 
@@ -376,7 +418,7 @@ def test_two_machines_are_one(tmp_path, learned, small_net):
 @pytest.mark.slow
 def test_jax(tmp_path, learned, small_net):
     """The same program on Keras' JAX backend, on one device and on two."""
-    flags = [*SMALL, f"--optimizer={learned}"]
+    flags = [*SMALL, f"--optimizer={learned}", "--augmentation=inception"]
     two_devices = "--xla_force_host_platform_device_count=2"
     _run_on("jax", "jax_run.py", tmp_path, *flags, XLA_FLAGS=two_devices)
     _check_as_on_tensorflow(tmp_path, ("alone", "shared"), *flags)

@@ -83,11 +83,21 @@ def test_batches_are_functions_of_seed_and_step(augmentation):
 
 def test_tests_see_every_image_once(numbered):
     batches = pipeline.Batches(numbered, 10, 8)
-    taken = _take(batches.test(), 2 * batches.test_steps)
+    taken = _take(batches.test(), 2 * batches.test_steps())
     for pass_ in (taken[:3], taken[3:]):
         images, labels, weights = map(np.concatenate, zip(*pass_))
         assert list(_indices(images[weights > 0])) == list(range(23))
         assert len(weights) == 30 and labels.shape == (30, 5)
+
+
+def test_tests_fill_whole_executions(numbered):
+    """Keras runs several batches at a time, and never fewer."""
+    batches = pipeline.Batches(numbered, 10, 8)
+    assert [batches.test_steps(n) for n in (1, 2, 3, 5)] == [3, 4, 3, 5]
+    taken = _take(batches.test(None, 5), 10)
+    for pass_ in (taken[:5], taken[5:]):
+        images, _, weights = map(np.concatenate, zip(*pass_))
+        assert list(_indices(images[weights > 0])) == list(range(23))
 
 
 def test_replicas_share_batches(numbered):
@@ -141,6 +151,9 @@ def test_digits_and_synthetic_images():
     assert image.shape == (8, 8, 1) and 0 <= label < 10
     train, _ = sources.open_splits("synthetic", image_size=16)
     assert train.num_classes == 1000 and train.image_size == 16
+    # Noise for any batch, to measure speed.
+    ((images, _),) = _take(pipeline.Batches(train, 256, 16).training(0), 1)
+    assert images.shape == (256, 16, 16, 3)
 
 
 def test_folders_of_images(tmp_path, monkeypatch):

@@ -129,11 +129,11 @@ def test_quickstart(tmp_path, small_digits):
     arguments = [
         "quickstart",
         f"--output_dir={tmp_path}",
-        "--meta_updates=2",
+        "--meta_updates=1",
         "--seeds=1",
         "--epochs=1",
     ]
-    # The quick preset's problems and sizes, for two updates.
+    # The quick preset's problems and sizes, for one update.
     assert quickstart.main(arguments) == 0
     assert (tmp_path / "metatraining" / "optimizer.npz").exists()
     rows = read_rows(tmp_path / "digits" / "summary.csv")
@@ -180,6 +180,7 @@ def test_benchmark_update(tmp_path, monkeypatch):
     assert row["unit"] == "ratio" and row["value"] > 0
 
 
+@pytest.mark.slow
 def test_benchmark_images(tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "IMAGE_NETWORKS", {})
     few = {"photographs": ("resnet20_v2", 8, 4, 2)}
@@ -194,6 +195,7 @@ def test_benchmark_images(tmp_path, monkeypatch):
     assert waiting["value"] < 1
 
 
+@pytest.mark.slow
 def test_benchmark_scaling(tmp_path, monkeypatch):
     for name, few in (
         ("PARAMETERS", (10, 100)),

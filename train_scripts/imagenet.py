@@ -43,7 +43,8 @@ FLAGS.str(
     "start_from",
     None,
     "model.keras of an earlier training of the same --model, to go on from "
-    "its weights; the last layer starts anew if there are other classes.",
+    "its weights; the last layer starts anew if the number of classes is "
+    "another one.",
 )
 FLAGS.str(
     "dataset",

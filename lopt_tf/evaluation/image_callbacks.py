@@ -26,7 +26,10 @@ def read_metrics(path):
     """
     try:
         with open(path, newline="") as file:
-            return [_row(row) for row in csv.DictReader(file)]
+            rows = [_row(row) for row in csv.DictReader(file)]
+        if not rows:
+            raise ValueError("it has no rows")
+        return rows
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is not the metrics.csv of a training ({error})."
@@ -77,6 +80,8 @@ class Metrics(keras.callbacks.Callback):
         if first_step:
             rows = read_metrics(path)
             self.rows = [row for row in rows if row["step"] <= first_step]
+            if not self.rows:
+                raise ValueError(f"{path} begins after step {first_step}.")
             self._seconds = self.rows[-1]["seconds"]
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -128,6 +133,16 @@ class Metrics(keras.callbacks.Callback):
         )
 
 
+def newest_backup(folder):
+    """The newest whole backup in a folder of them; None if there is none."""
+    found = [
+        path
+        for path in pathlib.Path(folder).glob("step-*")
+        if path.suffix == "" and all((path / f).exists() for f in _FILES)
+    ]
+    return max(found, default=None)
+
+
 class Backups(keras.callbacks.Callback):
     """Keras' `BackupAndRestore` into folders that are whole or not there.
 
@@ -153,7 +168,7 @@ class Backups(keras.callbacks.Callback):
         self.was_stopped = False
 
     def on_train_begin(self, logs=None):
-        newest = self._newest()
+        newest = newest_backup(self._folder)
         if newest is None:
             return
         try:
@@ -175,7 +190,7 @@ class Backups(keras.callbacks.Callback):
 
     def first_step(self):
         """The number of steps that the newest backup comes after."""
-        newest = self._newest()
+        newest = newest_backup(self._folder)
         if newest is None:
             return 0
         try:
@@ -183,14 +198,6 @@ class Backups(keras.callbacks.Callback):
             return int(metadata["epoch"]) * self._settings.log_every
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{newest} is damaged ({error}).") from error
-
-    def _newest(self):
-        found = [
-            path
-            for path in self._folder.glob("step-*")
-            if path.suffix == "" and all((path / f).exists() for f in _FILES)
-        ]
-        return max(found, default=None)
 
     def _save(self, epoch, step):
         if not self._is_chief:

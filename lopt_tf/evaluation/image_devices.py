@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from lopt_tf import distribution
@@ -42,6 +43,18 @@ def strategy(name, tpu=None):
         yield None
     finally:
         keras.distribution.set_distribution(None)
+
+
+def count(group):
+    """How many devices share a batch.
+
+    Args:
+        group: the `Replicas` of TensorFlow's strategy.
+    """
+    shared = keras.distribution.distribution()
+    if shared is None:
+        return group.count
+    return int(np.prod(shared.device_mesh.shape))
 
 
 class MultiWorkerModel(keras.Model):

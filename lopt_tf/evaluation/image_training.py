@@ -20,6 +20,7 @@ from lopt_tf.evaluation import (
     experiment,
     image_callbacks,
     image_devices,
+    image_settings,
     keras_training,
 )
 from lopt_tf.images import models, pipeline
@@ -71,7 +72,8 @@ def train(
     """
     settings = settings.completed()
     group = replicas.Replicas(strategy)
-    _check_shares(settings, group, steps_per_execution)
+    count = image_devices.count(group)
+    _check_shares(settings, count, steps_per_execution)
     *splits, settings = settings.open(data_dir, manual_dir)
     root = pathlib.Path(output_dir)
     with contextlib.ExitStack() as stack:
@@ -93,6 +95,7 @@ class _Run:
     def __init__(self, settings, root, strategy, group, report):
         self._settings = settings
         self._root = root
+        self._backup_folder = root / "backups"
         self._strategy = strategy
         self._group = group
         self._report = report
@@ -100,16 +103,14 @@ class _Run:
     def check_folder(self, resume):
         """Compares the folder's settings with these, to resume."""
         path = self._root / "settings.json"
-        has_backup = any((self._root / "backups").glob("step-*"))
-        if has_backup != resume:
+        has_begun = any(self._backup_folder.glob("step-*"))
+        if resume and not has_begun:
             raise ValueError(
                 f"There is no training in {self._root} to resume. Start "
                 "without resuming, or name another folder."
-                if resume
-                else f"{self._root} already holds a training. Resume it, or "
-                "name another folder."
             )
         if not resume:
+            self._check_free(path, has_begun)
             return
         try:
             saved = json.loads(path.read_text())
@@ -117,6 +118,23 @@ class _Run:
             checkpointing.check_settings({"run": saved}, {"run": given})
         except (OSError, json.JSONDecodeError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error}).") from error
+
+    def _check_free(self, path, has_begun):
+        """Raises ValueError if earlier results would be lost."""
+        if has_begun:
+            raise ValueError(
+                f"{self._root} already holds a training. Resume it, or name "
+                "another folder."
+            )
+        kept = [self._root / name for name in ("metrics.csv", "model.keras")]
+        # Of a training that was stopped before its first backup, there is
+        # nothing to lose; another program's settings are other results.
+        kept += [path] * (path.exists() and not _is_training(path))
+        if found := [file.name for file in kept if file.exists()]:
+            raise ValueError(
+                f"{self._root} already holds results ({', '.join(found)}). "
+                "Name another folder."
+            )
 
     def _binding(self):
         """What a resumed training must share; of weights, what they are."""
@@ -147,7 +165,8 @@ class _Run:
             model = models.build(
                 settings.model, settings.image_size, splits[0].num_classes
             )
-            if settings.start_from:
+            has_own = image_callbacks.newest_backup(self._backup_folder)
+            if settings.start_from and not has_own:
                 models.take_weights(model, settings.start_from)
             make = keras.Model
             if self._group.num_workers > 1:
@@ -164,11 +183,10 @@ class _Run:
         return self._strategy.scope()
 
     def _make_callbacks(self, stop):
-        kept = self._root / "backups"
         chief = self._group.is_chief
         self._metrics = image_callbacks.Metrics(self._settings, self._report)
         self._backups = image_callbacks.Backups(
-            kept,
+            self._backup_folder,
             self._metrics,
             self._settings,
             chief,
@@ -189,6 +207,7 @@ class _Run:
     def fit(self):
         """Trains to the end: the rows."""
         settings, every = self._settings, self._settings.log_every
+        at_once = self._model.steps_per_execution
         first = self._backups.first_step()
         self._metrics.begin(self._root / "metrics.csv", first)
         training = self._batches.training(first, self._strategy)
@@ -198,8 +217,8 @@ class _Run:
             training,
             steps_per_epoch=every,
             epochs=epochs,
-            validation_data=self._tests.test(self._strategy),
-            validation_steps=self._tests.test_steps,
+            validation_data=self._tests.test(self._strategy, at_once),
+            validation_steps=self._tests.test_steps(at_once),
             validation_freq=[
                 epoch
                 for epoch in range(1, epochs + 1)
@@ -224,7 +243,7 @@ class _Run:
             "parameters": self._model.count_params(),
             "tensors": len(self._model.trainable_variables),
             "optimizer_bytes": nbytes(optimizer.variables),
-            "replicas": self._group.count,
+            "replicas": image_devices.count(self._group),
             "backend": keras.backend.backend(),
             "devices": _devices(),
             "versions": experiment.versions(),
@@ -288,11 +307,23 @@ def nbytes(variables):
     )
 
 
-def _check_shares(settings, group, steps_per_execution):
-    if settings.batch_size % group.count:
+def _is_training(path):
+    """Whether a settings.json is one of ours."""
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    names = {
+        field.name for field in dataclasses.fields(image_settings.Settings)
+    }
+    return isinstance(saved, dict) and names <= set(saved)
+
+
+def _check_shares(settings, count, steps_per_execution):
+    if settings.batch_size % count:
         raise ValueError(
             f"A batch of {settings.batch_size} cannot be shared by "
-            f"{group.count} replicas: choose a multiple."
+            f"{count} replicas: choose a multiple."
         )
     if settings.log_every % steps_per_execution:
         raise ValueError(

@@ -45,8 +45,8 @@ def optimizer_by_name(
         if base in KERAS and base != name:
             raise ValueError(f"`decay_share` has no effect with {name}.")
         if learning_rate is None:
-            usual = optimizer_by_name(name).learning_rate
-            learning_rate = float(keras.ops.convert_to_numpy(usual))
+            # A learned one is not made for that: it would draw a seed.
+            learning_rate = _own_rate(KERAS[base]()) if base in KERAS else 1.0
         learning_rate = lopt_tf.LateDecay(num_steps, learning_rate, decay_share)
     given = {} if learning_rate is None else {"learning_rate": learning_rate}
     if base not in KERAS:
@@ -62,9 +62,14 @@ def optimizer_by_name(
         return optimizer
     if num_steps is None:
         raise ValueError(f"{name!r} needs the number of steps.")
-    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-    schedule = keras.optimizers.schedules.CosineDecay(rate, num_steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        _own_rate(optimizer), num_steps
+    )
     return KERAS[base](learning_rate=schedule)
+
+
+def _own_rate(optimizer):
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def fully_connected(input_shape, hidden, classes):
@@ -95,7 +100,7 @@ def train(model, optimizer, train_data, test_data, *, names, seed, epochs):
         metrics=["accuracy"],
     )
     recorder = _Recorder(test_data)
-    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    rate = _own_rate(optimizer)
     model.fit(
         *train_data,
         batch_size=BATCH_SIZE,

@@ -67,7 +67,7 @@ def build(name, image_size, num_classes):
 def take_weights(model, path):
     """Gives a network the weights of a trained one of the same kind.
 
-    Its last layer starts anew if it has other classes.
+    Its last layer starts anew if it has another number of classes.
 
     Args:
         model: the network.

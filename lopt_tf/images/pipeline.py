@@ -39,10 +39,15 @@ class Batches:
         """How many images there are."""
         return self._source.size
 
-    @property
-    def test_steps(self):
-        """How many batches all images fill, the last one perhaps in part."""
-        return -(-self._source.size // self._batch_size)
+    def test_steps(self, steps_per_execution=1):
+        """How many batches a test takes: all images, perhaps some twice.
+
+        Args:
+            steps_per_execution: of which it is a multiple: Keras runs no
+                fewer at a time. Defaults to `1`.
+        """
+        at_once = self._batch_size * steps_per_execution
+        return -(-self._source.size // at_once) * steps_per_execution
 
     def training(self, first_step, strategy=None):
         """Endless batches (images, labels), from that step on.
@@ -73,14 +78,15 @@ class Batches:
         places = tf.data.Dataset.counter(first)
         return tf.data.Dataset.zip(places, records), self._train_example
 
-    def test(self, strategy=None):
+    def test(self, strategy=None, steps_per_execution=1):
         """All images again and again: (images, labels, weights).
 
-        Each time takes `test_steps` batches; weights are 0 where an image
-        comes twice in it, because it fills the last batch.
+        Each time takes `test_steps(steps_per_execution)` batches; weights are
+        0 where an image comes twice in them, because it fills the last ones.
         """
+        steps = self.test_steps(steps_per_execution)
         records = self._source.in_order().repeat()
-        records = records.take(self.test_steps * self._batch_size)
+        records = records.take(steps * self._batch_size)
         places = records.enumerate().repeat()
         return self._shared(places, self._test_example, strategy)
 

@@ -14,7 +14,9 @@ from problems import networks
 
 _VALIDATION_FOLDERS = ("validation", "val", "test")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+# Noise that is held, and as how many images it passes.
 _SYNTHETIC_IMAGES = 64
+_SYNTHETIC_SIZE = 100_000
 # Data that needs no folder, and how names of folders begin that must be there.
 _HERE = ("digits", "synthetic")
 _PATHS = ("/", "./", "../", "~")
@@ -97,6 +99,21 @@ class Arrays(Indexed):
         # Constants of the program of tf.data: hundreds of MB are no problem.
         images = tf.constant(self._images)
         return images[record], tf.constant(self._labels)[record]
+
+
+class Noise(Arrays):
+    """Images that come again and again: enough of them for any batch.
+
+    Args:
+        images, labels, num_classes: see `Arrays`.
+    """
+
+    def __init__(self, images, labels, num_classes):
+        super().__init__(images, labels, num_classes)
+        self.size = _SYNTHETIC_SIZE
+
+    def load(self, record):
+        return super().load(record % len(self._images))
 
 
 class Files(Indexed):
@@ -190,7 +207,8 @@ def _synthetic(size):
     shape = (_SYNTHETIC_IMAGES, size, size, 3)
     images = rng.integers(256, size=shape, dtype="uint8")
     labels = rng.integers(1000, size=_SYNTHETIC_IMAGES)
-    return [Arrays(images, labels, 1000)] * 2
+    # A test takes each once.
+    return [source(images, labels, 1000) for source in (Noise, Arrays)]
 
 
 def _npz(path):

@@ -63,15 +63,20 @@ def test_view(image, size, augmentation):
 @functools.cache
 def _layers(augmentation):
     """Keras' layers, applied in this order."""
-    if augmentation == "none":
-        return ()
-    flip = keras.layers.RandomFlip("horizontal", dtype="float32")
-    if augmentation == "shift":
-        return (flip,)
+    layers = _colours() if augmentation == "inception" else ()
+    if augmentation != "none":
+        flip = keras.layers.RandomFlip("horizontal", dtype="float32")
+        layers = (flip, *layers)
+    for layer in layers:
+        # In tf.data, whatever backend the network computes on.
+        layer.backend.set_backend("tensorflow")
+    return layers
+
+
+def _colours():
     # Of pixels in 0..1; float32, whatever the network computes in.
     about = {"value_range": (0, 1), "dtype": "float32"}
     return (
-        flip,
         keras.layers.RandomBrightness(32 / 255, **about),
         # Saturation times 0.5 to 1.5: times f / (1 - f) in Keras' terms.
         keras.layers.RandomSaturation((1 / 3, 0.6), **about),

@@ -29,6 +29,8 @@ _NEEDED = ("optimizer", "seed", "learning_rate")
 _DIFFERING = (
     *("weights", "learning_rate", "decay_share", "augmentation"),
     *("label_smoothing", "dtype_policy", "start_from"),
+    # Rows of metrics.csv that are compared are of the same steps.
+    *("log_every", "test_every"),
 )
 
 
@@ -102,9 +104,12 @@ def run(folder, settings):
                     "train_loss": "Cross-entropy of the last tenth of the "
                     "training's steps, on augmented images.",
                     "best_top1": "The highest test accuracy on the way.",
+                    "last_step": "The last one of metrics.csv, of a training "
+                    "that was stopped too; the least over seeds.",
                     "steps_to_adam": "The first step whose training loss is "
-                    "at most Adam's train_loss on the same seed; the median "
-                    "over seeds, infinite if never reached.",
+                    "at most Adam's train_loss (the best Adam's, if there are "
+                    "several) on the same seed; the median over seeds, "
+                    "infinite if never reached.",
                 },
             ),
             report.Table(
@@ -146,6 +151,8 @@ def read(path):
             json.loads((path / f"{name}.json").read_text())
             for name in ("settings", "facts")
         )
+        if not isinstance(facts, dict):
+            raise TypeError("facts.json holds no facts")
         shared = [settings[name] for name in _SHARED]
         optimizer, *_ = (settings[name] for name in _NEEDED)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -205,14 +212,16 @@ def _label(run, others):
 
 def summary(runs):
     """One row for each problem and optimizer: losses and accuracies."""
-    adam = {(r.problem, r.seed): r for r in runs if r.optimizer == "adam"}
+    adam = {}
+    for run in runs:
+        if run.settings["optimizer"] == "adam":
+            adam.setdefault((run.problem, run.seed), []).append(_last_loss(run))
 
     def steps_to_adam(run):
-        rival = adam.get((run.problem, run.seed))
-        if rival is None:
+        if (run.problem, run.seed) not in adam:
             return np.nan
         losses = run.column("train", "loss")
-        reached = losses <= _last_loss(rival)
+        reached = losses <= np.nanmin(adam[run.problem, run.seed])
         return run.column("train", "step")[reached].min(initial=np.inf)
 
     rows = []
@@ -222,6 +231,7 @@ def summary(runs):
             "optimizer": optimizer,
             "learning_rate": members[0].settings["learning_rate"],
             "seeds": len(members),
+            "last_step": int(min(r.rows["train"][-1]["step"] for r in members)),
             "train_loss": _mean(_last_loss(run) for run in members),
         }
         for name in image_callbacks.METRICS:
