@@ -165,6 +165,12 @@ def test_a_training_goes_on_from_a_trained_network(small_net, tmp_path, capsys):
     away = trained.rename(tmp_path / "away.keras")
     assert _run(tmp_path / "second", *more, "--resume") == 0
     away.rename(trained)
+    # One that was not finished has none.
+    (tmp_path / "third" / "backups" / "step-000000002.tmp").mkdir(parents=True)
+    for name in ("settings.json", "metrics.csv"):
+        shutil.copy(tmp_path / "second" / name, tmp_path / "third" / name)
+    assert _run(tmp_path / "third", *more, "--resume") == 0
+    assert metrics(tmp_path / "third") == metrics(tmp_path / "second")
     first, second = (
         next(row["loss"] for row in metrics(tmp_path / name))
         for name in ("first", "second")
@@ -292,6 +298,7 @@ def test_mixed_precision(small_net, learned, tmp_path):
         (["--strategy=tpu", "--tpu=nowhere"], "There is no TPU nowhere"),
         (["--tpu=here"], "without --strategy=tpu"),
         (["--strategy=mirrored", "--batch_size=15"], "by 2 replicas"),
+        (["--strategy=mirrored", "--jit_compile"], "leave `jit_compile` out"),
         (["--batch_size=5000"], "more than the 1347 images"),
         (["--steps=11"], "`steps` must be a multiple of log_every"),
         (["--test_every=5"], "`test_every` must be a multiple"),
@@ -322,6 +329,15 @@ def test_damaged_images(small_net, tmp_path, capsys):
     assert _run(tmp_path / "run", *flags) == 2
     error = capsys.readouterr().err
     assert "An image of" in error and "is damaged" in error
+
+
+def test_other_errors_are_not_the_images():
+    """Paths of our own files in TensorFlow's message tell of no image."""
+    message = 'Detected at\n  File "lopt_tf/images/pipeline.py"\nNo such device'
+    error = tf.errors.InvalidArgumentError(None, None, message)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        with image_training._undecoded_reported("digits"):
+            raise error
 
 
 def test_the_program_knows_every_choice():
@@ -406,7 +422,7 @@ def test_two_replicas_are_one_device(small_net, learned):
 @pytest.mark.slow
 def test_two_machines_are_one(tmp_path, learned, small_net):
     """That one is lost, and both resume: `train_images.py`."""
-    flags = [*SMALL, f"--optimizer={learned}"]
+    flags = [*SMALL, f"--optimizer={learned}", "--augmentation=inception"]
     folder, alone = tmp_path / "shared", tmp_path / "alone"
     for worker in train_images.cluster(folder, *flags):
         train_images.finish(worker)
@@ -421,13 +437,16 @@ def test_jax(tmp_path, learned, small_net):
     flags = [*SMALL, f"--optimizer={learned}", "--augmentation=inception"]
     two_devices = "--xla_force_host_platform_device_count=2"
     _run_on("jax", "jax_run.py", tmp_path, *flags, XLA_FLAGS=two_devices)
+    for name, replicas in (("alone", 1), ("shared", 2)):
+        facts = json.loads((tmp_path / name / "facts.json").read_text())
+        assert facts["replicas"] == replicas
     _check_as_on_tensorflow(tmp_path, ("alone", "shared"), *flags)
 
 
 @pytest.mark.slow
 def test_torch(tmp_path, learned, small_net):
     """The same program on Keras' PyTorch backend."""
-    flags = [*SMALL, f"--optimizer={learned}"]
+    flags = [*SMALL, f"--optimizer={learned}", "--augmentation=inception"]
     folder = f"--output_dir={tmp_path}/alone"
     _run_on("torch", "small_imagenet.py", *flags, folder)
     _check_as_on_tensorflow(tmp_path, ("alone",), *flags)

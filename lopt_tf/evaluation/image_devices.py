@@ -3,7 +3,6 @@
 import contextlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lopt_tf import distribution
@@ -54,7 +53,7 @@ def count(group):
     shared = keras.distribution.distribution()
     if shared is None:
         return group.count
-    return int(np.prod(shared.device_mesh.shape))
+    return shared.num_model_replicas
 
 
 class MultiWorkerModel(keras.Model):

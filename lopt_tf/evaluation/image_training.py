@@ -20,7 +20,6 @@ from lopt_tf.evaluation import (
     experiment,
     image_callbacks,
     image_devices,
-    image_settings,
     keras_training,
 )
 from lopt_tf.images import models, pipeline
@@ -74,6 +73,11 @@ def train(
     group = replicas.Replicas(strategy)
     count = image_devices.count(group)
     _check_shares(settings, count, steps_per_execution)
+    if jit_compile is True and group.count > 1:
+        raise ValueError(
+            "Keras' steps cannot be compiled with XLA on several replicas: "
+            "leave `jit_compile` out. (The learned step is compiled anyway.)"
+        )
     *splits, settings = settings.open(data_dir, manual_dir)
     root = pathlib.Path(output_dir)
     with contextlib.ExitStack() as stack:
@@ -129,7 +133,7 @@ class _Run:
         kept = [self._root / name for name in ("metrics.csv", "model.keras")]
         # Of a training that was stopped before its first backup, there is
         # nothing to lose; another program's settings are other results.
-        kept += [path] * (path.exists() and not _is_training(path))
+        kept += [] if _is_training(path) else [path]
         if found := [file.name for file in kept if file.exists()]:
             raise ValueError(
                 f"{self._root} already holds results ({', '.join(found)}). "
@@ -313,10 +317,7 @@ def _is_training(path):
         saved = json.loads(path.read_text())
     except (OSError, ValueError):
         return False
-    names = {
-        field.name for field in dataclasses.fields(image_settings.Settings)
-    }
-    return isinstance(saved, dict) and names <= set(saved)
+    return isinstance(saved, dict) and {"model", "checkpoint_every"} <= {*saved}
 
 
 def _check_shares(settings, count, steps_per_execution):
@@ -360,7 +361,10 @@ def _undecoded_reported(dataset):
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
-        message = " ".join(str(error).split())
+        # Without the names of our own files, some of which tell of images.
+        lines = [line.strip() for line in str(error).splitlines()]
+        lines = [line for line in lines if not line.startswith("File ")]
+        message = " ".join(" ".join(lines).split())
         if not any(word in message.lower() for word in _UNDECODED):
             raise
         raise ValueError(

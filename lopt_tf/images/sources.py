@@ -16,7 +16,7 @@ _VALIDATION_FOLDERS = ("validation", "val", "test")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # Noise that is held, and as how many images it passes.
 _SYNTHETIC_IMAGES = 64
-_SYNTHETIC_SIZE = 100_000
+_SYNTHETIC_SIZE = 2**20
 # Data that needs no folder, and how names of folders begin that must be there.
 _HERE = ("digits", "synthetic")
 _PATHS = ("/", "./", "../", "~")

@@ -99,7 +99,7 @@ class BlockLayout(Layout):
         tensors = constant(np.arange(len(self.sizes)), sums)
         membership = ops.cast(ops.equal(owners, tensors), sums.dtype)
         counts = constant(np.maximum(self.sizes, 1), sums)
-        return ops.matmul(sums, membership / counts)
+        return ops.matmul(sums, membership) / counts
 
 
 class ShardedLayout(BlockLayout):

@@ -29,7 +29,7 @@ _NEEDED = ("optimizer", "seed", "learning_rate")
 _DIFFERING = (
     *("weights", "learning_rate", "decay_share", "augmentation"),
     *("label_smoothing", "dtype_policy", "start_from"),
-    # Rows of metrics.csv that are compared are of the same steps.
+    # Medians over seeds are of the same steps.
     *("log_every", "test_every"),
 )
 
@@ -212,16 +212,15 @@ def _label(run, others):
 
 def summary(runs):
     """One row for each problem and optimizer: losses and accuracies."""
-    adam = {}
-    for run in runs:
-        if run.settings["optimizer"] == "adam":
-            adam.setdefault((run.problem, run.seed), []).append(_last_loss(run))
+    adams = [run for run in runs if run.settings["optimizer"] == "adam"]
+    adams = grouped(adams, _task)
 
     def steps_to_adam(run):
-        if (run.problem, run.seed) not in adam:
+        rivals = [_last_loss(rival) for rival in adams.get(_task(run), ())]
+        if not rivals:
             return np.nan
         losses = run.column("train", "loss")
-        reached = losses <= np.nanmin(adam[run.problem, run.seed])
+        reached = losses <= np.nanmin(rivals)
         return run.column("train", "step")[reached].min(initial=np.inf)
 
     rows = []
@@ -244,6 +243,12 @@ def summary(runs):
             row["steps_to_adam"] = float(np.median(steps))
         rows.append(row)
     return rows
+
+
+def _task(run):
+    """What trainings share whose losses are compared."""
+    same = [run.settings.get(n) for n in ("augmentation", "start_from")]
+    return (run.problem, run.seed, *same)
 
 
 def _mean(values):
