@@ -422,7 +422,7 @@ def test_two_replicas_are_one_device(small_net, learned):
 @pytest.mark.slow
 def test_two_machines_are_one(tmp_path, learned, small_net):
     """That one is lost, and both resume: `train_images.py`."""
-    flags = [*SMALL, f"--optimizer={learned}", "--augmentation=inception"]
+    flags = [*SMALL, f"--optimizer={learned}"]
     folder, alone = tmp_path / "shared", tmp_path / "alone"
     for worker in train_images.cluster(folder, *flags):
         train_images.finish(worker)

@@ -71,13 +71,7 @@ def train(
     """
     settings = settings.completed()
     group = replicas.Replicas(strategy)
-    count = image_devices.count(group)
-    _check_shares(settings, count, steps_per_execution)
-    if jit_compile is True and group.count > 1:
-        raise ValueError(
-            "Keras' steps cannot be compiled with XLA on several replicas: "
-            "leave `jit_compile` out. (The learned step is compiled anyway.)"
-        )
+    _check_steps(settings, group, steps_per_execution, jit_compile)
     *splits, settings = settings.open(data_dir, manual_dir)
     root = pathlib.Path(output_dir)
     with contextlib.ExitStack() as stack:
@@ -320,7 +314,9 @@ def _is_training(path):
     return isinstance(saved, dict) and {"model", "checkpoint_every"} <= {*saved}
 
 
-def _check_shares(settings, count, steps_per_execution):
+def _check_steps(settings, group, steps_per_execution, jit_compile):
+    """Raises ValueError for steps that Keras cannot take."""
+    count = image_devices.count(group)
     if settings.batch_size % count:
         raise ValueError(
             f"A batch of {settings.batch_size} cannot be shared by "
@@ -331,6 +327,11 @@ def _check_shares(settings, count, steps_per_execution):
             "`steps_per_execution` must be a divisor of log_every. Received: "
             f"steps_per_execution={steps_per_execution}, "
             f"log_every={settings.log_every}"
+        )
+    if jit_compile is True and group.count > 1:
+        raise ValueError(
+            "Keras' steps cannot be compiled with XLA on several replicas: "
+            "leave `jit_compile` out. (The learned step is compiled anyway.)"
         )
 
 
