@@ -171,6 +171,8 @@ FEATURES = {
     "centred_score": Feature(lambda m: 0.5 * (m["score"] - 5), ("score",)),
     # The share of the longest episode that is done, about 0.
     "progress": Feature(lambda m: m["progress"] - 0.5, ("progress",)),
+    # As long as a weight that is drawn about 0 makes a difference.
+    "wide_progress": Feature(lambda m: 4 * m["progress"] - 2, ("progress",)),
     # The moving averages of the first two losses, about 0 where they are 1.
     "average_first": Feature(lambda m: _average(m, 0), ("average_losses",)),
     "average_second": Feature(lambda m: _average(m, 1), ("average_losses",)),

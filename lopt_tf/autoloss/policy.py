@@ -99,7 +99,10 @@ class Policy(keras.Model):
 
 
 def network(hidden, activation, outputs, seed):
-    """A Keras model [E, features] -> [E, outputs]; arguments as `Policy`'s."""
+    """A Keras model [E, features] -> [E, outputs]; arguments as `Policy`'s.
+
+    A linear one begins with zeros: all actions have the same chance then.
+    """
     layers = [(hidden, activation)] if hidden else []
     model = keras.Sequential()
     for depth, (width, function) in enumerate([*layers, (outputs, None)]):
@@ -107,5 +110,7 @@ def network(hidden, activation, outputs, seed):
         draw = keras.initializers.GlorotUniform(
             None if seed is None else seed + depth
         )
-        model.add(keras.layers.Dense(width, function, kernel_initializer=draw))
+        # Without a hidden layer nothing needs to be told apart by chance.
+        first = draw if hidden else "zeros"
+        model.add(keras.layers.Dense(width, function, kernel_initializer=first))
     return model

@@ -234,16 +234,15 @@ TASKS["published_gan"] = Entry(
 TASKS["translation"] = Entry(
     make=alternating.Translation,
     recipe=ControllerOptions(
-        features=(
-            *("progress", "translation_loss", "tags_loss", "entities_loss"),
-        ),
+        features=("wide_progress", "translation_loss_gap"),
         hidden=0,
+        logit_scale=0.5,
         learning_rate=0.05,
         episodes=64,
         parallel=8,
         final_scale=20.0,
-        validation_starts=2,
-        validate_every=4,
+        validation_starts=3,
+        validate_every=2,
         step_scale=0.0,
         discount=0.99,
         collapse_after=10**6,
