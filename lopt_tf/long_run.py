@@ -26,6 +26,10 @@ class Trainer:
         unit: plural noun of what `work` counts. Defaults to "steps".
         say: function of one line of text, for what `status` does not tell.
             Silent until a `LongRun` sets it.
+        pause: a function of one line of text, for steps that take minutes:
+            within them it may be called wherever `snapshot` returns what the
+            step can go on from. If a checkpoint is due, it saves that, says
+            the line, and returns True. Until a `LongRun` sets it, nothing.
     """
 
     what = "a training"
@@ -117,6 +121,10 @@ class Trainer:
     def say(self, line):
         """Reports a line of text; see the class."""
 
+    def pause(self, line):
+        """Saves if it is time to, in the middle of a step; see the class."""
+        return False
+
 
 # Stands for the replicas of a program that runs in one process.
 _ALONE = types.SimpleNamespace(num_workers=1, is_chief=True, agree=list)
@@ -170,6 +178,8 @@ class LongRun:
         self._scalars = None
         if report and self._replicas.is_chief:
             trainer.say = report
+        if self._folder and self._replicas.num_workers == 1:
+            trainer.pause = self._pause
 
     def run(self, resume=False):
         """Runs to the end, and saves.
@@ -250,6 +260,13 @@ class LongRun:
             progress.say()
         if stopped:
             raise KeyboardInterrupt
+
+    def _pause(self, line):
+        if time.monotonic() - self._saved_at <= self._every_s:
+            return False
+        self._save()
+        self._trainer.say(line)
+        return True
 
     def _log(self, values):
         known = {name: x for name, x in values.items() if x is not None}

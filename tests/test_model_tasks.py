@@ -323,6 +323,40 @@ def test_a_training_stopped_in_an_episode_resumes(algorithm, tmp_path):
         np.testing.assert_array_equal(array, resumed.weights()[name])
 
 
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo", "evolution"])
+def test_a_round_is_kept_while_it_is_played(algorithm, tmp_path):
+    class Counts(Fit):
+        max_steps = 100
+        period = 25
+        seen = 0
+        last = None
+
+        def batch(self, setting, seed, number):
+            self.seen += 1
+            if self.seen == self.last:
+                raise KeyboardInterrupt
+            return super().batch(setting, seed, number)
+
+    options = autoloss.ControllerOptions(
+        **{**vars(OPTIONS), "algorithm": algorithm, "episodes": 4}
+    )
+    task, lines = Counts(), []
+    undisturbed, history = autoloss.train(task, options)
+    total, task.seen = task.seen, 0
+    task.last = int(0.9 * total)
+    kept = {"output_dir": tmp_path, "checkpoint_every_s": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        autoloss.train(task, options, report=lines.append, **kept)
+    assert "in round 2 of 2: step 50 of 100" in lines
+    task.seen, task.last = 0, None
+    resumed, again = autoloss.train(task, options, resume=True, **kept)
+    # Half of the second round at most, where a round is half of all.
+    assert task.seen < 0.3 * total
+    assert history == again
+    for name, array in undisturbed.weights().items():
+        np.testing.assert_array_equal(array, resumed.weights()[name])
+
+
 @pytest.mark.slow
 def test_a_learned_schedule_beats_fixed_ones():
     """It finds out whom to trust: the one whose labels can be fitted."""

@@ -138,6 +138,8 @@ def train(folder):
         task = entry.task(for_controller=True, **config)
     for each in (task, judge):
         each.keep_beside(folder)
+    for line in judge.remarks():
+        command_line.say(line)
     look = sample_pictures.SamplePicture(
         folder / "samples.png", starts("validation", options.validation_starts)
     )

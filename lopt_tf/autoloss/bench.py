@@ -184,6 +184,8 @@ class Bench:
         """Checks names, lets a task keep files, tells how far to trust it."""
         self._check_names([*baselines.published(task), *baselines.grids(task)])
         task.keep_beside(self.folder)
+        for line in task.remarks():
+            self.say(line)
         rows = task.sanity_rows()
         if rows:
             tables.write_csv(self.folder / "scores.csv", rows)

@@ -152,6 +152,8 @@ def transfer(tasks, controller, count, tuning, report, names=None):
     rows = []
     for number, (name, task) in enumerate(tasks.items()):
         report(f"task {number + 1} of {len(tasks)}: {name}")
+        for line in task.remarks():
+            report(line)
         chosen, _ = baselines.tune(task, tuning, fine=False, names=names)
         learned, _ = run_controller(task, controller, count)
         even = baselines.even(task)

@@ -9,7 +9,7 @@ episode has come to.
 import numpy as np
 import tensorflow as tf
 
-from lopt_tf.autoloss import episodes, learner, metadata, schedules
+from lopt_tf.autoloss import learner, metadata, schedules
 
 # Rewards that differ by less teach less (chosen for scores of about 5).
 _LEAST_DIFFERENCE = 0.1
@@ -83,8 +83,6 @@ class Evolution(learner.Learner):
     rewards of a pair, in units of the root of its mean square over the round.
     """
 
-    segment_length = episodes.SEGMENT
-
     def schedule(self, controller):
         self._played = PopulationSchedule(
             self.policy,
@@ -109,6 +107,9 @@ class Evolution(learner.Learner):
 
     def after_segment(self, records):
         """Nothing is learned from single steps."""
+
+    def resume_round(self, records, facts):
+        """`before_round` has drawn the same noise."""
 
     def forget(self):
         """There is nothing to forget."""

@@ -14,7 +14,8 @@ class Learner:
         options: `ControllerOptions`.
 
     Attributes:
-        segment_length: the most steps of a segment; a class attribute.
+        segment_length: the steps of a segment; None if they do not matter. A
+            class attribute.
         variables: a list: what `state` keeps besides the policy.
         remembered: names of attributes, numbers, that it keeps, too.
     """
@@ -48,6 +49,19 @@ class Learner:
         Args:
             final_rewards: of the episodes [E].
             period: steps between validations.
+        """
+        raise NotImplementedError
+
+    def round_facts(self):
+        """JSON-ready: what `resume_round` needs besides the records."""
+        return {}
+
+    def resume_round(self, records, facts):
+        """Takes up a round after `before_round`.
+
+        Args:
+            records: those that `after_segment` was given, a list.
+            facts: what `round_facts` returned after the last of them.
         """
         raise NotImplementedError
 

@@ -57,6 +57,14 @@ class PPO(learner.Learner):
         self.forget()
         self._update = compilation.compiled(self._batch_update, jit_compile)
 
+    def round_facts(self):
+        return {"metrics": self._metrics, "explained": self._explained}
+
+    def resume_round(self, records, facts):
+        self.replay = list(records)[-_REPLAY_SEGMENTS:]
+        self._metrics = list(facts["metrics"])
+        self._explained = list(facts["explained"])
+
     def forget(self):
         self.replay, self._metrics, self._explained = [], [], []
 

@@ -19,7 +19,6 @@ class Reinforce(learner.Learner):
     the step's own reward relative to what other episodes had at the same step.
     """
 
-    segment_length = episodes.SEGMENT
     remembered = ("baseline",)
 
     def __init__(self, policy, options):
@@ -39,6 +38,9 @@ class Reinforce(learner.Learner):
 
     def after_segment(self, records):
         self._records.append(records)
+
+    def resume_round(self, records, facts):
+        self._records = list(records)
 
     def forget(self):
         self._records = []

@@ -14,11 +14,13 @@ from lopt_tf.autoloss import (
     ppo,
     reinforce,
     rewards,
+    rounds,
 )
 from lopt_tf.autoloss import episodes as episodes_lib
 from lopt_tf.autoloss.controller import ScheduleController
 from lopt_tf.autoloss.options import ControllerOptions
 from lopt_tf.autoloss.starts import VALIDATION_DRAW, starts, training_starts
+from problems import alternating
 
 _KIND = "lopt_tf.autoloss"
 _LEARNERS = {
@@ -88,6 +90,8 @@ class Trainer(long_run.Trainer):
         lowest_reward: the lowest final reward without a collapse.
         best_score, best_weights: of the best validation; less is better.
         history: one dictionary for each round.
+        within: the `Round` that has begun, between its segments; None between
+            rounds.
     """
 
     unit = "task steps"
@@ -101,6 +105,7 @@ class Trainer(long_run.Trainer):
         self.lowest_reward = self.best_score = np.inf
         self.best_weights = None
         self.history = []
+        self.within = None
         self._new_controller()
 
     def _new_controller(self):
@@ -123,7 +128,7 @@ class Trainer(long_run.Trainer):
         self.episodes = compiled_episodes.episodes_of(
             self.task,
             self.schedule,
-            self.learner.segment_length,
+            self._segment_length(),
             _step_reward(self.task, options),
         )
         contract.check_reward(self.task, self.episodes, options.reward)
@@ -131,6 +136,13 @@ class Trainer(long_run.Trainer):
             self._validation = compiled_episodes.episodes_of(
                 self.validation_task, self.controller.schedule()
             )
+
+    def _segment_length(self):
+        """Steps between two moments where a round can be kept."""
+        # Episodes of a model take minutes.
+        is_model = isinstance(self.task, alternating.ModelTask)
+        usual = self.task.period if is_model else episodes_lib.SEGMENT
+        return self.learner.segment_length or max(usual, 1)
 
     @property
     def step_number(self):
@@ -142,14 +154,16 @@ class Trainer(long_run.Trainer):
 
     def step(self):
         """One round of episodes and what is learned from it: a dictionary."""
-        before = self.snapshot()
+        self._before = self.snapshot()
         try:
             row = self._play_round()
             self._check_finite()
             return row
         except BaseException:
-            self.restore(*before)
+            self.restore(*self._before)
             raise
+        finally:
+            self._before = None
 
     def _check_finite(self):
         """Raises FloatingPointError if the controller cannot go on."""
@@ -164,25 +178,13 @@ class Trainer(long_run.Trainer):
 
     def _play_round(self):
         options = self.options
-        self.learner.before_round(self.round)
-        seeds = training_starts(
-            *(options.seed, self.round, options.parallel),
-            options.episodes_together,
-        )
-        rng = np.random.default_rng([options.seed, self.round, 1])
-        position = self.episodes.begin(seeds, int(rng.integers(2**31)))
-        parts, steps = [], 0
-        while not self.episodes.finished(position):
-            done = self.round + steps / self.task.max_steps
-            epsilon = self.learner.epsilon(done / options.rounds)
-            self.schedule.epsilon.assign(epsilon)
-            position, records = self.episodes.advance(position)
-            self.learner.after_segment(records)
-            steps += len(records.actions)
-            explored = np.full([len(records.actions), 1], epsilon)
-            known = records.actions, records.alive, records.log_prob
-            parts.append((*known, explored))
-        actions, alive, log_prob, explored = map(np.concatenate, zip(*parts))
+        if self.within is None:
+            self._begin_round()
+        while not self.episodes.finished(self.within.position):
+            self._play_segment()
+        position = self.within.position
+        actions, alive, log_prob, explored = self.within.played()
+        self.within = None
         results = self.episodes.result(position, "valid")
         own = rewards.without_exploration(
             actions, log_prob, explored, len(self.task.actions)
@@ -211,6 +213,32 @@ class Trainer(long_run.Trainer):
         row |= {"restarts": self.restarts, "validation": None}
         self.history.append(row)
         return row
+
+    def _begin_round(self):
+        options = self.options
+        self.learner.before_round(self.round)
+        seeds = training_starts(
+            *(options.seed, self.round, options.parallel),
+            options.episodes_together,
+        )
+        rng = np.random.default_rng([options.seed, self.round, 1])
+        draw = int(rng.integers(2**31))
+        self.within = rounds.Round(self.episodes.begin(seeds, draw))
+
+    def _play_segment(self):
+        within, most = self.within, self.task.max_steps
+        done = self.round + within.steps / most
+        epsilon = self.learner.epsilon(done / self.options.rounds)
+        self.schedule.epsilon.assign(epsilon)
+        position, records = self.episodes.advance(within.position)
+        self.learner.after_segment(records)
+        within.add(position, records, epsilon)
+        line = (
+            f"in round {self.round + 1} of {self.options.rounds}: step "
+            f"{min(within.steps, most)} of {most}"
+        )
+        if not self.episodes.finished(position) and self.pause(line):
+            self._before = self.snapshot()
 
     def _final_rewards(self, results, actions, alive, details=None):
         """Final rewards [E], and which episodes have collapsed [E].
@@ -262,7 +290,12 @@ class Trainer(long_run.Trainer):
             arrays[f"best/{name}"] = array
         facts = {name: getattr(self, name) for name in _COUNTS}
         history = [dict(row) for row in self.history]
-        return arrays, {"learner": learner, "history": history, **facts}
+        facts |= {"learner": learner, "history": history, "within": None}
+        if self.within is not None:
+            played, within = self.within.save(self.episodes)
+            within["learner"] = self.learner.round_facts()
+            arrays, facts["within"] = arrays | played, within
+        return arrays, facts
 
     def restore(self, arrays, metadata):
         if metadata["restarts"] != self.restarts:
@@ -278,6 +311,16 @@ class Trainer(long_run.Trainer):
         self.best_weights = best or None
         for name in (*_COUNTS, "history"):
             setattr(self, name, metadata[name])
+        self._restore_round(arrays, metadata.get("within"))
+
+    def _restore_round(self, arrays, facts):
+        """Takes up the round that a snapshot was made in, if it was in one."""
+        self.within = None
+        if facts is None:
+            return
+        self.learner.before_round(self.round)
+        self.within = rounds.Round.load(self.episodes, arrays, facts)
+        self.learner.resume_round(self.within.records, facts["learner"])
 
     def settings(self):
         """What a checkpoint must agree with; more episodes may be run."""

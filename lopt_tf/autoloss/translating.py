@@ -1,5 +1,7 @@
 """A trained translator as a file, and texts that it translates."""
 
+import math
+import os
 import pathlib
 import types
 
@@ -32,14 +34,16 @@ def translate_file(task, folder, source, target, controller, report):
         task: a `Translation`.
         folder: an existing folder; its `best.npz` is the controller if there
             is one and none is named.
-        source, target: paths; what is to be translated, and the result.
+        source, target: paths; what is to be translated, and the result, a
+            file that may be there.
         controller: a path, or None.
         report: a function of one line of text.
 
     Raises:
         ValueError: if the task is another one, the source is no text in UTF-8,
-            the translator was trained with other settings, or a controller is
-            named for one that was trained already.
+            the target cannot be written, the translator was trained with other
+            settings or has learned nothing, or a controller is named for one
+            that was trained already.
     """
     if not isinstance(task, Translation):
         raise ValueError(
@@ -47,6 +51,7 @@ def translate_file(task, folder, source, target, controller, report):
         )
     lines = [line for _, line in corpora.lines(source)]
     path = pathlib.Path(folder) / "translator.npz"
+    _check_target(target, folder)
     if controller is not None and path.exists():
         raise ValueError(
             f"{path} was trained already: a controller has no effect on it. "
@@ -72,6 +77,25 @@ def translate_file(task, folder, source, target, controller, report):
     report(f"Translations: {target}")
 
 
+def _check_target(target, folder):
+    """Raises ValueError, before hours of training, if no file can be there."""
+    target, folder = pathlib.Path(target), pathlib.Path(folder)
+    problem = None
+    if not target.parent.is_dir():
+        problem = f"there is no folder {target.parent}"
+    elif target.exists() and not target.is_file():
+        problem = "it is no ordinary file"
+    elif target.suffix == ".npz" and target.parent.samefile(folder):
+        problem = "files of that name belong to the program"
+    elif not os.access(target if target.exists() else target.parent, os.W_OK):
+        problem = "permission denied"
+    if problem:
+        raise ValueError(
+            f"Translations cannot be written to {target}: {problem}. Name "
+            "another file."
+        )
+
+
 def trained(task, controller, report):
     """Trains a model under a controller's file; without one, by a curriculum.
 
@@ -87,12 +111,19 @@ def trained(task, controller, report):
         schedule = loaded.schedule()
         report(f"Training a translator under {controller}.")
     played = compiled_episodes.episodes_of(task, schedule, task.period)
+    for line in task.remarks():
+        report(line)
     position = played.begin(starts("test", 1))
     while not played.finished(position):
         position, _ = played.advance(position)
         (episode,) = position.state
         loss = episode.measured[task.result_name]
         report(f"update {episode.updates}: {task.result_name} {loss:.2f}")
+    if not any(math.isfinite(loss) for _, loss in episode.curve):
+        raise ValueError(
+            "The translator has learned nothing: no validation was finite. "
+            "Lower its learning rate (--set=learning_rate=...)."
+        )
     played.take_best(position, 0)
     return played.model
 

@@ -80,6 +80,10 @@ class Task:
     def keep_beside(self, folder):
         """Told once, before episodes: where to keep what takes time to make."""
 
+    def remarks(self):
+        """Lines of text on its data that a program says before it runs."""
+        return []
+
     def sanity_rows(self):
         """Rows of a table: what the result is of things that are known."""
         return []

@@ -10,14 +10,18 @@ import re
 import typing
 import xml.sax
 
-# Elements of an IWSLT file of training data that hold text to translate; lines
-# of all others (<url>, <talkid>, <keywords>, <speaker>, ...) are left out.
+# Elements of an IWSLT file of training data that hold text to translate, and
+# those whose lines are left out. Others are of the text: "<i>So</i> it is."
 _TEXTS = ("title", "description")
-_ELEMENT = re.compile(r"<(\w+)\b[^>]*>(.*?)(?:</\1>)?$")
+_MARKUP = ("url", "talkid", "keywords", "speaker", "reviewer", "translator")
+_MARKUP += ("doc", "transcript", "content", "dtype", "date", "file", "refset")
+_ELEMENT = re.compile(r"</?(\w+)\b[^>]*>(.*?)(?:</\1>)?$")
 # Marks without a space before or after them, if they are tokens of a text.
 _CLOSING, _OPENING = ".,;:!?)]}\u2026\u201c", "([{\u201e"
-# Of CoNLL 2006, 2009 and U files: the form and the (language's own) tag.
+# Of CoNLL 2006, 2009 and U files: the form and the (language's own) tag; where
+# 2006 and U files have none, the coarse (or universal) one before it.
 _FORM, _TAG, _LEAST_COLUMNS = 1, 4, 5
+_COARSE_TAG, _COLUMNS_WITH_COARSE = 3, 10
 # Of GermEval 2014: number, token, outer entities, inner entities.
 _GERMEVAL_COLUMNS = 4
 
@@ -53,7 +57,7 @@ class Corpus(typing.NamedTuple):
 
     Attributes:
         items: a list of `Pair` or `Tagged`.
-        empty: pairs that were left out, because a side had no text.
+        empty: pairs, or tokens, that were left out: they had no text.
     """
 
     items: list
@@ -167,8 +171,10 @@ def _iwslt_lines(path):
             found.append((number, "text", line))
         elif match[1] in _TEXTS:
             found.append((number, match[1], match[2]))
-        else:
+        elif match[1] in _MARKUP:
             found.append((number, "markup", ""))
+        else:
+            found.append((number, "text", line))
     return found
 
 
@@ -217,7 +223,10 @@ def conll_tags(path):
             )
         if re.fullmatch(r"\d+[-.]\d+", cells[0]):
             return None
-        return cells[_FORM], cells[_TAG]
+        tag = cells[_TAG]
+        if tag == "_" and len(cells) == _COLUMNS_WITH_COARSE:
+            tag = cells[_COARSE_TAG]
+        return cells[_FORM], tag
 
     return _sentences(path, columns, comment="#")
 
@@ -290,9 +299,10 @@ def entities_of_names(corpus, tag="NE"):
 def _sentences(path, columns, entities=False, comment=None):
     """A `Corpus` of a file with a token a line.
 
-    `columns` takes a line apart; None leaves it out.
+    `columns` takes a line apart; None leaves it out. GermEval has a few tokens
+    of nothing but a space that does not break lines: no text, and no entity.
     """
-    items, rows = [], []
+    items, rows, empty = [], [], 0
     for number, line in lines(path):
         if not line.strip():
             if rows:
@@ -305,6 +315,9 @@ def _sentences(path, columns, entities=False, comment=None):
         if cells is None:
             continue
         token, tag = (cell.strip() for cell in cells)
+        if entities and not token and tag == "O":
+            empty += 1
+            continue
         if not token or not tag:
             raise CorpusError(path, number, "a token or its tag is missing.")
         if entities:
@@ -312,7 +325,7 @@ def _sentences(path, columns, entities=False, comment=None):
         rows.append((token, tag))
     if rows:
         items.append(Tagged(*map(tuple, zip(*rows))))
-    return Corpus(items)
+    return Corpus(items, empty)
 
 
 def _check_entity(path, number, tag, before):
@@ -340,9 +353,12 @@ def lines(path):
             f"There is no corpus {path} to read: {error.strerror}."
         ) from error
     content = content.removeprefix(b"\xef\xbb\xbf")
-    for number, line in enumerate(content.splitlines(), 1):
+    # A lone carriage return ends no line: others, who count lines of the two
+    # sides of a corpus, do not take it for an end either.
+    found = content.split(b"\n")
+    for number, line in enumerate(found[: None if found[-1] else -1], 1):
         try:
-            yield number, line.decode("utf-8")
+            yield number, line.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:
             raise CorpusError(
                 *(path, number),
@@ -404,6 +420,11 @@ def _parse(path, start, end=None, text=None):
         raise CorpusError(
             path, error.getLineNumber(), f"no XML: {error.getMessage()}."
         ) from error
+    except (LookupError, ValueError) as error:
+        if isinstance(error, CorpusError):
+            raise
+        # An encoding that Python, or the parser, does not know.
+        raise CorpusError(path, 1, f"cannot be read: {error}.") from error
     except OSError as error:
         raise ValueError(
             f"There is no corpus {path} to read: {error.strerror}."

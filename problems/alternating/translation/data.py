@@ -29,6 +29,7 @@ class Data:
         streams: {task: {split: `Stream`}}.
         pairs: {split: list of `Pair`} of translation.
         left_out: {task: sentences that are too long}.
+        empty: pairs and tokens that the sources left out.
     """
 
     def __init__(self, sources, counts, symbols, lengths, size, seed):
@@ -43,6 +44,7 @@ class Data:
         self.subwords = subwords.Subwords.learn(texts, symbols)
         self.labels, self.outputs = {}, {TRANSLATION: len(self.subwords)}
         self.streams, self._firsts = {}, {}
+        self.empty = sources.empty
         self._shape = lengths, size
         self._take_pairs()
         for task in TAGGING:
@@ -51,6 +53,19 @@ class Data:
             task: sum(stream.left_out for stream in of_split.values())
             for task, of_split in self.streams.items()
         }
+
+    def told(self):
+        """A line of text: how many sentences there are, and are not."""
+        parts = []
+        for task, of_split in self.streams.items():
+            kept = "/".join(str(len(of_split[s].kept)) for s in splits.NAMES)
+            parts.append(f"{task} {kept}")
+        longest = self._shape[0][-1]
+        return (
+            f"sentences ({'/'.join(splits.NAMES)}): {', '.join(parts)}; left "
+            f"out: {sum(self.left_out.values())} of more than {longest} "
+            f"subwords, {self.empty} without text"
+        )
 
     def _take_pairs(self):
         self.streams[TRANSLATION] = {

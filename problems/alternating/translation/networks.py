@@ -11,6 +11,23 @@ from problems.alternating.translation.sources import TASKS
 ARCHITECTURES = ("lstm", "transformer")
 
 
+def check_width(architecture, width):
+    """Raises ValueError if an architecture cannot be so wide."""
+    fits = {
+        "lstm": ("even: half of it reads each way", width % 2 == 0),
+        "transformer": (
+            f"a multiple of {transformer.HEADS}, its heads",
+            width % transformer.HEADS == 0,
+        ),
+    }
+    must, holds = fits[architecture]
+    if not holds:
+        raise ValueError(
+            f"`width` of the architecture {architecture!r} must be {must}. "
+            f"Received: width={width!r}"
+        )
+
+
 def make(
     architecture, symbols, outputs, *, embedding, width, depth, dropout, longest
 ):

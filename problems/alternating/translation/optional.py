@@ -1,6 +1,9 @@
 """Libraries that only translation needs: `pip install lopt-tf[translation]`."""
 
 import importlib
+import importlib.util
+
+_ALL = ("tokenizers", "sacrebleu", "seqeval")
 
 
 def module(name):
@@ -8,9 +11,19 @@ def module(name):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(
-            f"Translation needs the library {name.partition('.')[0]!r}: "
-            "install lopt-tf with its extra, `pip install "
-            "'lopt-tf[translation]'` (from a checkout: `pip install "
-            "'.[translation]'`)."
-        ) from error
+        raise _missing(name.partition(".")[0]) from error
+
+
+def check_available():
+    """The same error, now, for a library that is needed hours later."""
+    for name in _ALL:
+        if importlib.util.find_spec(name) is None:
+            raise _missing(name)
+
+
+def _missing(name):
+    return ValueError(
+        f"Translation needs the library {name!r}: install lopt-tf with its "
+        "extra, `pip install 'lopt-tf[translation]'` (from a checkout: `pip "
+        "install '.[translation]'`)."
+    )

@@ -16,7 +16,7 @@ class Sources(typing.NamedTuple):
     Attributes:
         items: {task: list of `Pair` or `Tagged`}.
         tests: the same of published test sets, {} if there are none.
-        empty: pairs that were left out, because a side had no text.
+        empty: pairs, and tokens of entities' files, without text: left out.
     """
 
     items: dict
@@ -41,7 +41,7 @@ def generated(language, pairs, tagged, seed):
     return Sources(items, {})
 
 
-def read(folder, tags, entities="", languages=("de", "en"), pairs=None):
+def read(folder, tags, entities="", languages=("de", "en"), most=None):
     """Sentences of files.
 
     Args:
@@ -53,7 +53,9 @@ def read(folder, tags, entities="", languages=("de", "en"), pairs=None):
             to `""`: the names among the tags, if they are STTS.
         languages: of sources and targets, how the files' names end. Defaults
             to `("de", "en")`.
-        pairs: the most pairs to take, the first ones. Defaults to `None`.
+        most: how many sentences to take, the first ones: {"pairs", "tagged",
+            "valid", "test": integers}, of which those of the last two are of
+            each task. Published tests need none. Defaults to `None`: all.
 
     Raises:
         CorpusError: for what is wrong in a file.
@@ -70,11 +72,16 @@ def read(folder, tags, entities="", languages=("de", "en"), pairs=None):
                 f"{tags} has no names (tag NE) to make entities of. Name a "
                 "file of entities."
             )
-    items = [found.items[:pairs], parts.items, names.items]
+    items = [found.items, parts.items, names.items]
+    if most:
+        apart = most["valid"] + most["test"]
+        of_pairs = most["valid"] if tests.items else apart
+        ends = most["pairs"] + of_pairs, *[most["tagged"] + apart] * 2
+        items = [each[:end] for each, end in zip(items, ends)]
     return Sources(
         dict(zip(TASKS, items)),
         {TASKS[0]: tests.items} if tests.items else {},
-        found.empty + tests.empty,
+        found.empty + tests.empty + names.empty,
     )
 
 
@@ -93,9 +100,11 @@ def tagged(path, entities=False):
 def _columns(path):
     """Columns of a file's first line with a token."""
     for _, line in corpora.lines(path):
-        comment = line.startswith("#") and line.count("\t") in (0, 1)
-        if line.strip() and not (comment and len(line) > 3):
-            return line.count("\t") + 1
+        tabs = line.count("\t")
+        # "#" may be a token: a tab and a tag follow then.
+        comment = tabs == 0 or (tabs == 1 and len(line) > 3)
+        if line.strip() and not (line.startswith("#") and comment):
+            return tabs + 1
     raise corpora.CorpusError(path, 1, "the file has no sentences.")
 
 

@@ -20,6 +20,8 @@ class Subwords:
 
     def __init__(self, tokenizer):
         self._tokenizer = tokenizer
+        # "</s>" in a text is text.
+        tokenizer.encode_special_tokens = True
 
     @classmethod
     def learn(cls, texts, symbols):

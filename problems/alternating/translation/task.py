@@ -13,6 +13,7 @@ from problems.alternating.task import ModelTask
 from problems.alternating.translation import (
     data,
     networks,
+    optional,
     presets,
     scores,
     sources,
@@ -24,6 +25,7 @@ _COUNTS = (
     *("pairs", "tagged", "symbols", "width", "embedding", "depth", "beams"),
     *("batch_size", "updates", "hold", "validations", "valid", "test"),
 )
+_KINDS = {str: "a text", bool: "true or false"}
 # Batches of training sentences that validations measure, too.
 _TRAIN_BATCHES = 4
 _MOST_TOKENS = 60
@@ -51,7 +53,7 @@ class Translation(ModelTask):
         beams: candidates of the search that BLEU is measured with.
         data_seed: of generated sentences, and of the splits.
         pairs, tagged: sentences of translation and of each other task to
-            train on; of files, the most pairs.
+            train on; of files, the most of them, the longest included.
         symbols, width, embedding, depth, dropout, batch_size, learning_rate:
             of subwords, networks and Adam; the norm of a gradient is at most 1.
         lengths: of buckets, in subwords, ascending, at most 60; sentences that
@@ -59,7 +61,8 @@ class Translation(ModelTask):
         updates: of an episode, in all.
         hold: updates between two decisions.
         validations: of an episode.
-        valid, test: sentences of each task to measure on.
+        valid, test: sentences of each task to measure on; published test
+            sentences are taken whole.
 
     Attributes:
         data: `data.Data`; reads and prepares it when it is first asked for.
@@ -118,6 +121,7 @@ class Translation(ModelTask):
 
     def __post_init__(self):
         presets.filled(self)
+        self._check_kinds()
         check_positive(int, **{name: getattr(self, name) for name in _COUNTS})
         check_positive(int, data_seed=self.data_seed + 1)
         check_positive(float, most=10.0, learning_rate=self.learning_rate)
@@ -132,6 +136,7 @@ class Translation(ModelTask):
                 f"Unknown architecture {self.architecture!r}. Known: "
                 f"{', '.join(networks.ARCHITECTURES)}."
             )
+        networks.check_width(self.architecture, self.width)
         self.lengths = _checked_lengths(self.lengths)
         self._check_corpus()
         if self.updates % (self.hold * self.validations):
@@ -142,6 +147,17 @@ class Translation(ModelTask):
             )
         self.max_steps = self.updates // self.hold
         self.period = self.max_steps // self.validations
+
+    def _check_kinds(self):
+        """Raises ValueError for a value of another kind than its default."""
+        for field in dataclasses.fields(self):
+            kind = type(field.default)
+            value = getattr(self, field.name)
+            if kind in (str, bool) and not isinstance(value, kind):
+                raise ValueError(
+                    f"`{field.name}` must be {_KINDS[kind]}. Received: "
+                    f"{field.name}={value!r}"
+                )
 
     def _check_corpus(self):
         """Raises ValueError for files and settings that do not belong."""
@@ -174,6 +190,9 @@ class Translation(ModelTask):
             *(self.pairs, self.tagged, (self.valid, self.test)),
             *(self.symbols, self.lengths, self.batch_size, self.data_seed),
         )
+
+    def remarks(self):
+        return [self.data.told()]
 
     def build(self):
         # Not above: problems are there without schedules.
@@ -274,11 +293,14 @@ class Translation(ModelTask):
 def _data(corpus, tags, entities, language, pairs, tagged, *rest):
     """The `data.Data` of a task's settings, once for equal ones."""
     counts, *sizes, seed = rest
-    pairs, tagged = (count + sum(counts) for count in (pairs, tagged))
+    optional.check_available()
     if corpus == "generated":
-        made = sources.generated(json.loads(language), pairs, tagged, seed)
+        wanted = (count + sum(counts) for count in (pairs, tagged))
+        made = sources.generated(json.loads(language), *wanted, seed)
     else:
-        made = sources.read(corpus, tags, entities, pairs=pairs)
+        most = {"pairs": pairs, "tagged": tagged}
+        most |= dict(zip(("valid", "test"), counts))
+        made = sources.read(corpus, tags, entities, most=most)
     return data.Data(made, counts, *sizes, seed)
 
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from problems.alternating.translation import layers
 
-_HEADS = 4
+HEADS = 4
 # Of the inner layer, in widths (chosen: about the size of the LSTM).
 _INNER = 2
 
@@ -28,7 +28,7 @@ class _Block(keras.layers.Layer):
 
         def attention():
             return keras.layers.MultiHeadAttention(
-                _HEADS, width // _HEADS, dropout=dropout
+                HEADS, width // HEADS, dropout=dropout
             )
 
         norm = keras.layers.LayerNormalization
