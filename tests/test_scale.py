@@ -1,8 +1,10 @@
 """Scale: units of steps, resting elements, large models in shards."""
 
 import contextlib
+import copy
 import dataclasses
 import gc
+import pickle
 import warnings
 
 import keras
@@ -546,6 +548,99 @@ def test_a_hundred_skipped_steps_say_so_once():
             step(bad)
     said = [w for w in caught if "were skipped" in str(w.message)]
     assert len(said) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*no trained weights")
+def test_a_compiled_fit_that_skips_says_so_at_its_end():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    optimizer = lopt_tf.HierarchicalRNN(seed=0)
+    model.compile(optimizer, "mse", jit_compile=True)
+    bad = np.full([120, 2], np.nan, "float32")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="were skipped") as caught:
+            model.fit(bad, bad[:, :1], batch_size=1, verbose=0)
+        assert len([w for w in caught if "skipped" in str(w.message)]) == 1
+    assert optimizer.skipped_steps == 240
+
+
+@pytest.mark.parametrize("size", [1e15, 1e18, 3e37])
+def test_a_huge_gradient_does_not_stop_a_large_model(size):
+    """Its square's sum over a block would be infinite."""
+    variables = [keras.Variable(np.ones(s, "float32")) for s in ((999, 999), 9)]
+    optimizer = lopt_tf.HierarchicalRNN.from_pretrained(seed=0)
+    huge = [tf.fill((999, 999), np.float32(size)), tf.ones(9)]
+    optimizer.apply(huge, variables)
+    before = [np.array(v) for v in variables]
+    for _ in range(3):
+        optimizer.apply([tf.ones_like(v.value) for v in variables], variables)
+    assert optimizer.skipped_steps == 0
+    for variable, old in zip(variables, before):
+        assert np.isfinite(np.array(variable)).all()
+        assert np.any(np.array(variable) != old)
+
+
+@pytest.mark.parametrize("width", [3, 1100])
+@pytest.mark.parametrize("settings", [{}, {"use_attention": True}])
+@pytest.mark.filterwarnings("ignore:.*no trained weights")
+def test_a_checkpoint_of_tensorflow_holds_the_state(width, settings, tmp_path):
+    def made():
+        variables = [keras.Variable(np.ones(s, "float32")) for s in (width, 2)]
+        if width > 1000:
+            variables[0] = keras.Variable(np.ones([width, width], "float32"))
+        optimizer = lopt_tf.HierarchicalRNN(seed=3, **settings)
+        optimizer.build(variables)
+        return variables, optimizer
+
+    def train(variables, optimizer, steps):
+        for step in range(steps):
+            gradients = [
+                tf.fill(v.shape, np.float32(step + 1)) for v in variables
+            ]
+            optimizer.apply(gradients, variables)
+
+    variables, optimizer = made()
+    train(variables, optimizer, 3)
+    saved = tf.train.Checkpoint(optimizer=optimizer, params=variables)
+    path = saved.write(str(tmp_path / "checkpoint"))
+    others, restored = made()
+    train(others, restored, 1)
+    again = tf.train.Checkpoint(optimizer=restored, params=others)
+    again.read(path).assert_consumed()
+    for own, other in zip(optimizer.variables, restored.variables):
+        np.testing.assert_array_equal(own, other, own.path)
+
+
+def test_names_are_left_out_of_weight_decay_as_keras_does():
+    def decayed(optimizer):
+        model = keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.LayerNormalization(name="norm"),
+                keras.layers.Dense(2, name="head"),
+            ]
+        )
+        for v in model.trainable_variables:
+            v.assign(np.ones(v.shape))
+        optimizer.exclude_from_weight_decay(var_names=["norm", "bias"])
+        zeros = [tf.zeros(v.shape) for v in model.trainable_variables]
+        optimizer.apply(zeros, model.trainable_variables)
+        return [float(np.mean(v)) for v in model.trainable_variables]
+
+    settings = {"weight_decay": 0.5, "learning_rate": 1e-3}
+    kept = decayed(keras.optimizers.AdamW(**settings))
+    assert kept.count(1.0) == 3
+    found = decayed(lopt_tf.HierarchicalRNN.from_pretrained(seed=0, **settings))
+    np.testing.assert_allclose(found, kept, rtol=1e-6)
+
+
+def test_a_copy_of_a_copy_holds_the_state():
+    variables = [keras.Variable(np.ones(3, "float32"))]
+    optimizer = lopt_tf.HierarchicalRNN.from_pretrained(seed=0)
+    optimizer.apply([tf.ones(3)], variables)
+    again = copy.deepcopy(pickle.loads(pickle.dumps(optimizer)))
+    again.build(variables)
+    for own, other in zip(optimizer.variables, again.variables):
+        np.testing.assert_array_equal(own, other)
 
 
 def test_a_step_is_pure_and_counts_no_absent_gradient():

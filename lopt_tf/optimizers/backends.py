@@ -250,12 +250,10 @@ def has_accelerator():
     return keras.backend.backend() == "torch"
 
 
-# Elsewhere compiled steps cannot call Python.
-WARNS_DURING_FIT = _ON_TENSORFLOW
-
-
 def warn_if(condition, message, value):
     """Warns, where a step can, if a boolean tensor is True.
+
+    Steps that are compiled cannot call Python.
 
     Args:
         condition: the boolean tensor.
@@ -306,6 +304,27 @@ def copied(tensor):
     PyTorch's would write into it.
     """
     return tensor.clone() if keras.backend.backend() == "torch" else tensor
+
+
+def spreads_variables():
+    """Whether variables must begin with zeros, and be assigned then.
+
+    With `keras.distribution` Keras compiles the initializers of large ones:
+    their values would be constants of programs.
+    """
+    if keras.backend.backend() != "jax":
+        return False
+    return keras.distribution.distribution() is not None
+
+
+def named(variable):
+    """What has the name that `exclude_from_weight_decay` looks at.
+
+    On TensorFlow that is its own variable's, with the layer's name before it.
+    """
+    if _ON_TENSORFLOW and isinstance(variable, keras.Variable):
+        return variable.value
+    return variable
 
 
 def outside_of_graphs():

@@ -3,6 +3,7 @@
 See `layouts`, which chooses one.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -67,11 +68,7 @@ class FlatLayout(Layout):
 
     def __init__(self, shapes, present=None):
         super().__init__(shapes, present)
-        self.membership = np.repeat(
-            np.eye(len(shapes), dtype="float32"), self.sizes, axis=1
-        )
-        counts = np.maximum(np.array(self.sizes, "float32"), 1)
-        self.averaging = (self.membership / counts[:, None]).T.copy()
+        self.membership, self.averaging = _matrices(tuple(self.sizes))
 
     def pack(self, tensors):
         """Tensors -> elements [..., 1, N]."""
@@ -109,6 +106,17 @@ class FlatLayout(Layout):
         seen = at_once(self.spread, per_tensor)
         new, averaged = function(shared, elements, seen)
         return new, at_once(self.mean, averaged)
+
+
+@functools.lru_cache(16)
+def _matrices(sizes):
+    """(which tensor an element is of [T, N], its share of the mean [N, T]).
+
+    They are the same whichever tensors count.
+    """
+    membership = np.repeat(np.eye(len(sizes), dtype="float32"), sizes, axis=1)
+    counts = np.maximum(np.array(sizes, "float32"), 1)
+    return membership, (membership / counts[:, None]).T.copy()
 
 
 def _weighted_mean(values, weights):

@@ -271,7 +271,7 @@ class HierarchicalRNNRule(ElementStep):
         averaged = {}
         if "gradient" in element:
             square = ops.square(element["gradient"])
-            averaged["square"] = ops.minimum(square, scaling.LARGEST_SQUARE)
+            averaged["square"] = ops.minimum(square, lower_bound.LARGEST)
         if "mean_squares" in element:
             averaged["mean_square"] = ops.minimum(
                 element["mean_squares"][..., :1, :], lower_bound.LARGEST

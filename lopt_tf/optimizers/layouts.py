@@ -37,7 +37,7 @@ def is_sharded(tensors):
     return isinstance(choose_layout(tensors), ShardedLayout)
 
 
-@functools.cache
+@functools.lru_cache(256)
 def _layout_for_shapes(shapes, batched, present):
     sizes = [math.prod(shape) for shape in shapes]
     total = sum(sizes)

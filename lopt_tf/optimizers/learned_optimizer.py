@@ -134,12 +134,12 @@ class LearnedOptimizer(
             for name in sorted(weights)
         }
         state = self._initial_state(weights)
-        self._state_variables = {}
-        for name in sorted(state):
-            # Each value is freed when its variable is there.
-            self._state_variables[name] = self._add_packed(
-                f"state_{name}", state.pop(name)
-            )
+        # Each value is freed when its variable is there. TensorFlow's
+        # checkpoints hold what an attribute has when it is set, no more.
+        self._state_variables = {
+            name: self._add_packed(f"state_{name}", state.pop(name))
+            for name in sorted(state)
+        }
         zero = np.zeros((), "int32")
         self._skipped_steps = self._add("state_skipped_steps", zero)
         self._build_points()
@@ -162,14 +162,20 @@ class LearnedOptimizer(
 
     def _add(self, name, value):
         """A variable that begins with a value."""
-        return self.add_variable(
+        is_spread = backends.spreads_variables()
+        variable = self.add_variable(
             shape=value.shape,
-            initializer=lambda shape, dtype: backends.copied(
+            initializer="zeros"
+            if is_spread
+            else lambda shape, dtype: backends.copied(
                 ops.convert_to_tensor(value, dtype=dtype)
             ),
             dtype=value.dtype,
             name=name.replace("/", "_"),
         )
+        if is_spread:
+            variable.assign(value)
+        return variable
 
     def _initial_state(self, weights):
         variables = self._trainable_variables
@@ -228,6 +234,14 @@ class LearnedOptimizer(
             # Sparse ones become dense: the hidden states of all elements move.
             grads = inputs.checked(grads, known, self._var_key)
         super().apply(grads, trainable_variables)
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        if not (self.built or len(trainable_variables)):
+            # A frozen model: see `build`.
+            return trainable_variables, optimizer_variables
+        return super().stateless_apply(
+            optimizer_variables, grads, trainable_variables
+        )
 
     def _clip_gradients(self, grads):
         clipped = super()._clip_gradients(grads)
@@ -360,8 +374,9 @@ class LearnedOptimizer(
         if not self.weight_decay:
             return None
         decay = self.weight_decay * learning_rate
+        # What Keras' own optimizers look for names in.
         return [
-            decay if self._use_weight_decay(v) else 0.0
+            decay if self._use_weight_decay(backends.named(v)) else 0.0
             for v in self._trainable_variables
         ]
 

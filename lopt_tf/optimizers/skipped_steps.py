@@ -31,6 +31,9 @@ _averages_later = contextvars.ContextVar("averages_later", default=False)
 class SkippedSteps:
     """The part of `LearnedOptimizer` that counts the steps it skips."""
 
+    # Whether it has said so since `fit` began.
+    _has_warned = False
+
     @property
     def use_ema(self):
         """Whether parameters are averaged; Keras' attribute."""
@@ -63,13 +66,17 @@ class SkippedSteps:
         )
         backends.warn_if(
             ops.logical_or(is_zeroed, in_a_row == _TOO_MANY),
-            lambda zeroed: _ZEROED if zeroed else _SKIPPING,
+            self._warning,
             is_zeroed,
         )
         # `apply` counts the iteration; a skipped step takes it back.
         iterations = counters["iterations"]
         back = skipped * (self.gradient_accumulation_steps or 1)
         iterations.assign(iterations - ops.cast(back, iterations.dtype))
+
+    def _warning(self, zeroed):
+        self._has_warned = True
+        return _ZEROED if zeroed else _SKIPPING
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         # Keras would average after a skipped step, too, and look at the
@@ -115,11 +122,10 @@ class SkippedSteps:
     def finalize_variable_values(self, var_list):
         """At the end of fit: says if it has not trained at all lately."""
         in_a_row = int(ops.convert_to_numpy(self._skipped_in_a_row))
-        if not backends.WARNS_DURING_FIT:
-            if in_a_row and self._is_zeroed():
-                warnings.warn(_ZEROED, stacklevel=2)
-            elif in_a_row >= _TOO_MANY:
-                warnings.warn(_SKIPPING, stacklevel=2)
+        is_zeroed = bool(in_a_row and self._is_zeroed())
+        if (is_zeroed or in_a_row >= _TOO_MANY) and not self._has_warned:
+            warnings.warn(self._warning(is_zeroed), stacklevel=2)
+        self._has_warned = False
         # Before the first step that was taken, averages are zeros.
         if int(ops.convert_to_numpy(self.iterations)):
             super().finalize_variable_values(var_list)

@@ -193,6 +193,8 @@ class TrainedWeights:
         variables = None
         if self.built:
             variables = [ops.convert_to_numpy(v) for v in self.variables]
+        elif self._copied_variables is not None:
+            variables = list(self._copied_variables().values())
         return _copied, (type(self), config, weights, variables)
 
     # Variables from files.
