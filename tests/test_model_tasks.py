@@ -11,6 +11,7 @@ from lopt_tf.autoloss import (
     baselines,
     compiled_episodes,
     episodes,
+    kept_outcomes,
     rewards,
     schedules,
     trainer,
@@ -435,6 +436,41 @@ def test_a_model_task_begins_as_its_first_episode():
     np.testing.assert_array_equal(first, [again[0]] * 2)
     other = baselines.run(task, [candidate], [6], "test")
     assert other[0] != first[0]
+
+
+def test_a_comparison_that_was_stopped_goes_on(tmp_path):
+    class Counts(Fit):
+        seen = 0
+        last = None
+
+        def start(self, model, setting, seed):
+            self.seen += 1
+            if self.seen == self.last:
+                raise KeyboardInterrupt
+            super().start(model, setting, seed)
+
+    task = Counts()
+    candidates = [*baselines.published(task).values()][:2]
+    candidates = [c for c in candidates if c.kind is candidates[0].kind]
+    arguments = task, candidates, [1, 2], "test"
+    expected = baselines.outcomes(*arguments)
+    task.seen, task.last = 0, 3
+    kept = kept_outcomes.KeptOutcomes(tmp_path / "kept")
+    with pytest.raises(KeyboardInterrupt):
+        baselines.outcomes(*arguments, kept=kept)
+    task.seen, task.last = 0, None
+    damaged = min((tmp_path / "kept").iterdir())
+    damaged.write_text(damaged.read_text().replace("0.", "1."))
+    found = baselines.outcomes(*arguments, kept=kept)
+    # Of four, one of the two that were kept was damaged.
+    assert task.seen == 3
+    np.testing.assert_array_equal(found[0], expected[0])
+    for name, values in expected[1].items():
+        np.testing.assert_array_equal(found[1][name], values)
+    assert found[2] == expected[2]
+    # Another split is not the same.
+    baselines.outcomes(*arguments[:-1], "valid", kept=kept)
+    assert task.seen == 7
 
 
 def test_results_are_those_of_the_best_validation():

@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lopt_tf.autoloss import compiled_episodes, episodes, metadata, tasks
+from lopt_tf.autoloss import (
+    compiled_episodes,
+    episodes,
+    kept_outcomes,
+    metadata,
+    tasks,
+)
 from lopt_tf.autoloss.schedules import (
     Coin,
     Constant,
@@ -183,19 +189,39 @@ def _feedbacks(value, slopes, levels, few):
     ]
 
 
-def run(task, candidates, seeds, split, draw=0):
+def run(task, candidates, seeds, split, draw=0, kept=None):
     """Results [len(candidates), len(seeds)] of schedules of one kind.
 
-    All candidates and starts run side by side; `draw` as for `Episodes.begin`.
+    Arguments as of `outcomes`.
     """
-    return outcomes(task, candidates, seeds, split, draw)[0]
+    return outcomes(task, candidates, seeds, split, draw, kept)[0]
 
 
-def outcomes(task, candidates, seeds, split, draw=0):
+def outcomes(task, candidates, seeds, split, draw=0, kept=None):
     """Results as of `run`, the task's details as such arrays, by name, curves.
 
     The curves are lists [candidates][starts], or None: `Episodes.curves`.
+
+    Args:
+        task: a `problems.alternating.Task`. All candidates and starts run side
+            by side; those of models one after the other.
+        candidates: a list of `Candidate` of one kind.
+        seeds, draw: as for `Episodes.begin`.
+        split: "valid" or "test".
+        kept: `KeptOutcomes`, of models. Defaults to `None`.
     """
+    if isinstance(task, alternating.ModelTask):
+        kept = kept or kept_outcomes.KeptOutcomes()
+        return kept.outcomes(
+            lambda candidate, seed, draw: _together(
+                task, [candidate], [seed], split, draw
+            ),
+            *(task, candidates, seeds, split, draw),
+        )
+    return _together(task, candidates, seeds, split, draw)
+
+
+def _together(task, candidates, seeds, split, draw):
     settings = np.repeat([c.setting for c in candidates], len(seeds), axis=0)
     played = compiled_episodes.episodes_of(task, candidates[0].kind(settings))
     position, _ = episodes.play(played, list(seeds) * len(candidates), draw)
@@ -228,7 +254,7 @@ def _told(best):
     return best.label + " (at the edge of its grid)" * best.at_edge
 
 
-def tune(task, count, fine=True, report=None, names=None):
+def tune(task, count, fine=True, report=None, names=None, kept=None):
     """Chooses the best setting of each kind on the validation split.
 
     Args:
@@ -237,6 +263,7 @@ def tune(task, count, fine=True, report=None, names=None):
         fine: see `grids`.
         report: a function of one line of text.
         names: of the grids to choose from. Defaults to all.
+        kept: see `outcomes`.
 
     Returns:
         {name: Candidate}, without kinds whose candidates have all diverged; and
@@ -247,7 +274,7 @@ def tune(task, count, fine=True, report=None, names=None):
     for name, candidates in grids(task, fine).items():
         if names is not None and name not in names:
             continue
-        results = run(task, candidates, seeds, "valid", VALIDATION_DRAW)
+        results = run(task, candidates, seeds, "valid", VALIDATION_DRAW, kept)
         means = results.mean(axis=1)
         best = _best(task, candidates, means)
         if best is not None:

@@ -6,6 +6,7 @@ import pathlib
 from lopt_tf import checkpointing, folders
 from lopt_tf.autoloss import baselines, comparison, plots
 from lopt_tf.autoloss.controller import ScheduleController
+from lopt_tf.autoloss.kept_outcomes import KeptOutcomes
 from lopt_tf.autoloss.sample_pictures import SamplePicture
 from lopt_tf.autoloss.starts import starts as seeds_for
 from lopt_tf.reporting import figures, tables
@@ -16,7 +17,8 @@ class Bench:
     """Baselines, tests and transfers, as tables and plots in a folder.
 
     Baselines are tuned once: `tuning.json` keeps what was chosen, for as long
-    as the task and the grids are the same.
+    as the task and the grids are the same. Single episodes of models, which
+    take minutes, are kept in "outcomes".
 
     Args:
         folder: an existing folder.
@@ -34,6 +36,7 @@ class Bench:
         self.fine = fine
         self.say = report
         self.names = tuple(names)
+        self._kept = KeptOutcomes(self.folder / "outcomes", report)
 
     def baseline(self, task):
         """Runs fixed schedules, tuned before, on the test starts."""
@@ -113,6 +116,7 @@ class Bench:
         rows = comparison.transfer(
             *(made, controller, self.starts, self.tuning_starts, self.say),
             self.names or None,
+            self._kept,
         )
         self._write_table("transfer", rows)
         self.say(f"Results: {self.folder}/transfer.csv")
@@ -152,7 +156,8 @@ class Bench:
         if labels is None:
             self.say("Tuning fixed schedules on validation data:")
             chosen, rows = baselines.tune(
-                task, self.tuning_starts, self.fine, self.say, [*grids]
+                *(task, self.tuning_starts, self.fine, self.say, [*grids]),
+                self._kept,
             )
             labels = dict.fromkeys(grids)
             labels |= {name: c.label for name, c in chosen.items()}
@@ -193,7 +198,8 @@ class Bench:
 
     def _compare(self, name, task, learned, chosen):
         """Adds fixed schedules to results, and writes files of that name."""
-        results = learned | comparison.run_baselines(task, chosen, self.starts)
+        fixed = comparison.run_baselines(task, chosen, self.starts, self._kept)
+        results = learned | fixed
         single = [
             {
                 **{"schedule": key, "setting": each.label, "start": seed},

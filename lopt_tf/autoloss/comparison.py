@@ -25,12 +25,15 @@ class Outcome(typing.NamedTuple):
     curves: list | None = None
 
 
-def run_baselines(task, chosen, count):
-    """Test `Outcome`s {name: Outcome} of {name: Candidate}."""
+def run_baselines(task, chosen, count, kept=None):
+    """Test `Outcome`s {name: Outcome} of {name: Candidate}.
+
+    `kept` is as of `baselines.outcomes`.
+    """
     seeds, found = starts("test", count), {}
     for name, each in chosen.items():
         results, details, curves = baselines.outcomes(
-            task, [each], seeds, "test"
+            task, [each], seeds, "test", kept=kept
         )
         details = {key: values[0] for key, values in details.items()}
         curves = curves and curves[0]
@@ -139,7 +142,7 @@ def paired(first, second):
     return {"difference": mean, "low": low, "high": high}
 
 
-def transfer(tasks, controller, count, tuning, report, names=None):
+def transfer(tasks, controller, count, tuning, report, names=None, kept=None):
     """Rows: a frozen controller beside schedules tuned anew, by task.
 
     Args:
@@ -148,16 +151,19 @@ def transfer(tasks, controller, count, tuning, report, names=None):
         count, tuning: starts of a test, and of each candidate.
         report: a function of one line of text.
         names: of the grids that are tuned. Defaults to all.
+        kept: see `baselines.outcomes`.
     """
     rows = []
     for number, (name, task) in enumerate(tasks.items()):
         report(f"task {number + 1} of {len(tasks)}: {name}")
         for line in task.remarks():
             report(line)
-        chosen, _ = baselines.tune(task, tuning, fine=False, names=names)
+        chosen, _ = baselines.tune(
+            task, tuning, fine=False, names=names, kept=kept
+        )
         learned, _ = run_controller(task, controller, count)
         even = baselines.even(task)
-        fixed = run_baselines(task, {even.label: even, **chosen}, count)
+        fixed = run_baselines(task, {even.label: even, **chosen}, count, kept)
         compared = summary(task, learned | fixed)
         rows += [{"task": name, **row} for row in compared]
     return rows
