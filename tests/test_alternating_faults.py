@@ -1,5 +1,8 @@
 """What befalls an `AlternatingModel` that trains for long: nothing is lost."""
 
+import types
+import typing
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from lopt_tf import autoloss
 from lopt_tf.autoloss import schedules
 
 STEPS = 6
+_NAMES = ("up", "down")
 
 
 def _to(goal):
@@ -125,3 +129,161 @@ def test_a_loss_that_is_not_finite_ends_a_training_that_asks_for_it(capfd):
     # What is never chosen has no loss: no reason to end.
     history = _fit(_model("sgd", "1:0"), epochs=2, callbacks=[ends])
     assert len(history["up"]) == 2
+
+
+class _Pair(typing.NamedTuple):
+    inputs: tf.Tensor
+    goals: tf.Tensor
+
+
+@pytest.mark.parametrize("schedule", ["1:0", "1:1", "3:1"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_averages_are_of_what_has_moved(schedule, shared):
+    """Also of an objective that begins later, or never."""
+    keras.utils.set_random_seed(3)
+    nets = [
+        keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        for _ in range(2)
+    ]
+
+    def loss(net):
+        return lambda model, batch, training: ops.mean(net(batch) ** 2)
+
+    model = autoloss.AlternatingModel(
+        {name: autoloss.Objective(loss(n), n) for name, n in zip("ab", nets)},
+        a_net=nets[0],
+        b_net=nets[1],
+    )
+
+    def sgd():
+        return keras.optimizers.SGD(1e-3, use_ema=True)
+
+    model.compile(sgd() if shared else {"a": sgd(), "b": sgd()}, schedule)
+    before = [np.array(n.trainable_variables[0]) for n in nets]
+    model.fit(ONES, steps_per_epoch=STEPS, verbose=0)
+    after = [np.array(n.trainable_variables[0]) for n in nets]
+    assert before[0] != after[0]
+    assert (before[1] != after[1]) == (schedule != "1:0")
+    np.testing.assert_allclose(after, before, atol=0.05)
+
+
+def test_averages_of_what_others_move_are_refused():
+    averaged = {name: keras.optimizers.SGD(use_ema=True) for name in _NAMES}
+    with pytest.raises(ValueError, match="'down' updates, too"):
+        _model(averaged, "1:1")
+    often = keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=2)
+    with pytest.raises(ValueError, match="ema_overwrite_frequency must be"):
+        _model(often, "1:1")
+
+
+def test_an_epoch_has_no_loss_of_what_was_not_chosen_in_it():
+    model = _model("sgd", schedules.Curriculum([[0.5, 0.5]]))
+    # Its first epochs are of the other objective.
+    stop = keras.callbacks.EarlyStopping("up", patience=1, mode="min")
+    history = _fit(model, epochs=6, callbacks=[stop])
+    assert len(history["share/up"]) == 6
+    assert len(history["up"]) == 3 and np.all(np.isfinite(history["up"]))
+
+
+def test_fit_in_a_scope_says_so():
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    with strategy.scope():
+        model = _model("sgd", "1:1")
+        with pytest.raises(ValueError, match="`fit` outside of strategy"):
+            _fit(model)
+        with pytest.raises(ValueError, match="`evaluate` outside of"):
+            model.evaluate(ONES.take(1), verbose=0)
+    _fit(model)
+
+
+@keras.saving.register_keras_serializable("alternating_faults")
+def saved_loss(model, batch, training):
+    return ops.mean(ops.square(model.net(batch)))
+
+
+def _saved_model():
+    net = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    each = autoloss.Objective(saved_loss, net)
+    return autoloss.AlternatingModel({"up": each, "down": each}, net=net)
+
+
+def test_a_file_of_one_device_loads_for_several(tmp_path):
+    model = _saved_model()
+    model.compile("sgd", "1:1", jit_compile=True, steps_per_execution=2)
+    model.save(tmp_path / "model.keras")
+    strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
+    with strategy.scope():
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    _fit(loaded)
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.jit_compile is True and again.steps_per_execution == 2
+    model.compile("sgd", "1:1")
+    assert model.get_compile_config()["jit_compile"] == "auto"
+
+
+def test_a_loss_that_was_registered_anew_is_saved(tmp_path):
+    model = _saved_model()
+    model.compile("sgd", "1:1")
+    register = keras.saving.register_keras_serializable("alternating_faults")
+    try:
+        # As a notebook's cell that is run again.
+        again = types.FunctionType(saved_loss.__code__, globals(), "saved_loss")
+        register(again)
+        model.save(tmp_path / "model.keras")
+    finally:
+        register(saved_loss)
+    assert keras.models.load_model(tmp_path / "model.keras").compiled
+
+
+def test_schedules_that_cannot_be_say_so():
+    nets = {
+        name: keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        for name in ("one", "two", "three")
+    }
+    objectives = {
+        name.upper(): autoloss.Objective(saved_loss, net)
+        for name, net in nets.items()
+    }
+    model = autoloss.AlternatingModel(objectives, **nets)
+    options = autoloss.ControllerOptions(features=("average_ratio",))
+    controller = autoloss.ScheduleController.untrained(
+        "toy", tuple(objectives), options
+    )
+    with pytest.raises(ValueError, match="is of two losses; the model has 3"):
+        model.compile("sgd", controller)
+    with pytest.raises(ValueError, match="numbers of steps: integers"):
+        model.compile("sgd", schedules.Ratio([[0.5, 0.25, 0.25]]))
+
+
+def test_a_ratio_counts_far():
+    ratio = schedules.Ratio([[1.0, 2.0]])
+    found = [
+        ratio.weights({}, tf.constant(2**24 + i), None)[0].numpy().argmax()
+        for i in range(6)
+    ]
+    # 2^24 is 1 more than a multiple of 3.
+    assert found == [1, 1, 0, 1, 1, 0]
+
+
+def test_steps_of_models_that_are_not_built_say_so():
+    net = keras.Sequential([keras.layers.Dense(1)])
+    each = autoloss.Objective(saved_loss, net)
+    model = autoloss.AlternatingModel({"up": each, "down": each}, net=net)
+    model.compile("sgd", "1:1")
+    with pytest.raises(ValueError, match="`take` needs models that are built"):
+        model.take(0, [np.ones([2, 1])])
+    with pytest.raises(ValueError, match="`choose` needs models that are"):
+        model.choose()
+
+
+def test_named_batches_are_evaluated_as_they_are():
+    def loss(model, batch, training):
+        return ops.mean(ops.square(model.net(batch.inputs) - batch.goals))
+
+    net = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    each = autoloss.Objective(loss, net)
+    model = autoloss.AlternatingModel({"up": each, "down": each}, net=net)
+    model.compile("sgd", "1:1")
+    rows = np.ones([8, 1], "float32")
+    data = tf.data.Dataset.from_tensor_slices(_Pair(rows, rows)).batch(4)
+    model.fit(data, validation_data=data, verbose=0)

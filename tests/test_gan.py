@@ -28,7 +28,13 @@ from lopt_tf.autoloss import (
 from lopt_tf.autoloss.policy import Policy
 from lopt_tf.autoloss.starts import training_starts
 from problems import alternating
-from problems.alternating import gan_losses, gan_nets, gan_update, scores
+from problems.alternating import (
+    gan_losses,
+    gan_nets,
+    gan_update,
+    image_data,
+    scores,
+)
 from problems.alternating import judge as judge_lib
 from train_scripts import autoloss
 
@@ -780,3 +786,52 @@ def test_a_policy_learns_to_balance():
     fixed = comparison.run_baselines(task, {"3:1": ratio}, 10)
     gain = learned["controller"].results - fixed["3:1"].results
     assert gain.mean() > 0.3
+
+
+def test_a_classifier_of_another_type_or_within_another(tmp_path):
+    """A network that was trained elsewhere, under a head."""
+    layers = keras.layers
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(6, "relu")]
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            inner,
+            layers.Dense(10, "softmax", dtype="float16"),
+        ]
+    )
+    model.layers[-1].kernel.assign(100 * np.ones([6, 10], "float16"))
+    judge = judge_lib.Judge(model, outputs="probabilities")
+    images = np.random.default_rng(0).uniform(-1, 1, [9, 8, 8, 1])
+    chances, features = judge.told(images.astype("float32"))
+    assert chances.dtype == features.dtype == np.float32
+    expected = inner.predict((images + 1) / 2, verbose=0)
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-6)
+    assert np.isfinite(float(judge.score(images)))
+    named = judge_lib.Judge(model, inner.name, outputs="probabilities")
+    np.testing.assert_allclose(named.told(images)[1], features, 1e-5, 1e-6)
+
+
+def test_a_class_of_one_image_is_left_out():
+    images = image_data.digits()
+    few = images._replace(
+        train=images.train[:10],
+        train_labels=np.arange(10),
+        held_out_labels=None,
+    )
+    judge = judge_lib.digits_judge()
+    rows = judge_lib.sanity_rows(judge, few)
+    assert "one class" not in {row["images"] for row in rows}
+
+
+def test_a_kept_classifier_of_other_images_is_not_taken(tmp_path):
+    images = image_data.digits()
+    path = tmp_path / "mnist_classifier.keras"
+    judge_lib.digits_judge(path)
+    judge_lib.mnist_judge(images, path)
+    mixed = (images.held_out_labels + 1) % 10
+    with pytest.raises(ValueError, match="was trained on others. Delete it"):
+        judge_lib.mnist_judge(images._replace(held_out_labels=mixed), path)
+    with pytest.raises(ValueError, match="have no labels"):
+        judge_lib.mnist_judge(images._replace(train_labels=None), path)

@@ -1,5 +1,7 @@
 """Tasks that train Keras models: episodes, learners, baselines."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -538,3 +540,35 @@ def test_model_tasks_break_no_contract_silently():
     with pytest.raises(ValueError, match="'gradient_cosine'"):
         trainer.Trainer(Fit(), autoloss.ControllerOptions(features=("cosine",)))
     assert tf.executing_eagerly()
+
+
+def test_episodes_begin_with_new_optimizers():
+    """Also where `build` returns a model that was trained before."""
+
+    @dataclasses.dataclass
+    class Trained(Fit):
+        """Compared by value: no key of a dictionary."""
+
+        rate: float = 0.02
+
+        def __post_init__(self):
+            super().__init__()
+
+        def build(self):
+            model = super().build()
+            model.compile(keras.optimizers.Adam(self.rate))
+            if self.trains:
+                data = tf.data.Dataset.from_tensors((INPUTS, TARGETS))
+                model.fit(data.repeat(), steps_per_epoch=5, verbose=0)
+                model.optimizer.learning_rate = 0.01
+            else:
+                model.optimizer.learning_rate = 0.01
+            return model
+
+    found = []
+    for trains in (False, True):
+        task = Trained()
+        task.trains = trains
+        candidate = baselines.published(task)["1:1"]
+        found.append(baselines.run(task, [candidate], [5], "test"))
+    np.testing.assert_array_equal(*found)

@@ -35,12 +35,10 @@ class Hooks(keras.callbacks.Callback):
         state, data = self.model.schedule_state, self.model._streams
         if self._is_first:
             self._is_first = False
-            # A backup that was restored has the total of an earlier `fit`.
+            # A backup that was restored has the total of an earlier `fit`, and
+            # Keras begins an epoch that it was made in anew.
             left = (self.params["epochs"] - epoch) * data.steps
-            due = int(state.total.numpy() - state.step.numpy())
-            # In the middle of an epoch some of its steps are made already.
-            if not left - data.steps < due <= left:
-                state.total.assign(state.step.value + left)
+            state.total.assign(state.step.value + left)
         if data.restarts:
             state.taken.assign(tf.zeros_like(state.taken.value))
         data.begin_epoch(state.taken.numpy())

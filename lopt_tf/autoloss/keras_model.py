@@ -44,8 +44,8 @@ class AlternatingModel(
     The models become attributes (`model.generator`). Losses are functions of
     (model, batch, training); random numbers in them should come from
     `model.seed_generator`, whose state is saved. Logs have the mean loss of
-    each objective (NaN where it was never chosen) and its share of the steps,
-    "share/NAME".
+    each objective and its share of the steps, "share/NAME"; those of an epoch
+    have no loss of an objective that was never chosen in it.
 
     Files: `save` and `keras.models.load_model` keep everything, the optimizers
     and where the schedule is among it; import `lopt_tf.autoloss` before
@@ -123,12 +123,15 @@ class AlternatingModel(
             schedule = ":".join("1" * len(names))
         schedule = schedule_argument.schedule_of(schedule, names)
         _check_needs(schedule)
+        _check_pairwise(schedule, names)
         if not isinstance(measure_every, int) or measure_every < 0:
             raise ValueError(
                 "`measure_every` must be an integer of at least 0. Received: "
                 f"measure_every={measure_every!r}"
             )
         self._check_strategy(jit_compile, steps_per_execution)
+        # Keras keeps what "auto" comes to on this machine.
+        self._given_jit_compile = jit_compile
         super().compile(
             optimizer=None,
             jit_compile=jit_compile,
@@ -186,7 +189,7 @@ class AlternatingModel(
     objectives = model_names = seed_generator = schedule_state = None
     learning = schedule = policy = measure_every = None
     optimizer_list = ()
-    _optimizers = _actions = None
+    _optimizers = _actions = _given_jit_compile = None
 
     @property
     def models(self):
@@ -259,7 +262,7 @@ class AlternatingModel(
 
     def choose(self):
         """The place of the objective that the schedule takes next."""
-        self._assert_compile_called("choose")
+        self._assert_ready("choose")
         return self._actions.choose()
 
     def take(self, action, batches, needs=(), others=None):
@@ -274,8 +277,16 @@ class AlternatingModel(
             others: {place: batch} to measure resting objectives on. Defaults
                 to `None`: they are not measured.
         """
-        self._assert_compile_called("take")
+        self._assert_ready("take")
         self._actions.take_on_host(action, batches, needs, others)
+
+    def _assert_ready(self, what):
+        self._assert_compile_called(what)
+        if self._actions is None:
+            raise ValueError(
+                f"`{what}` needs models that are built: give each a "
+                "keras.Input, or call fit or evaluate first."
+            )
 
     def restart(self, seed, total):
         """Begins a training of `total` steps anew, but for weights.
@@ -296,6 +307,15 @@ class AlternatingModel(
                 f"one of them: model.{self.model_names[0]}(...)."
             )
         return getattr(self, self.model_names[0])(*args, **kwargs)
+
+
+def _check_pairwise(schedule, names):
+    features = getattr(schedule, "pairwise", ())
+    if features and len(names) != 2:
+        raise ValueError(
+            f"The feature {features[0]!r} is of two losses; the model has "
+            f"{len(names)} objectives. Choose other features."
+        )
 
 
 def _check_needs(schedule):

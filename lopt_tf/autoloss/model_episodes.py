@@ -10,8 +10,9 @@ import tensorflow as tf
 from lopt_tf.autoloss import actions, contract, episodes, metadata
 from lopt_tf.autoloss.schedule_state import SUPPLIED
 
-# The model of each task that is in use, with its values when it was made.
-_MADE = weakref.WeakKeyDictionary()
+# By the number of each task that is in use: its model, and the values that it
+# had when it was made. (Tasks that are compared by value cannot be keys.)
+_MADE = {}
 
 
 class Episode(typing.NamedTuple):
@@ -327,7 +328,8 @@ class ModelEpisodes(episodes.Episodes):
 
 def _made(task):
     """(model, first values of its variables); made once for a task."""
-    if task not in _MADE:
+    number = id(task)
+    if number not in _MADE:
         model = task.build()
         if tuple(model.objectives) != tuple(task.actions):
             raise ValueError(
@@ -340,8 +342,10 @@ def _made(task):
                 f"`build` of the task {task.name!r} must return a model that "
                 "is built and compiled."
             )
-        _MADE[task] = model, _values(model)
-    return _MADE[task]
+        model._optimizers.renew()
+        _MADE[number] = model, _values(model)
+        weakref.finalize(task, _MADE.pop, number, None)
+    return _MADE[number]
 
 
 def _variables(model):

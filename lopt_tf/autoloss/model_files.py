@@ -56,7 +56,7 @@ class SavedModel:
             "optimizer": self._optimizers.get_config(),
             "schedule": schedule_argument.get_config(self.schedule),
             "measure_every": self.measure_every,
-            "jit_compile": self.jit_compile,
+            "jit_compile": self._given_jit_compile,
             "steps_per_execution": self.steps_per_execution,
             "run_eagerly": self.run_eagerly,
         }
@@ -65,4 +65,7 @@ class SavedModel:
         config = dict(config)
         config["optimizer"] = Optimizers.from_config(config["optimizer"])
         config["schedule"] = schedule_argument.from_config(config["schedule"])
+        if self.replica_strategy.num_replicas_in_sync > 1:
+            # How it was trained on one device is no matter here.
+            config |= {"jit_compile": "auto", "steps_per_execution": 1}
         self.compile(**config)

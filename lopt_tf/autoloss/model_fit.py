@@ -63,6 +63,7 @@ class FittedModel:
                 or a callback that needs one optimizer.
         """
         self._assert_compile_called("fit")
+        _check_outside_of_scopes("fit")
         unknown = [name for name in kwargs if name not in _TRAIN_ARGUMENTS]
         if unknown:
             raise ValueError(
@@ -92,6 +93,7 @@ class FittedModel:
     def _begin(self, epochs):
         # Until a `ControllerTraining` begins.
         self.learning.pause()
+        self._optimizers.begin()
         state = self.schedule_state
         state.taken.assign(tf.zeros_like(state.taken.value))
         state.total.assign(state.step.value + epochs * self._streams.steps)
@@ -106,6 +108,7 @@ class FittedModel:
                 `return_dict`.
         """
         self._assert_compile_called("evaluate")
+        _check_outside_of_scopes("evaluate")
         if not kwargs.get("_use_cached_eval_dataset"):
             names = list(self.objectives)
             x = streams.for_evaluation(x, names)
@@ -127,11 +130,33 @@ class FittedModel:
             "tf.data.Dataset.from_tensors(batch))."
         )
 
+    def _get_metrics_result_or_logs(self, logs):
+        # An epoch's: what monitors a NaN would never see anything better.
+        shares = {n: logs.get(f"share/{n}") for n in self.objectives}
+        return {
+            name: value
+            for name, value in logs.items()
+            if name not in shares or shares[name] is None or shares[name] > 0
+        }
+
     def _flatten_metrics_in_order(self, logs):
         return [logs[name] for name in self.objectives]
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: `fit` has built everything already."""
+
+
+def _check_outside_of_scopes(what):
+    """Raises ValueError inside of a scope, where batches would be split twice.
+
+    A scope that was entered cannot be left for a while.
+    """
+    inside = tf.distribute.in_cross_replica_context()
+    if inside and tf.distribute.has_strategy():
+        raise ValueError(
+            f"Call `{what}` outside of strategy.scope(): the model was made in "
+            "it, and keeps to its replicas."
+        )
 
 
 def _check_needs(needs):

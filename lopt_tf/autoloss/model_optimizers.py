@@ -55,23 +55,42 @@ class Optimizers:
         self.only = self.unique[0] if len(made) == 1 else None
 
     def _check_shared(self):
-        """Raises ValueError for a shared optimizer that collects gradients.
+        """Raises ValueError for a shared optimizer that counts steps.
 
-        It counts all steps: one objective's could always fall between two
-        updates.
+        It counts those of all: one objective's could always fall between two
+        updates, and its parameters would be averages although it rests.
         """
         for name, optimizer in self.of.items():
             inner = getattr(optimizer, "inner_optimizer", optimizer)
             is_shared = sum(o is optimizer for o in self.of.values()) > 1
-            if is_shared and inner.gradient_accumulation_steps:
-                raise ValueError(
-                    "An optimizer with gradient_accumulation_steps must be of "
-                    f"one objective alone. Received one for {name!r} and "
-                    "others: give each its own, {objective: optimizer}."
-                )
+            for what in (
+                "gradient_accumulation_steps",
+                "ema_overwrite_frequency",
+            ):
+                if is_shared and getattr(inner, what):
+                    raise ValueError(
+                        f"An optimizer with {what} must be of one objective "
+                        f"alone. Received one for {name!r} and others: give "
+                        "each its own, {objective: optimizer}."
+                    )
+
+    def _check_averages(self, variables):
+        """Raises ValueError for averages of what others move, too."""
+        for name, optimizer in self.of.items():
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            own = {id(v) for v in variables[name]} if inner.use_ema else ()
+            for other, each in variables.items():
+                is_another = self.of[other] is not optimizer
+                if is_another and any(id(v) in own for v in each):
+                    raise ValueError(
+                        f"The optimizer of {name!r} averages variables "
+                        f"(use_ema) that {other!r} updates, too: the end of a "
+                        "training would undo its steps. Leave use_ema out."
+                    )
 
     def build(self, variables):
         """Builds them for {objective: list of variables}."""
+        self._check_averages(variables)
         self._variables = []
         for optimizer in self.unique:
             found = {
@@ -84,10 +103,35 @@ class Optimizers:
             if not optimizer.built:
                 optimizer.build(list(found.values()))
 
+    def begin(self):
+        """Begins averages: Keras begins all of an optimizer's at one step."""
+        for optimizer in self.unique:
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            if not inner.use_ema or int(optimizer.iterations):
+                continue
+            averages = inner._model_variables_moving_average
+            for variable, average in zip(inner._trainable_variables, averages):
+                average.assign(variable)
+
     def finalize(self):
         """Ends a training, as Keras does for a model's only optimizer."""
         for optimizer, variables in zip(self.unique, self._variables):
-            optimizer.finalize_variable_values(list(variables))
+            # Averages of one that has made no step are zeros.
+            if int(optimizer.iterations):
+                optimizer.finalize_variable_values(list(variables))
+
+    def renew(self):
+        """Makes all as new, but for their learning rates."""
+        for optimizer, variables in zip(self.unique, self._variables):
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            if hasattr(inner, "reset"):
+                inner.reset()
+                continue
+            fresh = type(optimizer).from_config(optimizer.get_config())
+            fresh.build(list(variables))
+            for old, new in zip(optimizer.variables, fresh.variables):
+                if old is not inner._learning_rate:
+                    old.assign(new)
 
     def get_config(self):
         """JSON-ready settings."""

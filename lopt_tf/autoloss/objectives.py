@@ -212,7 +212,8 @@ def _check_registered(name, loss):
     known = hasattr(named, "__name__") and keras.saving.get_registered_object(
         keras.saving.get_registered_name(named)
     )
-    if known is not named:
+    # A notebook's cell that is run again registers another of that name.
+    if not known or known.__qualname__ != named.__qualname__:
         raise ValueError(
             f"The loss of the objective {name!r} cannot be saved. Make it a "
             "function with the decorator "

@@ -153,6 +153,11 @@ def _check_fixed(schedule, names):
             "or more, one of them positive. Received: "
             f"{settings[0].tolist()}"
         )
+    if isinstance(schedule, schedules.Ratio) and np.any(settings % 1):
+        raise ValueError(
+            "The settings of a Ratio schedule are numbers of steps: integers. "
+            f"Received: {settings[0].tolist()}"
+        )
     is_whole = abs(settings.sum() - 1) <= _ROUNDING
     if isinstance(schedule, shares[1:]) and not is_whole:
         raise ValueError(

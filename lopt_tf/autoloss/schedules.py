@@ -69,8 +69,10 @@ class Ratio(Schedule):
     """a steps of the first action, b of the second, ...; [E, actions]."""
 
     def weights(self, metadata, step, seed):
-        period = tf.reduce_sum(self.settings, axis=1)
-        return _interval(tf.cast(step, tf.float32) % period, self.settings)
+        # In integers: floats cannot count beyond 2^24.
+        period = tf.cast(tf.reduce_sum(self.settings, axis=1), tf.int32)
+        place = tf.cast(step, tf.int32) % period
+        return _interval(tf.cast(place, tf.float32), self.settings)
 
 
 class Coin(Schedule):

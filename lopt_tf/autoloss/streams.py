@@ -55,7 +55,8 @@ def for_evaluation(data, names):
     check(data, names, "evaluate")
     if isinstance(data, dict):
         return _DATASET.zip({name: data[name] for name in names})
-    is_tuple = isinstance(data.element_spec, tuple)
+    # Those `map` takes apart, but not named ones.
+    is_tuple = type(data.element_spec) is tuple
 
     def shared(*batch):
         return dict.fromkeys(names, batch if is_tuple else batch[0])

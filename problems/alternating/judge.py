@@ -23,6 +23,8 @@ _OUTPUTS = ("logits", "probabilities")
 _AT_ONCE = 500
 # Images whose outputs are looked at, and how far sums of chances may be off 1.
 _LOOKED_AT, _ROUNDING = 16, 1e-2
+# What a classifier that was kept must know of the images that it judges.
+_LEAST_KNOWN = 0.5
 # Images of each kind in the table of those that are known.
 _KNOWN = 5000
 
@@ -67,10 +69,8 @@ class Judge:
                 f"{', '.join(names)}."
             )
         last = self.model.layers[-2] if self.layer is None else None
-        features = last or self.model.get_layer(self.layer)
-        both = keras.Model(
-            self.model.inputs, [self.model.outputs[0], features.output]
-        )
+        features = _output(self.model, last or self.model.get_layer(self.layer))
+        both = keras.Model(self.model.inputs, [self.model.outputs[0], features])
         object.__setattr__(self, "_both", both)
 
     def ask(self, images):
@@ -91,7 +91,9 @@ class Judge:
         images = low + (high - low) * (tf.convert_to_tensor(images) + 1) / 2
         if channels != images.shape[3]:
             images = tf.repeat(images, channels, axis=3)
-        return self._both(images, training=False)
+        # A classifier may compute in another type.
+        found = self._both(images, training=False)
+        return [tf.cast(each, tf.float32) for each in found]
 
     def told(self, images):
         """What `ask` tells of any number of images, as arrays.
@@ -147,6 +149,22 @@ class Judge:
         return scores.closeness(self.told(images)[1], real_features)
 
 
+def _output(model, layer):
+    """What a layer puts out in a model: of models within it not their own."""
+    graph = getattr(model, "_functional", model)
+    known = {
+        id(node) for level in graph._nodes_by_depth.values() for node in level
+    }
+    nodes = [node for node in layer._inbound_nodes if id(node) in known]
+    outputs = nodes[-1].output_tensors if nodes else ()
+    if len(outputs) != 1:
+        raise ValueError(
+            f"The layer {layer.name!r} of the classifier has no output of its "
+            "own. Name another (classifier_layer)."
+        )
+    return outputs[0]
+
+
 def digits_judge(path=None):
     """The `Judge` of digits: read from a file, or trained in seconds.
 
@@ -167,9 +185,23 @@ def mnist_judge(images, path=None):
         images: `image_data.Images` with labels.
         path: as for `digits_judge`.
     """
-    return _kept_judge(
+    if images.train_labels is None or images.held_out_labels is None:
+        raise ValueError(
+            "These images have no labels, which a classifier of them is "
+            "trained with. Name one that is trained: classifier_path."
+        )
+    judge = _kept_judge(
         path, lambda: _trained_classifier(images, TRAINED["mnist"])
     )
+    held_out = images.held_out[:_KNOWN], images.held_out_labels[:_KNOWN]
+    known = accuracy(judge, *held_out)
+    # Here and of a few thousand images it knows 95 % and more.
+    if path is not None and known < _LEAST_KNOWN:
+        raise ValueError(
+            f"{path} knows {known:.0%} of these images: it was trained on "
+            "others. Delete it, or choose another folder."
+        )
+    return judge
 
 
 def _kept_judge(path, make):
@@ -222,9 +254,11 @@ def sanity_rows(judge, images):
         "pixels shuffled": rng.permuted(flat, axis=1).reshape(real.shape),
     }
     if images.train_labels is not None:
-        known["one class"] = some(
-            images.train[images.train_labels == images.train_labels[0]]
-        )
+        kinds, counts = np.unique(images.train_labels, return_counts=True)
+        # A distance needs two images at least.
+        if counts.max() > 1:
+            is_kind = images.train_labels == kinds[counts.argmax()]
+            known["one class"] = some(images.train[is_kind])
     told = {name: judge.told(each) for name, each in known.items()}
     return [
         {
