@@ -321,3 +321,69 @@ def test_data_leave_out_what_is_too_long():
 def test_a_missing_library_is_one_sentence():
     with pytest.raises(ValueError, match=r"lopt-tf\[translation\]"):
         optional.module("no_such_library")
+
+
+def test_odd_lines_of_published_corpora(tmp_path):
+    blank = "1\tAnna\tB-PER\tO\n2\t\u00a0\tO\tO\n3\tkam\tO\tO\n"
+    found = corpora.germeval_entities(_write(tmp_path, "blank", blank))
+    assert found.items == [Tagged(("Anna", "kam"), ("B-PER", "O"))]
+    assert found.empty == 1
+    with pytest.raises(CorpusError, match="line 2: a token or its tag"):
+        lost = blank.replace("\tO\tO\n3", "\tB-LOC\tO\n3")
+        corpora.germeval_entities(_write(tmp_path, "lost", lost))
+    # Line 2 has a carriage return, line 3 ends with one.
+    stray = [_write(tmp_path, x, "") for x in ("stray", "other")]
+    stray[0].write_bytes(b"eins\nzw\rei\ndrei\r\n")
+    stray[1].write_bytes(b"one\ntwo\nthree")
+    assert corpora.plain_pairs(*stray).items == [
+        Pair("eins", "one"),
+        Pair("zw ei", "two"),
+        Pair("drei", "three"),
+    ]
+    text = '<doc docid="1">\n<url>x</url>\n{}\n</doc>\n'
+    sides = [
+        _write(tmp_path, name, text.format(line))
+        for name, line in (("a", "<i>So</i> ist es."), ("b", "So it is."))
+    ]
+    assert corpora.iwslt_tagged_pairs(*sides).items == [
+        Pair("<i>So</i> ist es.", "So it is.")
+    ]
+    universal = "1\tAnna\tAnna\tPROPN\t_" + "\t_" * 5 + "\n"
+    path = _write(tmp_path, "u.conllu", "# a\n" + universal)
+    assert sources.tagged(path).items == [Tagged(("Anna",), ("PROPN",))]
+    short = _write(tmp_path, "short.tsv", "#\tX\na\tNN\n")
+    assert sources.tagged(short).items[0].tokens == ("#", "a")
+    for encoding in ("foo", "shift_jis"):
+        odd = f"<?xml version='1.0' encoding='{encoding}'?>\n<corpus/>"
+        with pytest.raises(CorpusError, match="line 1: "):
+            sources.tagged(_write(tmp_path, "odd.xml", odd))
+
+
+def test_as_many_sentences_as_were_asked_for(tmp_path):
+    pairs, tags, _ = Language().sentences(300, 0)
+    for language, side in (("de", 0), ("en", 1)):
+        texts = "\n".join(pair[side] for pair in pairs)
+        _write(tmp_path, f"train.tags.de-en.{language}", texts)
+    path = _write(tmp_path, "tags.tsv", _rows(tags, lambda i, *x: "\t".join(x)))
+    most = {"pairs": 100, "tagged": 50, "valid": 20, "test": 30}
+    found = sources.read(tmp_path, path, most=most)
+    counts = [len(each) for each in found.items.values()]
+    assert counts == [150, 100, 100]
+    for language, side in (("de", 0), ("en", 1)):
+        name = f"IWSLT14.TED.tst2010.de-en.{language}.xml"
+        _write(tmp_path, name, _xml([pair[side] for pair in pairs[200:]]))
+    found = sources.read(tmp_path, path, most=most)
+    # Nothing is drawn for tests that are there.
+    assert len(found.items["translation"]) == 120
+    assert len(found.tests["translation"]) == 100
+
+
+def test_marks_of_a_vocabulary_are_text():
+    pytest.importorskip("tokenizers")
+    texts = ["ein <s>alter</s> Hut <pad> der", "<unk> ist </s> Text"]
+    vocabulary = subwords.Subwords.learn(texts * 20, 80)
+    again = subwords.Subwords.from_json(vocabulary.to_json())
+    for each in (vocabulary, again):
+        for text, numbers in zip(texts, each.encode(texts)):
+            assert min(numbers) > subwords.END
+            assert each.decode(numbers) == text

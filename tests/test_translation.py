@@ -239,6 +239,14 @@ def test_settings_are_the_presets_unless_given():
         ({"width": 0}, "`width` must be a positive integer"),
         ({"language": {"nouns": -1}}, "`nouns` must be a positive"),
         ({"language": {"genders": 1}}, "genders"),
+        ({"width": 65}, "`width` of the architecture 'lstm' must be even"),
+        (
+            {"width": 6, "architecture": "transformer"},
+            "must be a multiple of 4",
+        ),
+        ({"own_optimizers": "False"}, "must be true or false"),
+        ({"corpus": 2014, "tags": "x"}, "`corpus` must be a text"),
+        ({"corpus": "x", "tags": 2009}, "`tags` must be a text"),
     ):
         with pytest.raises(ValueError, match=message):
             tasks.entry("translation").task(**name)
@@ -274,6 +282,7 @@ def test_the_program_trains_tests_and_translates(
         *("--mode=test", "--starts=1", "--tuning_starts=1", "--nofine")
     )
     assert code == 0 and "best curriculum" in told.out and "BLEU" in told.out
+    assert "sentences (train/valid/test): translation " in told.out
     source = tmp_path / "in.txt"
     pairs, *_ = Language(subordinate=0.0).sentences(3, 4)
     longest = " ".join([pairs[0].source] * 20)
@@ -292,6 +301,12 @@ def test_the_program_trains_tests_and_translates(
     assert load.translate([pairs[0].source]) == [first.split("\n")[0]]
     for arguments, message in (
         (["--mode=translate"], "needs --input and --output"),
+        ([*files[:2], "--output=/dev/null"], "it is no ordinary file"),
+        ([*files[:2], f"--output={tmp_path}/no/x"], "there is no folder"),
+        (
+            [*files[:2], f"--output={tmp_path}/run/best.npz"],
+            "files of that name belong to the program",
+        ),
         ([*files, "--controller=/no.npz"], "a controller has no effect"),
         ([*files, "--set=width=16"], "was trained with width=8, not 16"),
         (["--mode=translate", "--input=/no", *files[2:]], "no corpus /no"),
@@ -300,3 +315,37 @@ def test_the_program_trains_tests_and_translates(
         code, told = run(*arguments)
         assert code == 2 and message in told.err, told.err
         assert told.err.count("\n") == 1
+
+
+def test_a_translator_that_is_stopped_goes_on(task, tmp_path, monkeypatch):
+    begun, lines = tmp_path / "begun.npz", []
+    whole = translating.trained(task, None, lines.append)
+    expected = [np.array(v) for v in whole.trainable_variables]
+    total = len(lines)
+
+    def stop(line):
+        lines.append(line)
+        if line.startswith("update 6"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        translating.trained(task, None, stop, begun)
+    assert begun.exists()
+    lines.clear()
+    again = translating.trained(task, None, lines.append, begun)
+    assert len(lines) == total - 1
+    for variable, value in zip(again.trainable_variables, expected):
+        np.testing.assert_array_equal(variable, value)
+    monkeypatch.setattr(translating, "_SHARES", (0.5, 0.25, 0.25))
+    with pytest.raises(ValueError, match="with other settings"):
+        translating.trained(task, None, lines.append, begun)
+
+
+def test_a_translator_that_learns_nothing_says_so(task, monkeypatch):
+    monkeypatch.setattr(
+        type(task),
+        "measure",
+        lambda self, model, split: dict.fromkeys(self.measures, np.nan),
+    )
+    with pytest.raises(ValueError, match="has learned nothing"):
+        translating.trained(task, None, lambda line: None)

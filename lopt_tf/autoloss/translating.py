@@ -1,8 +1,11 @@
 """A trained translator as a file, and texts that it translates."""
 
+import hashlib
+import json
 import math
 import os
 import pathlib
+import time
 import types
 
 from lopt_tf import checkpointing, folders
@@ -14,7 +17,8 @@ from problems.alternating.translation import corpora, subwords
 from problems.alternating.translation.task import Translation
 from problems.alternating.translation.translator import Translator
 
-_KIND = "lopt_tf.translator"
+_KIND, _KIND_BEGUN = "lopt_tf.translator", "lopt_tf.translator_training"
+_KEEP_EVERY_S = 60.0
 # Without a controller: what was best of a few on scarce pairs.
 _SHARES = (0.6, 0.2, 0.2)
 # Settings that a trained one needs no more.
@@ -28,7 +32,8 @@ def translate_file(task, folder, source, target, controller, report):
     """Translates a file, line by line.
 
     The folder keeps the translator, `translator.npz`; where there is none, one
-    is trained first.
+    is trained first. That goes on from `translator_training.npz` if it was
+    stopped.
 
     Args:
         task: a `Translation`.
@@ -61,7 +66,9 @@ def translate_file(task, folder, source, target, controller, report):
         best = pathlib.Path(folder) / "best.npz"
         if controller is None and best.exists():
             controller = best
-        save(path, task, trained(task, controller, report))
+        begun = pathlib.Path(folder) / "translator_training.npz"
+        save(path, task, trained(task, controller, report, begun))
+        begun.unlink(missing_ok=True)
     translator = load(path, task)
     texts = [line for line in lines if line.strip()]
     cut = translator.count_cut(texts)
@@ -96,29 +103,47 @@ def _check_target(target, folder):
         )
 
 
-def trained(task, controller, report):
+def trained(task, controller, report, begun=None):
     """Trains a model under a controller's file; without one, by a curriculum.
+
+    Args:
+        task, controller, report: as for `translate_file`.
+        begun: a path: where a training that is stopped is kept, and what it
+            goes on from if it is there. Defaults to `None`.
 
     Returns:
         The model with the best validation.
+
+    Raises:
+        ValueError: if nothing was learned, or what was begun is another
+            training; also CheckpointError.
     """
     if controller is None:
-        schedule = Curriculum([_SHARES])
+        schedule, by = Curriculum([_SHARES]), list(_SHARES)
         report("Training a translator: entities, tags, then translation.")
     else:
         loaded = ScheduleController.load(controller)
         loaded.check_fits(task)
         schedule = loaded.schedule()
+        by = pathlib.Path(controller).read_bytes()
+        by = hashlib.sha256(by).hexdigest()
         report(f"Training a translator under {controller}.")
     played = compiled_episodes.episodes_of(task, schedule, task.period)
     for line in task.remarks():
         report(line)
-    position = played.begin(starts("test", 1))
-    while not played.finished(position):
-        position, _ = played.advance(position)
-        (episode,) = position.state
-        loss = episode.measured[task.result_name]
-        report(f"update {episode.updates}: {task.result_name} {loss:.2f}")
+    training = _Begun(begun, played, {"task": task.get_config(), "by": by})
+    position = training.position() or played.begin(starts("test", 1))
+    try:
+        while not played.finished(position):
+            position, _ = played.advance(position)
+            (episode,) = position.state
+            loss = episode.measured[task.result_name]
+            report(f"update {episode.updates}: {task.result_name} {loss:.2f}")
+            training.keep_sometimes(position)
+    except KeyboardInterrupt:
+        training.keep(position)
+        raise
+    (episode,) = position.state
     if not any(math.isfinite(loss) for _, loss in episode.curve):
         raise ValueError(
             "The translator has learned nothing: no validation was finite. "
@@ -126,6 +151,40 @@ def trained(task, controller, report):
         )
     played.take_best(position, 0)
     return played.model
+
+
+class _Begun:
+    """The file of a training that has not ended."""
+
+    def __init__(self, path, played, settings):
+        self._path = path
+        self._played = played
+        self._settings = json.loads(json.dumps(settings))
+        self._kept_at = time.monotonic()
+
+    def position(self):
+        """What is in the file, None if there is none."""
+        if self._path is None or not self._path.exists():
+            return None
+        arrays, facts = checkpointing.load(self._path, _KIND_BEGUN)
+        if facts["settings"] != self._settings:
+            raise ValueError(
+                f"{self._path} is of a training with other settings. Give it "
+                "those to go on, delete it, or choose another folder."
+            )
+        return self._played.load(arrays, facts["position"])
+
+    def keep(self, position):
+        if self._path is None:
+            return
+        arrays, facts = self._played.save(position)
+        facts = {"position": facts, "settings": self._settings}
+        checkpointing.save(self._path, _KIND_BEGUN, arrays, facts)
+        self._kept_at = time.monotonic()
+
+    def keep_sometimes(self, position):
+        if time.monotonic() - self._kept_at > _KEEP_EVERY_S:
+            self.keep(position)
 
 
 def save(path, task, model):
