@@ -132,7 +132,7 @@ def _weighted_sums(task, fine):
         weights = np.multiply(task.loss_weights[1:], chosen)
         weights = weights / task.loss_weights[0]
         label = "weighted sum " + ":".join(f"{x:.3g}" for x in weights)
-        edge = not factors[0] < min(chosen) <= max(chosen) < factors[-1]
+        edge = bool(min(chosen) <= factors[0] or max(chosen) >= factors[-1])
         found.append(Candidate(label, Constant, (1, *chosen), edge))
     return found
 
@@ -147,7 +147,7 @@ def _coins(actions, fine, parts=None):
         shares = np.diff([0, *ends, parts])
         told = shares[1:] if actions == 2 else shares
         label = "coin " + ":".join(f"{share / parts:.2f}" for share in told)
-        edge = min(shares) == 1 and parts > actions
+        edge = bool(min(shares) == 1 and parts > actions)
         found.append(Candidate(label, Coin, tuple(shares / parts), edge))
     return found if actions > 2 else found[::-1]
 
@@ -169,7 +169,7 @@ def _gaps(fine):
     gaps = [*small, *np.geomspace(0.6, 20, 10 if fine else 5)]
     edges = gaps[0], gaps[-1]
     return [
-        Candidate(f"gap {gap:.3g}", WatchOverfitting, gap, gap in edges)
+        Candidate(f"gap {gap:.3g}", WatchOverfitting, gap, bool(gap in edges))
         for gap in gaps
     ]
 
@@ -251,7 +251,8 @@ def _best(task, candidates, means):
 def _told(best):
     if best is None:
         return "left out, no candidate has a finite result"
-    return best.label + " (at the edge of its grid)" * best.at_edge
+    edge = " (at the edge of its grid)" if best.at_edge else ""
+    return best.label + edge
 
 
 def tune(task, count, fine=True, report=None, names=None, kept=None):
