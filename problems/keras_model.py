@@ -83,6 +83,15 @@ class KerasModelProblem(Problem):
     def shapes(self):
         return [tuple(v.shape) for v in self.model.trainable_variables]
 
+    @property
+    def layers(self):
+        # As a Keras optimizer tells them: by paths.
+        parents = [
+            v.path.rpartition("/")[0] for v in self.model.trainable_variables
+        ]
+        numbers = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
+        return tuple(numbers[parent] for parent in parents)
+
     def constants(self, seed, instances):
         return {
             "data": tf.constant(self.data[None]),

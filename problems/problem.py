@@ -31,6 +31,18 @@ class Problem(Specification):
     def shapes(self):
         raise NotImplementedError
 
+    @property
+    def layers(self):
+        """For each parameter an integer, the same for those of one layer.
+
+        A layer begins with each tensor of two or more axes. As rules take it.
+        """
+        number, found = 0, []
+        for shape in self.shapes:
+            number += len(shape) > 1
+            found.append(number)
+        return tuple(found)
+
     def constants(self, seed, instances):
         """Draws what tells instances apart: {name: array [K or 1, ...]}.
 

@@ -25,6 +25,7 @@ class _Wrapper(Problem):
     num_examples = property(operator.attrgetter("problem.num_examples"))
     nonnegative = property(operator.attrgetter("problem.nonnegative"))
     shapes = property(operator.attrgetter("problem.shapes"))
+    layers = property(operator.attrgetter("problem.layers"))
     is_noisy = property(operator.attrgetter("problem.is_noisy"))
 
     def constants(self, seed, instances):

@@ -117,12 +117,14 @@ def summary(curves, columns):
 
 def write_curves(path, curves):
     """Writes every step of every run: problem, optimizer, ..., step, loss."""
-    rows = [
+    rows = (
         {**c.identity, "step": step, "loss": f"{loss:.7g}"}
         for c in curves
         for step, loss in enumerate(c.all_losses, start=1)
-    ]
-    tables.write_csv(path, rows)
+    )
+    # One by one: they may be millions.
+    names = [*curves[0].identity, "step", "loss"] if curves else []
+    tables.write_csv(path, rows, names)
 
 
 def write_runs(path, curves):

@@ -83,7 +83,7 @@ def train(model, optimizer, train_data, test_data, *, names, seed, epochs):
     """Trains a classifier: a `Curve` of minibatch losses.
 
     Its metrics are the loss and the accuracy on the test data after 1, 3 and
-    10 epochs.
+    10 epochs, and after the last.
 
     Args:
         model: a Keras model that returns logits.
@@ -106,7 +106,7 @@ def train(model, optimizer, train_data, test_data, *, names, seed, epochs):
         batch_size=BATCH_SIZE,
         epochs=epochs,
         verbose=0,
-        callbacks=[recorder],
+        callbacks=[lopt_tf.callbacks.TrueParameters(), recorder],
     )
     return curves.Curve(
         *names, rate, seed, np.array(recorder.losses), recorder.metrics
@@ -136,7 +136,8 @@ class _Recorder(keras.callbacks.Callback):
         self.losses.append(logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 not in _REPORTED_EPOCHS:
+        is_last = epoch + 1 == self.params["epochs"]
+        if not (is_last or epoch + 1 in _REPORTED_EPOCHS):
             return
         loss, accuracy = self.model.evaluate(
             *self._test_data, batch_size=512, verbose=0

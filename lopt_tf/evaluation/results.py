@@ -37,7 +37,8 @@ SUMMARY_COLUMNS = {
     "nan for one seed.",
     "speedup_high": "The upper end of that interval.",
     "never_reached": "The share of runs whose loss Adam never reached.",
-    "diverged": "The share of runs that ended above their start or not finite.",
+    "diverged": "The share of runs that ended not finite, or more than a tenth "
+    "above their start.",
     "at_or_below_adam": "The share of problems whose final loss, mean over "
     "seeds, is at most Adam's. Differences below a millionth of the starting "
     "loss count as none.",
@@ -217,10 +218,14 @@ def curve_plots(results, title):
 
 
 def key_figures(rows):
-    """{name: text} of the learned optimizer's results over all problems."""
-    row = next((r for r in rows if r.get("optimizer") == "learned"), None)
-    if row is None or "never_reached" not in row:
+    """{name: text} of the learned optimizer's results over all problems.
+
+    None where it has several rows, such as one for each length of run.
+    """
+    found = [r for r in rows if r.get("optimizer") == "learned"]
+    if len(found) != 1 or "never_reached" not in found[0]:
         return {}
+    (row,) = found
     low, high = row["speedup_low"], row["speedup_high"]
     known = np.isfinite([low, high]).all()
     return {

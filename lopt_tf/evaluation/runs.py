@@ -1,5 +1,7 @@
 """Many runs of one update rule on one problem, side by side, compiled."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -28,7 +30,9 @@ class ParallelRuns:
         self.problem = problem
         self.rule = rule
         self.count = count
-        self._start = compilation.compiled(rule.init_state)
+        # As the Keras optimizer starts.
+        start = functools.partial(rule.init_state, layers=problem.layers)
+        self._start = compilation.compiled(start)
         self._advance = compilation.compiled(self._segment)
 
     def run(self, weights, sources, seed, steps, start_rule=None):

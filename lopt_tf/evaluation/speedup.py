@@ -16,11 +16,14 @@ WINDOW = 20
 LIMIT = 4
 
 
+_COLUMNS = ("speedup", "speedup_low", "speedup_high", "never_reached")
+
+
 class Speedup(NamedTuple):
     """One run against Adam.
 
     Attributes:
-        value: steps of Adam over steps of the optimizer.
+        value: steps of Adam over steps of the optimizer; NaN if Adam diverged.
         never: whether Adam never reached the loss: `value` is a lower bound.
     """
 
@@ -66,6 +69,9 @@ def speedup(losses, adam):
     """
     # Also of a run shorter than a window, like is compared with like.
     window = min(WINDOW, len(losses))
+    if not np.isfinite(window_means(adam, window)).any():
+        # One that diverges at once tells nothing.
+        return Speedup(float("nan"), False)
     steps = steps_to(adam, reached(losses), window)
     if steps is None:
         return Speedup(len(adam) / len(losses), True)
@@ -74,6 +80,10 @@ def speedup(losses, adam):
 
 def combined(groups):
     """Columns about the `Speedup`s of each problem's runs."""
+    groups = [[s for s in group if np.isfinite(s.value)] for group in groups]
+    groups = [group for group in groups if group]
+    if not groups:
+        return dict.fromkeys(_COLUMNS, float("nan"))
     values = [[s.value for s in group] for group in groups]
     low, high = bootstrap.interval(values)
     never = [s.never for group in groups for s in group]

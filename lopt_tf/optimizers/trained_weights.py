@@ -54,6 +54,16 @@ class TrainedWeights:
         trained = pretrained.load_rule(path_or_name, wanted)
         if wanted is None:
             cls = registry.optimizer_class(trained.rule.name)
+        return cls.from_rule(trained, **kwargs)
+
+    @classmethod
+    def from_rule(cls, trained, **kwargs):
+        """As `from_pretrained`, of a `pretrained.TrainedRule` that was loaded.
+
+        Args:
+            trained: of this class' kind.
+            **kwargs: as for `from_pretrained`.
+        """
         config = trained.rule.get_config()
         for key in sorted(set(config) & set(kwargs)):
             given = kwargs.pop(key)

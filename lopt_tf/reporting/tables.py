@@ -7,11 +7,18 @@ import math
 from lopt_tf import folders
 
 
-def write_csv(path, rows):
-    """Writes dictionaries as a CSV file, whole or not at all."""
+def write_csv(path, rows, names=None):
+    """Writes dictionaries as a CSV file, whole or not at all.
+
+    Args:
+        path: of the file.
+        rows: dictionaries; with `names` any iterable of them.
+        names: of the columns. Defaults to those of all rows.
+    """
     with folders.whole(path) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
-        writer = csv.DictWriter(text, columns(rows), restval="")
+        names = columns(rows) if names is None else names
+        writer = csv.DictWriter(text, names, restval="")
         writer.writeheader()
         writer.writerows(rows)
         text.detach()

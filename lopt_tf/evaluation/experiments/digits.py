@@ -232,5 +232,7 @@ class _Comparison:
             make = registry.optimizer_class(learned.rule.name)
             return make(**learned.rule.get_config())
         if name == "learned":
-            name = learned.name or learned.path
+            # As it was when the evaluation began, whatever its file is now.
+            make = registry.optimizer_class(learned.rule.name).from_rule
+            return make(learned, learning_rate=rate)
         return keras_training.optimizer_by_name(name, rate)

@@ -219,9 +219,11 @@ def summary(runs):
         rivals = [_last_loss(rival) for rival in adams.get(_task(run), ())]
         if not rivals:
             return np.nan
-        losses = run.column("train", "loss")
-        reached = losses <= np.nanmin(rivals)
-        return run.column("train", "step")[reached].min(initial=np.inf)
+        steps = run.column("train", "step")
+        # Means over as many steps as Adam's last tenth: single minibatches
+        # fall below it long before.
+        losses = _trailing_means(steps, run.column("train", "loss"))
+        return steps[losses <= np.nanmin(rivals)].min(initial=np.inf)
 
     rows = []
     for (problem, optimizer), members in grouped(runs).items():
@@ -253,6 +255,21 @@ def _task(run):
 
 def _mean(values):
     return float(np.mean(list(values)))
+
+
+def _trailing_means(steps, losses):
+    """Means of the losses over a tenth of the steps before each row's end.
+
+    NaN where there are not so many.
+    """
+    span = steps[-1] / 10
+    sizes = np.diff(steps, prepend=0)
+    found = np.full(len(steps), np.nan)
+    for place, step in enumerate(steps):
+        inside = (steps > step - span) & (steps <= step)
+        if step >= span:
+            found[place] = np.average(losses[inside], weights=sizes[inside])
+    return found
 
 
 def _last_loss(run):
