@@ -43,7 +43,8 @@ def save(path, kind, arrays, metadata):
         "metadata": metadata,
         "arrays": _described(content),
     }
-    content[_METADATA] = np.array(json.dumps(header))
+    header = json.dumps(header, default=checks.plain)
+    content[_METADATA] = np.array(header)
     with folders.whole(path) as file:
         array_files.write(file, content)
 
@@ -172,7 +173,7 @@ def some(sentences):
 
 def digest(content):
     """A text that changes with what JSON-ready content says."""
-    text = json.dumps(content, sort_keys=True)
+    text = json.dumps(content, sort_keys=True, default=checks.plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -39,6 +39,13 @@ def in_range(name, value, low, high):
         )
 
 
+def plain(number):
+    """A number of NumPy's as one of Python's, for `json.dumps(default=)`."""
+    if hasattr(number, "item") and not getattr(number, "ndim", 1):
+        return number.item()
+    raise TypeError(f"{number!r} cannot be written as JSON")
+
+
 def all_in_range(settings, bounds):
     """Checks fields of a dataclass: see `in_range`.
 

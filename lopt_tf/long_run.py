@@ -383,4 +383,4 @@ def _first_line(error):
 
 def _json_ready(settings):
     """Settings as a checkpoint holds them."""
-    return json.loads(json.dumps(settings))
+    return json.loads(json.dumps(settings, default=checks.plain))

@@ -7,9 +7,13 @@ import warnings
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.losses.losses import LossFunctionWrapper
 
 from problems.problem import Problem
 from problems.specification import describe
+
+# Losses of Keras that can be negative.
+_SIGNED = ("cosine_similarity", "CosineSimilarity", "poisson", "Poisson")
 
 
 class KerasModelProblem(Problem):
@@ -26,12 +30,14 @@ class KerasModelProblem(Problem):
             model.
         data: array [rows, ...], the model's inputs.
         labels: array [rows, ...].
-        loss: Keras loss, or its name; of (labels, outputs), averaged over
-            examples.
+        loss: Keras loss, its name, or a function of (labels, outputs),
+            averaged over examples as in `fit`.
         batch_size: examples in a minibatch.
         noise_stdev: standard deviation of the gradient noise. Defaults to 0.
         num_scored: the objective without a batch is of that many first rows.
             Defaults to `None`: all rows.
+        nonnegative: whether the objective can never be negative. Defaults to
+            `None`: true but for Keras' losses of which it is not.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class KerasModelProblem(Problem):
         batch_size,
         noise_stdev=0.0,
         num_scored=None,
+        nonnegative=None,
     ):
         if len(data) != len(labels):
             raise ValueError(
@@ -50,7 +57,8 @@ class KerasModelProblem(Problem):
                 f"Received: {len(data)} rows, {len(labels)} labels"
             )
         self.build_model = build_model
-        self.model = build_model()
+        # What is not trained is the same in every process.
+        self.model = self._built([0])
         if not self.model.built or not self.model.trainable_variables:
             raise ValueError(
                 "`build_model` must return a built model with trainable "
@@ -59,6 +67,13 @@ class KerasModelProblem(Problem):
         self.data = np.asarray(data, "float32")
         self.labels = np.asarray(labels)
         self.loss_function = keras.losses.get(loss)
+        self._loss = self.loss_function
+        if not isinstance(self._loss, keras.losses.Loss):
+            # As `compile` does: shapes are aligned, what is masked left out.
+            self._loss = LossFunctionWrapper(self._loss)
+        if nonnegative is None:
+            nonnegative = _name(self.loss_function) not in _SIGNED
+        self.nonnegative = nonnegative
         self.num_examples = len(data)
         self.batch_size = min(batch_size, self.num_examples)
         self.noise_stdev = noise_stdev
@@ -106,14 +121,17 @@ class KerasModelProblem(Problem):
         return [tf.constant(np.stack(tensors)) for tensors in zip(*starts)]
 
     def _fresh_weights(self, seed):
-        # Keras draws default seeds from Python's generator.
+        variables = self._built(seed).trainable_variables
+        return [np.asarray(v, "float32") for v in variables]
+
+    def _built(self, seed):
+        """A new model; Keras draws default seeds from Python's generator."""
         before = random.getstate()
         random.seed(repr(seed))
         try:
-            variables = self.build_model().trainable_variables
+            return self.build_model()
         finally:
             random.setstate(before)
-        return [np.asarray(v, "float32") for v in variables]
 
     def loss(self, params, constants, batch=None):
         data, labels = constants["data"][0], constants["labels"][0]
@@ -124,20 +142,33 @@ class KerasModelProblem(Problem):
             wanted = labels[: self.num_scored]
             if batch is not None:
                 inputs, wanted = tf.gather(data, rows), tf.gather(labels, rows)
-            outputs, _, added = self.model.stateless_call(
-                *(tensors, self._fixed(rows), inputs),
-                training=True,
-                return_losses=True,
-            )
-            loss = tf.reduce_mean(self.loss_function(wanted, outputs))
+            outputs, added = self._call(tensors, self._fixed(rows), inputs)
+            loss = tf.cast(self._loss(wanted, outputs), "float32")
             # Of regularizers, and `add_loss`.
-            return tf.add_n([loss, *added])
+            added = [tf.reduce_sum(tf.cast(x, "float32")) for x in added]
+            return tf.add_n([tf.reduce_mean(loss), *added])
 
         instances = params[0].shape[0]
         rows = tf.zeros((instances, 0), "int32") if batch is None else batch
         return tf.map_fn(
             one, (list(params), rows), fn_output_signature=tf.float32
         )
+
+    def _call(self, trained, fixed, inputs):
+        """(outputs, added losses) of the model with these values, as in `fit`.
+
+        Not `stateless_call`, which calls the model without what Keras does
+        around a call: layers within would not know that it trains.
+        """
+        model = self.model
+        mapping = [
+            *zip(model.trainable_variables, trained),
+            *zip(model.non_trainable_variables, fixed),
+        ]
+        kwargs = {"training": True} if model._call_has_training_arg else {}
+        with keras.StatelessScope(mapping, collect_losses=True):
+            outputs = model(inputs, **kwargs)
+            return outputs, model.losses
 
     def _fixed(self, rows):
         """Values of what is not trained; dropout's seeds follow the batch.
@@ -178,6 +209,10 @@ class KerasNetwork(KerasModelProblem):
         return tf.map_fn(
             one, (list(params), batch), fn_output_signature=signature
         )
+
+
+def _name(loss):
+    return getattr(loss, "__name__", type(loss).__name__)
 
 
 def _architecture(model):

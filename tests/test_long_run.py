@@ -214,3 +214,14 @@ def test_speed_leaves_compilation_out(monkeypatch):
     with pytest.raises(ValueError):
         _run(Compiling(6, fail={6: ValueError()}), report=lines.append)
     assert "1 numbers/s  0.0 min left" in lines[-1]
+
+
+def test_settings_may_be_of_numpy(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    facts = {"seed": np.int64(3), "rate": np.float32(0.5), "on": np.bool_(1)}
+    checkpointing.save(path, "kind", {}, facts)
+    found = checkpointing.load(path, "kind")[1]
+    assert found == {"seed": 3, "rate": 0.5, "on": True}
+    assert long_run._json_ready(facts) == found
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
+        checkpointing.save(path, "kind", {}, {"array": np.ones(2)})

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import random
 import subprocess
 import sys
 
@@ -1434,3 +1435,77 @@ def test_keras_model_must_be_built():
             "mse",
             2,
         )
+
+
+class Siamese(keras.Model):
+    """Without `training`; a layer that is used twice and adds losses."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = keras.layers.Embedding(7, 4, mask_zero=True)
+        self.body = keras.layers.Dense(4, activity_regularizer="l2")
+        self.norm = keras.layers.BatchNormalization()
+        self.drop = keras.layers.Dropout(0.5, seed=1)
+        self.head = keras.layers.Dense(1)
+        self(np.zeros((1, 3)))
+
+    def call(self, x):
+        embedded = self.embed(x)
+        hidden = self.body(embedded) + self.body(2 * embedded)
+        return self.head(self.drop(self.norm(hidden)))
+
+
+@pytest.mark.parametrize("loss", ["poisson", "mse", "binary_crossentropy"])
+def test_a_keras_problem_has_the_loss_of_fit(loss):
+    data = np.random.default_rng(0).integers(0, 7, (6, 3)).astype("float32")
+    labels = np.ones((6, 3), "float32")
+
+    def build():
+        model = Siamese()
+        # What is dropped is drawn otherwise in `fit`.
+        model.drop.rate = 0.0
+        return model
+
+    problem = KerasModelProblem(build, data, labels, loss, 6)
+    params = problem.init(tf.constant([1, 2]), 2)
+    found = problem.loss(params, problem.constants(None, 2))
+    for place in range(2):
+        model = build()
+        for v, value in zip(model.trainable_variables, params):
+            v.assign(value[place])
+        model.compile("sgd", loss)
+        expected = model.fit(data, labels, batch_size=6, verbose=0)
+        (expected,) = expected.history["loss"]
+        np.testing.assert_allclose(found[place], expected, rtol=1e-5)
+
+
+def test_a_keras_problem_is_the_same_in_every_process():
+    def build():
+        random.random()
+        return keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dense(4, trainable=False),
+                keras.layers.Dense(1),
+            ]
+        )
+
+    data = np.ones((4, 3)), np.ones((4, 1))
+    first, second = (KerasModelProblem(build, *data, "mse", 2) for _ in "ab")
+    assert first.settings() == second.settings()
+    fixed = [p.model.layers[0].kernel for p in (first, second)]
+    np.testing.assert_array_equal(*fixed)
+
+
+def test_keras_problems_that_can_be_negative():
+    def made(loss, **kwargs):
+        net = [keras.Input((3,)), keras.layers.Dense(2)]
+        data = np.ones((4, 3)), np.ones((4, 2))
+        return KerasModelProblem(
+            lambda: keras.Sequential(net), *data, loss, 2, **kwargs
+        )
+
+    assert not made("cosine_similarity").nonnegative
+    assert not made(keras.losses.Poisson()).nonnegative
+    assert made("mse").nonnegative
+    assert not made("mse", nonnegative=False).nonnegative

@@ -256,6 +256,11 @@ def _train(strategy):
     if scaled and getattr(rule, "step_unit", None):
         unit = f"with --step_unit={rule.step_unit}"
         FLAGS.refuse(["use_parameter_scale"], unit)
+    if FLAGS.eval_every > options.meta_updates:
+        raise flags.Error(
+            f"--eval_every={FLAGS.eval_every} is beyond the end, "
+            f"{options.meta_updates} meta-updates: nothing would be validated."
+        )
     problems = FLAGS.problems or preset.problems
     corpus.check_data_dir(
         [*problems, *(FLAGS.eval_problems or ())], FLAGS.data_dir

@@ -12,7 +12,7 @@ class MetaObjective:
     """Scores the objectives of a partial unroll (paper, section 4.2).
 
     The mean over the recorded values l of log(l / (l0 + 1e-6) + epsilon), or
-    without `use_log` the sum of weights * l / (l0 + 1e-6). A pure function
+    without `use_log` the sum of weights * l / (|l0| + 1e-6). A pure function
     of (objectives, starting objective).
 
     Args:
@@ -31,9 +31,10 @@ class MetaObjective:
 
     def terms(self, objectives, initial):
         """The value of each recorded objective [..., K] on its own."""
-        scale = initial + _EPSILON
         if not self.use_log:
-            return objectives / scale
+            # Of an objective that begins below zero less is better, too.
+            return objectives / (tf.abs(initial) + _EPSILON)
+        scale = initial + _EPSILON
         if self.use_numerator_epsilon:
             return tf.math.log((objectives + self.epsilon) / scale)
         return tf.math.log(objectives / scale + self.epsilon)
