@@ -176,13 +176,25 @@ def test_averages_of_what_others_move_are_refused():
         _model(often, "1:1")
 
 
-def test_an_epoch_has_no_loss_of_what_was_not_chosen_in_it():
+def test_epochs_without_a_loss_are_passed_over(tmp_path):
+    """The first ones are of the other objective."""
     model = _model("sgd", schedules.Curriculum([[0.5, 0.5]]))
-    # Its first epochs are of the other objective.
-    stop = keras.callbacks.EarlyStopping("up", patience=1, mode="min")
-    history = _fit(model, epochs=6, callbacks=[stop])
-    assert len(history["share/up"]) == 6
-    assert len(history["up"]) == 3 and np.all(np.isfinite(history["up"]))
+    monitored = {"monitor": "up", "mode": "min"}
+    best = tmp_path / "best.weights.h5"
+    callbacks = [
+        keras.callbacks.EarlyStopping(patience=1, **monitored),
+        keras.callbacks.ReduceLROnPlateau(patience=1, **monitored),
+        keras.callbacks.ModelCheckpoint(
+            best, save_best_only=True, save_weights_only=True, **monitored
+        ),
+    ]
+    history = _fit(model, epochs=6, callbacks=callbacks)
+    assert np.isnan(history["up"]).tolist() == [True] * 3 + [False] * 3
+    assert callbacks[0].best == callbacks[2].best == history["up"][-1]
+    assert len({*history["learning_rate"]}) == 1
+    last = model.net.get_weights()
+    model.load_weights(best)
+    np.testing.assert_array_equal(model.net.get_weights()[0], last[0])
 
 
 def test_fit_in_a_scope_says_so():

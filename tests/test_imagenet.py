@@ -19,10 +19,12 @@ from train_images import metrics
 import lopt_tf
 from lopt_tf import distribution
 from lopt_tf.evaluation import (
+    image_callbacks,
     image_settings,
     image_training,
     keras_training,
 )
+from lopt_tf.evaluation.experiments import imagenet as comparison
 from lopt_tf.images import models, views
 from train_scripts import evaluate, imagenet
 
@@ -474,3 +476,38 @@ def _check_as_on_tensorflow(folder, names, *flags):
         assert len(found) == len(expected)
         for ours, other in zip(found, expected):
             assert ours["loss"] == pytest.approx(other["loss"], abs=1e-3), name
+
+
+@pytest.mark.parametrize("count", [15, 19, 25, 100])
+def test_adam_reaches_its_own_loss_at_its_end(count):
+    """Whatever its rows, and as noisy as minibatches are."""
+    falling = 10 / np.arange(1, count + 1)
+
+    def run(optimizer, losses, size):
+        train = [
+            {"step": size * (i + 1), "loss": loss, "seconds": i}
+            for i, loss in enumerate(losses)
+        ]
+        test = [
+            {
+                "step": size * count,
+                **dict.fromkeys(image_callbacks.METRICS, 0.5),
+            }
+        ]
+        return comparison.Run(
+            pathlib.Path("x"),
+            *("net", optimizer),
+            {"optimizer": optimizer, "seed": 0, "learning_rate": 1.0},
+            {},
+            {"train": train, "test": test},
+        )
+
+    runs = [run("adam", falling, 20), run("twin", falling, 20)]
+    noise = np.random.default_rng(0).uniform(0.5, 1.5, 20 * count)
+    runs.append(run("noisy", np.repeat(falling, 20) * noise, 1))
+    found = {
+        r["optimizer"]: r["steps_to_adam"] for r in comparison.summary(runs)
+    }
+    assert found["adam"] == found["twin"] == 20 * count
+    # Its single steps fall below half of that.
+    assert found["noisy"] > 16 * count

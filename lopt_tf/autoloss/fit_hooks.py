@@ -22,11 +22,13 @@ class Hooks(keras.callbacks.Callback):
         ends_on_nan: whether to end with an objective's loss that is not
             finite, as `keras.callbacks.TerminateOnNaN` does with *the* loss.
             Defaults to `False`.
+        monitors: the other callbacks that monitor something.
     """
 
-    def __init__(self, ends_on_nan=False):
+    def __init__(self, ends_on_nan=False, monitors=()):
         super().__init__()
         self._ends_on_nan = ends_on_nan
+        self._monitors = monitors
 
     def on_train_begin(self, logs=None):
         self._is_first = True
@@ -58,6 +60,11 @@ class Hooks(keras.callbacks.Callback):
         loss = (logs or {}).get(f"val_{next(iter(self.model.objectives))}")
         if loss is not None and np.isfinite(loss):
             self.model.schedule_state.validate(loss)
+        for each in self._monitors:
+            value = (logs or {}).get(each.monitor)
+            if _is_nan(value) and hasattr(each, "wait"):
+                # An epoch that says nothing is not one without improvement.
+                each.wait -= 1
 
     def on_train_end(self, logs=None):
         if self.model.optimizer is None:
@@ -85,7 +92,25 @@ def added_to(callbacks, optimizer):
             )
     given.sort(key=lambda each: not getattr(each, "acts_first", False))
     nan = keras.callbacks.TerminateOnNaN
-    return [Hooks(any(isinstance(each, nan) for each in given)), *given]
+    monitors = [each for each in given if hasattr(each, "_is_improvement")]
+    for each in monitors:
+        _pass_over_nan(each)
+    hooks = Hooks(any(isinstance(each, nan) for each in given), monitors)
+    return [hooks, *given]
+
+
+def _pass_over_nan(callback):
+    """To Keras the first value is the best one, even if it is NaN."""
+    is_improvement = callback._is_improvement
+
+    def guarded(value, reference):
+        return not _is_nan(value) and is_improvement(value, reference)
+
+    callback._is_improvement = guarded
+
+
+def _is_nan(value):
+    return value is not None and bool(np.isnan(value))
 
 
 def _needs_one_optimizer(callback):

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from lopt_tf import checkpointing, folders
+from lopt_tf import checkpointing, checks, folders
 
 _SPEAK_EVERY_S = 30.0
 
@@ -15,7 +15,8 @@ class KeptOutcomes:
     """Episodes under fixed schedules that need not be run again.
 
     Those of models take minutes each: a comparison that was stopped goes on
-    where it was. A file is used for the same task, schedule and start only.
+    where it was. A file is used for the same task, schedule and start only;
+    what the task's settings do not tell, such as its code, is not looked at.
 
     Args:
         folder: of the files, made when the first is written; None keeps
@@ -36,7 +37,7 @@ class KeptOutcomes:
             run: a function of (candidate, seed, draw): such outcomes of one
                 episode. The other arguments are as there.
         """
-        found = []
+        found, read = [], 0
         total = len(candidates) * len(seeds)
         for candidate in candidates:
             for place, seed in enumerate(seeds):
@@ -47,7 +48,9 @@ class KeptOutcomes:
                     **{"start": int(seed), "split": split},
                     "draw": int(draw) + place,
                 }
+                where = json.loads(json.dumps(where, default=checks.plain))
                 known = self._known(where)
+                read += known is not None
                 if known is None:
                     began = time.monotonic()
                     known = _plain(*run(candidate, seed, int(draw) + place))
@@ -55,6 +58,11 @@ class KeptOutcomes:
                     self._seconds.append(time.monotonic() - began)
                 found.append(known)
                 self._tell(task, candidate.label, known, len(found), total)
+        if read:
+            self._say(
+                f"note: {read} of {total} episodes are those in "
+                f"{self._folder}. Delete it if code or data have changed."
+            )
         return _joined(found, len(candidates), len(seeds))
 
     def _tell(self, task, label, known, done, total):
@@ -88,7 +96,7 @@ class KeptOutcomes:
     def _keep(self, where, known):
         if self._folder is None:
             return
-        where, known = json.loads(json.dumps([where, known]))
+        known = json.loads(json.dumps(known))
         content = {"where": where, "known": known}
         content["digest"] = checkpointing.digest(content)
         self._folder.mkdir(exist_ok=True)

@@ -44,8 +44,8 @@ class AlternatingModel(
     The models become attributes (`model.generator`). Losses are functions of
     (model, batch, training); random numbers in them should come from
     `model.seed_generator`, whose state is saved. Logs have the mean loss of
-    each objective and its share of the steps, "share/NAME"; those of an epoch
-    have no loss of an objective that was never chosen in it.
+    each objective (NaN where it was never chosen, which callbacks that
+    monitor it pass over) and its share of the steps, "share/NAME".
 
     Files: `save` and `keras.models.load_model` keep everything, the optimizers
     and where the schedule is among it; import `lopt_tf.autoloss` before

@@ -130,15 +130,6 @@ class FittedModel:
             "tf.data.Dataset.from_tensors(batch))."
         )
 
-    def _get_metrics_result_or_logs(self, logs):
-        # An epoch's: what monitors a NaN would never see anything better.
-        shares = {n: logs.get(f"share/{n}") for n in self.objectives}
-        return {
-            name: value
-            for name, value in logs.items()
-            if name not in shares or shares[name] is None or shares[name] > 0
-        }
-
     def _flatten_metrics_in_order(self, logs):
         return [logs[name] for name in self.objectives]
 

@@ -111,7 +111,8 @@ class Optimizers:
                 continue
             averages = inner._model_variables_moving_average
             for variable, average in zip(inner._trainable_variables, averages):
-                average.assign(variable)
+                if average is not None:
+                    average.assign(variable)
 
     def finalize(self):
         """Ends a training, as Keras does for a model's only optimizer."""
@@ -122,14 +123,19 @@ class Optimizers:
 
     def renew(self):
         """Makes all as new, but for their learning rates."""
-        for optimizer, variables in zip(self.unique, self._variables):
+        for optimizer in self.unique:
             inner = getattr(optimizer, "inner_optimizer", optimizer)
+            if inner is not optimizer:
+                optimizer.step_counter.assign(0)
+                optimizer.dynamic_scale.assign(optimizer.initial_scale)
+            if not int(inner.iterations):
+                continue
             if hasattr(inner, "reset"):
                 inner.reset()
                 continue
-            fresh = type(optimizer).from_config(optimizer.get_config())
-            fresh.build(list(variables))
-            for old, new in zip(optimizer.variables, fresh.variables):
+            fresh = type(inner).from_config(inner.get_config())
+            fresh.build(list(inner._trainable_variables))
+            for old, new in zip(inner.variables, fresh.variables):
                 if old is not inner._learning_rate:
                     old.assign(new)
 

@@ -206,6 +206,11 @@ def _check_not_shared(models):
                 )
 
 
+def _home(function):
+    names = ("__module__", "__qualname__")
+    return [getattr(function, name, None) for name in names]
+
+
 def _check_registered(name, loss):
     is_function = not hasattr(loss, "get_config")
     named = loss if is_function else type(loss)
@@ -213,7 +218,7 @@ def _check_registered(name, loss):
         keras.saving.get_registered_name(named)
     )
     # A notebook's cell that is run again registers another of that name.
-    if not known or known.__qualname__ != named.__qualname__:
+    if not known or _home(known) != _home(named):
         raise ValueError(
             f"The loss of the objective {name!r} cannot be saved. Make it a "
             "function with the decorator "

@@ -58,7 +58,8 @@ class PPO(learner.Learner):
         self._update = compilation.compiled(self._batch_update, jit_compile)
 
     def round_facts(self):
-        return {"metrics": self._metrics, "explained": self._explained}
+        found = {"metrics": self._metrics, "explained": self._explained}
+        return {name: list(values) for name, values in found.items()}
 
     def resume_round(self, records, facts):
         self.replay = list(records)[-_REPLAY_SEGMENTS:]

@@ -71,7 +71,7 @@ class Ratio(Schedule):
     def weights(self, metadata, step, seed):
         # In integers: floats cannot count beyond 2^24.
         period = tf.cast(tf.reduce_sum(self.settings, axis=1), tf.int32)
-        place = tf.cast(step, tf.int32) % period
+        place = tf.cast(step, tf.int32) % tf.maximum(period, 1)
         return _interval(tf.cast(place, tf.float32), self.settings)
 
 

@@ -141,8 +141,10 @@ class Trainer(long_run.Trainer):
         """Steps between two moments where a round can be kept."""
         # Episodes of a model take minutes.
         is_model = isinstance(self.task, alternating.ModelTask)
-        usual = self.task.period if is_model else episodes_lib.SEGMENT
-        return self.learner.segment_length or max(usual, 1)
+        usual = episodes_lib.SEGMENT
+        if is_model:
+            usual = max(self.task.period, -(-self.task.max_steps // 20))
+        return self.learner.segment_length or usual
 
     @property
     def step_number(self):

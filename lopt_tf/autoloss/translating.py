@@ -145,6 +145,8 @@ def trained(task, controller, report, begun=None):
         raise
     (episode,) = position.state
     if not any(math.isfinite(loss) for _, loss in episode.curve):
+        if begun is not None:
+            begun.unlink(missing_ok=True)
         raise ValueError(
             "The translator has learned nothing: no validation was finite. "
             "Lower its learning rate (--set=learning_rate=...)."

@@ -39,7 +39,7 @@ class _TunedRule(update_rule.UpdateRule):
     def init_weights(self, seed):
         return {"learning_rate": np.full((1, 1), 1e-3, "float32")}
 
-    def init_state(self, weights, params, log_learning_rates, layers=None):
+    def init_state(self, weights, params, log_learning_rates):
         batch_dims = update_rule.batch_rank(weights)
         layout = layouts.choose_layout(params, batch_dims)
         batch = tuple(params[0].shape[:batch_dims])
@@ -69,7 +69,7 @@ class AdamRule(_TunedRule):
     name = "adam"
     averages = ("momentum", "velocity")
 
-    def init_state(self, weights, params, log_learning_rates, layers=None):
+    def init_state(self, weights, params, log_learning_rates):
         state = super().init_state(weights, params, log_learning_rates)
         return {**state, "step": ops.zeros_like(weights["learning_rate"])}
 
@@ -258,7 +258,7 @@ class SideBySide(_TunedRule):
         ]
         return sum(decays) if decays else None
 
-    def init_state(self, weights, params, log_learning_rates, layers=None):
+    def init_state(self, weights, params, log_learning_rates):
         return {
             f"{name}/{part}": array
             for name, rule in self.rules.items()

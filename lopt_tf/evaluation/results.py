@@ -220,7 +220,7 @@ def curve_plots(results, title):
 def key_figures(rows):
     """{name: text} of the learned optimizer's results over all problems.
 
-    None where it has several rows, such as one for each length of run.
+    Empty where it has several rows, such as one for each length of run.
     """
     found = [r for r in rows if r.get("optimizer") == "learned"]
     if len(found) != 1 or "never_reached" not in found[0]:

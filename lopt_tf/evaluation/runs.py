@@ -1,7 +1,5 @@
 """Many runs of one update rule on one problem, side by side, compiled."""
 
-import functools
-
 import numpy as np
 import tensorflow as tf
 
@@ -30,9 +28,7 @@ class ParallelRuns:
         self.problem = problem
         self.rule = rule
         self.count = count
-        # As the Keras optimizer starts.
-        start = functools.partial(rule.init_state, layers=problem.layers)
-        self._start = compilation.compiled(start)
+        self._start = compilation.compiled(self._started)
         self._advance = compilation.compiled(self._segment)
 
     def run(self, weights, sources, seed, steps, start_rule=None):
@@ -82,6 +78,13 @@ class ParallelRuns:
             losses.append(values)
         # Waiting once, at the end, keeps the processor busy meanwhile.
         return np.concatenate([values.numpy() for values in losses])[:steps]
+
+    def _started(self, weights, params, log_lrs):
+        """The state, with what the Keras optimizer measures at its start."""
+        state = self.rule.init_state(weights, params, log_lrs)
+        if not getattr(self.rule, "measures", ()):
+            return state
+        return state | self.rule.measured(params, 1, self.problem.layers)
 
     def _segment(
         self, weights, constants, params, state, seed, first_step, batches

@@ -106,10 +106,11 @@ def run(folder, settings):
                     "best_top1": "The highest test accuracy on the way.",
                     "last_step": "The last one of metrics.csv, of a training "
                     "that was stopped too; the least over seeds.",
-                    "steps_to_adam": "The first step whose training loss is "
-                    "at most Adam's train_loss (the best Adam's, if there are "
-                    "several) on the same seed; the median over seeds, "
-                    "infinite if never reached.",
+                    "steps_to_adam": "The first step up to which the mean "
+                    "training loss, over a tenth of Adam's steps, is at most "
+                    "Adam's last one (the best Adam's, if there are several) "
+                    "on the same seed; the median over seeds, infinite if "
+                    "never reached.",
                 },
             ),
             report.Table(
@@ -216,14 +217,15 @@ def summary(runs):
     adams = grouped(adams, _task)
 
     def steps_to_adam(run):
-        rivals = [_last_loss(rival) for rival in adams.get(_task(run), ())]
+        rivals = adams.get(_task(run), ())
         if not rivals:
             return np.nan
+        span = min(_last_step(rival) for rival in rivals) / 10
+        # Single minibatches fall below a mean long before means do.
+        reached = np.nanmin([_trailing_means(x, span)[-1] for x in rivals])
+        means = _trailing_means(run, span)
         steps = run.column("train", "step")
-        # Means over as many steps as Adam's last tenth: single minibatches
-        # fall below it long before.
-        losses = _trailing_means(steps, run.column("train", "loss"))
-        return steps[losses <= np.nanmin(rivals)].min(initial=np.inf)
+        return steps[means <= reached * (1 + 1e-12)].min(initial=np.inf)
 
     rows = []
     for (problem, optimizer), members in grouped(runs).items():
@@ -257,12 +259,16 @@ def _mean(values):
     return float(np.mean(list(values)))
 
 
-def _trailing_means(steps, losses):
-    """Means of the losses over a tenth of the steps before each row's end.
+def _last_step(run):
+    return run.column("train", "step")[-1]
+
+
+def _trailing_means(run, span):
+    """Means of the training losses over so many steps up to each row.
 
     NaN where there are not so many.
     """
-    span = steps[-1] / 10
+    steps, losses = (run.column("train", x) for x in ("step", "loss"))
     sizes = np.diff(steps, prepend=0)
     found = np.full(len(steps), np.nan)
     for place, step in enumerate(steps):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 
 import keras
 import tensorflow as tf
@@ -153,6 +154,9 @@ class Translation(ModelTask):
         for field in dataclasses.fields(self):
             kind = type(field.default)
             value = getattr(self, field.name)
+            if kind is str and isinstance(value, os.PathLike):
+                value = os.fspath(value)
+                setattr(self, field.name, value)
             if kind in (str, bool) and not isinstance(value, kind):
                 raise ValueError(
                     f"`{field.name}` must be {_KINDS[kind]}. Received: "
