@@ -334,6 +334,7 @@ def test_features_by_hand():
         "accuracy_gap": found["train_accuracy"] - found["valid_accuracy"],
         "cosine": found["gradient_cosine"],
         "progress": [20 / 40 - 0.5] * 2,
+        "wide_progress": [4 * 20 / 40 - 2] * 2,
         "average_first": 0.9 * 2 + 0.1 * loss - 1,
         "average_second": 0.9 * 3 + 0.1 * penalty - 1,
         "average_ratio": np.log(
@@ -718,3 +719,14 @@ def test_release_figures_stand_beside_its_own_task_only():
     assert row["release"] == "4.281 +- 0.034"
     (row,) = comparison.summary(_tiny("regression"), values)
     assert "release" not in row
+
+
+def test_evolution_begins_evenly():
+    settings = {"features": ("progress",), "hidden": 0, "seed": 3}
+    for algorithm, is_even in (("evolution", True), ("reinforce", False)):
+        chosen = options.ControllerOptions(algorithm=algorithm, **settings)
+        made = ScheduleController.untrained(
+            "toy", ("one", "two", "three"), chosen
+        )
+        logits = made.policy(np.ones([1, 1], "float32"))[0].numpy()
+        assert (np.ptp(logits) == 0) == is_even

@@ -64,6 +64,9 @@ class ScheduleController:
         if options.alternation:
             place = options.features.index("last_action")
             made.policy.alternate(place, options.alternation)
+        elif options.algorithm == "evolution" and not options.hidden:
+            # Its noise tells actions apart; gradients need a habit for that.
+            made.policy.even()
         return made
 
     def schedule(self, actions=None):

@@ -71,7 +71,7 @@ class ControllerOptions:
             trained; "ppo" has its own. Defaults to 0.
         alternation: a linear policy begins without any weights but this, on
             the feature "last_action": it tends to take two actions by turns.
-            Defaults to 0: it begins at random.
+            Defaults to 0: it begins at random, with "evolution" evenly.
         sigma: of "evolution": the deviation of what is added to weights.
         discount, gae_lambda, clip: of "ppo".
         validate_every: rounds between validations.

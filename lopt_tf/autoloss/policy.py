@@ -71,6 +71,11 @@ class Policy(keras.Model):
         mixed = (1 - epsilon) * greedy + epsilon / self.num_actions
         return tfp.distributions.Categorical(probs=mixed)
 
+    def even(self):
+        """Gives all actions the same chance, of a linear policy."""
+        for variable in self.trainable_variables:
+            variable.assign(np.zeros(variable.shape))
+
     def alternate(self, feature, weight):
         """Makes a linear policy of two actions tend to take them by turns.
 
@@ -99,10 +104,7 @@ class Policy(keras.Model):
 
 
 def network(hidden, activation, outputs, seed):
-    """A Keras model [E, features] -> [E, outputs]; arguments as `Policy`'s.
-
-    A linear one begins with zeros: all actions have the same chance then.
-    """
+    """A Keras model [E, features] -> [E, outputs]; arguments as `Policy`'s."""
     layers = [(hidden, activation)] if hidden else []
     model = keras.Sequential()
     for depth, (width, function) in enumerate([*layers, (outputs, None)]):
@@ -110,7 +112,5 @@ def network(hidden, activation, outputs, seed):
         draw = keras.initializers.GlorotUniform(
             None if seed is None else seed + depth
         )
-        # Without a hidden layer nothing needs to be told apart by chance.
-        first = draw if hidden else "zeros"
-        model.add(keras.layers.Dense(width, function, kernel_initializer=first))
+        model.add(keras.layers.Dense(width, function, kernel_initializer=draw))
     return model
