@@ -1,6 +1,7 @@
 """What all programs share: flags, threads, clear errors, clean stops."""
 
 import functools
+import importlib
 import os
 import signal
 import sys
@@ -153,6 +154,9 @@ def _run(program, flag_values, required, argv):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with compile_cache.used(flag_values.compile_cache, say):
             _set_threads(flag_values.threads)
+            # Imports swallow exceptions here and there: an interrupt among
+            # them would be lost.
+            importlib.import_module("lopt_tf")
             _take_interrupts(handlers)
             program()
     except flags.Error as error:
