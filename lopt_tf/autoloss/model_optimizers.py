@@ -61,7 +61,7 @@ class Optimizers:
         updates, and its parameters would be averages although it rests.
         """
         for name, optimizer in self.of.items():
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner = _inner(optimizer)
             is_shared = sum(o is optimizer for o in self.of.values()) > 1
             for what in (
                 "gradient_accumulation_steps",
@@ -77,7 +77,7 @@ class Optimizers:
     def _check_averages(self, variables):
         """Raises ValueError for averages of what others move, too."""
         for name, optimizer in self.of.items():
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner = _inner(optimizer)
             own = {id(v) for v in variables[name]} if inner.use_ema else ()
             for other, each in variables.items():
                 is_another = self.of[other] is not optimizer
@@ -106,7 +106,7 @@ class Optimizers:
     def begin(self):
         """Begins averages: Keras begins all of an optimizer's at one step."""
         for optimizer in self.unique:
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner = _inner(optimizer)
             if not inner.use_ema or int(optimizer.iterations):
                 continue
             averages = inner._model_variables_moving_average
@@ -124,7 +124,7 @@ class Optimizers:
     def renew(self):
         """Makes all as new, but for their learning rates."""
         for optimizer in self.unique:
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner = _inner(optimizer)
             if inner is not optimizer:
                 optimizer.step_counter.assign(0)
                 optimizer.dynamic_scale.assign(optimizer.initial_scale)
@@ -158,6 +158,11 @@ class Optimizers:
             for each in config["optimizers"]
         ]
         return {name: made[place] for name, place in config["of"].items()}
+
+
+def _inner(optimizer):
+    """What an optimizer that scales losses is around; others themselves."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _optimizer(given, scaled):
