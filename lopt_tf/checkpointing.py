@@ -74,7 +74,13 @@ def load(path, kind):
         raise CheckpointError(
             f"{path} cannot be read: it is larger than memory ({error})."
         ) from error
-    except (OSError, array_files.DamagedError) as error:
+    except OSError as error:
+        # A disk or a permission, perhaps for a moment: not the file's fault.
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror or error}). It was left "
+            "as it is."
+        ) from error
+    except array_files.DamagedError as error:
         raise DamagedError(
             f"{path} is damaged, or not a file of lopt_tf ({error}). "
             "It was left as it is: put a good copy in its place, or name "

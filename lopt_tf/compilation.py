@@ -13,6 +13,8 @@ _LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
 _MAPS = pathlib.Path("/proc/self/maps")
 # What the programs of one problem may need, with a margin.
 _NEEDED = 6000
+# What those of a problem take at least, with backpropagation.
+_USUAL = 850
 
 
 class NoRoomError(RuntimeError):
@@ -45,4 +47,22 @@ def check_room():
             "The compiled programs of this process have used up its memory "
             f"maps ({left} are left). Nothing is lost: resume in a new "
             "process, or allow more with `sysctl -w vm.max_map_count=262144`."
+        )
+
+
+def check_all_fit(count):
+    """Checks that so many problems can be compiled, with backpropagation.
+
+    For processes that cannot go on in a new one, such as workers.
+
+    Raises:
+        ValueError: if not, by what they take at least.
+    """
+    left = maps_left()
+    if left is not None and left < _USUAL * count:
+        raise ValueError(
+            f"A worker comes to compile all {count} problems, which takes "
+            f"{_USUAL * count:,} memory maps at least; {left:,} are left. "
+            "Allow more on every machine with `sysctl -w "
+            "vm.max_map_count=262144`, or name fewer problems."
         )

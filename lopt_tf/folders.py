@@ -186,6 +186,26 @@ def _file_mode(path):
         return 0o666 & ~mask
 
 
+def put(finished, path):
+    """Moves a finished file or folder to its place, on the disk.
+
+    Args:
+        finished: where it is, on the same file system.
+        path: where it goes; a file there is replaced.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    for each in (*finished.rglob("*"), finished):
+        if each.is_dir():
+            _sync(each)
+            continue
+        with open(each, "rb") as file:
+            os.fsync(file.fileno())
+    finished.replace(path)
+    _sync(path.parent)
+
+
 def _sync(folder):
     """Puts a folder's entries on the disk: a new name, too, can be lost."""
     with contextlib.suppress(OSError):

@@ -47,6 +47,17 @@ class Classifier(DataProblem):
                 f"use_softmax={use_softmax}"
             )
 
+    def constants(self, seed, instances):
+        found = super().constants(seed, instances)
+        labels = found["labels"].numpy()
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise ValueError(
+                f"Labels must be 0 to {self.num_classes - 1}, for "
+                f"num_classes={self.num_classes}. The data set has "
+                f"{labels.min()} to {labels.max()}."
+            )
+        return found
+
     def init(self, seed, instances):
         normal = super().init(seed, instances)
         return [1.2 / p.shape[1] ** 0.5 * p for p in normal]

@@ -123,7 +123,11 @@ def default_sets():
 
 
 def test_sets():
-    """Names of the release's test problems, on which nothing is trained."""
+    """Names of test problems, on which nothing is trained.
+
+    They are like the release's; `mlp_test` has fewer rows, data that each
+    instance draws, and starts as the corpus has them.
+    """
     return (*_MNIST_SETS, *_TEST_SETS)
 
 

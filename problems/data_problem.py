@@ -25,6 +25,12 @@ class DataProblem(Problem):
     num_scored = None
 
     def __post_init__(self):
+        for name in ("batch_size", "num_scored"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 1. Received: {name}={value}"
+                )
         size = min(self.batch_size, self.num_examples)
         object.__setattr__(self, "batch_size", size)
 
@@ -34,6 +40,11 @@ class DataProblem(Problem):
 
     def constants(self, seed, instances):
         data, labels = self.dataset.instances(seed.numpy(), instances)
+        if not data.shape[1] == labels.shape[1] == self.num_examples:
+            raise ValueError(
+                f"The data set {self.dataset} has {data.shape[1]} rows and "
+                f"{labels.shape[1]} labels, {self.num_examples} are needed."
+            )
         return {"data": tf.constant(data), "labels": tf.constant(labels)}
 
     def rows(self, constants, batch):

@@ -3,10 +3,10 @@
 python tests/flip_bits.py [FLIPS]
 
 For each kind of file (weights, checkpoint, controller, evaluation part, tuning
-file) FLIPS files, 3000 if not given, have one bit flipped each. It prints how
-many of them were refused by one clear error, how many loaded what was written
-(in places of a file that say nothing), and fails if any loaded something else
-or raised anything else. `test_operators.py` does a few of each.
+file, image backup) FLIPS files, 3000 if not given, have one bit flipped each.
+It prints how many of them were refused by one clear error, how many loaded what
+was written (in places of a file that say nothing), and fails if any loaded
+something else or raised anything else. `test_operators.py` does a few of each.
 """
 
 import collections
@@ -21,11 +21,19 @@ import lopt_tf
 from lopt_tf import checkpointing, long_run
 from lopt_tf.autoloss import ScheduleController, bench
 from lopt_tf.evaluation import folder as folder_lib
+from lopt_tf.evaluation import image_backups
 from lopt_tf.optimizers import pretrained
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
 SETTINGS = {"task": "toy", "tuning_starts": 2, "dimensions": 16}
-GRIDS = {"best ratio": ["1:1", "1:2", "1:3"], "best coin": ["0.1", "0.2"]}
+TUNED = {
+    "best ratio": {
+        "candidates": ["1:1", "1:2", "1:3"],
+        "chosen": "1:2",
+        "rows": [{"setting": "1:2", "validation": 0.25}],
+    },
+    "best coin": {"candidates": ["0.1"], "chosen": None, "rows": []},
+}
 
 
 class _Numbers(long_run.Trainer):
@@ -59,8 +67,20 @@ def files(root):
     kept = folder_lib.ExperimentFolder(root / "results", {"seeds": 3})
     kept.keep("a/b", {"losses": np.arange(300, dtype="float32")})
     tuning = root / "tuning.json"
-    chosen = {"best ratio": "1:2", "best coin": "0.1"}
-    bench.keep_choices(tuning, SETTINGS, chosen)
+    bench.keep_choices(tuning, SETTINGS, TUNED)
+    backup = root / "backups" / "step-000000002"
+    backup.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    (backup / "latest.weights.h5").write_bytes(rng.bytes(2000))
+    (backup / "training_metadata.json").write_text('{"epoch": 1}')
+    image_backups.seal(backup)
+
+    def load_backup():
+        try:
+            found = image_backups.newest(backup.parent, print)
+        except ValueError as error:
+            raise checkpointing.CheckpointError(str(error)) from error
+        return (found / "latest.weights.h5").read_bytes()
 
     def load_weights():
         found = pretrained.load_rule(weights)
@@ -81,12 +101,10 @@ def files(root):
         ),
         "tuning file": (
             tuning,
-            # None: its settings are others, so that it is not used at all.
-            lambda: (
-                bench.known_choices(tuning, SETTINGS, GRIDS)
-                or {"chosen": chosen}
-            ),
+            # Nothing: its settings are others, so that it is not used at all.
+            lambda: bench.known_choices(tuning, SETTINGS) or TUNED,
         ),
+        "image backup": (backup / "latest.weights.h5", load_backup),
     }
 
 

@@ -17,9 +17,11 @@ from lopt_tf.autoloss import (
     reinforce,
     rewards,
     schedules,
+    starts,
     tasks,
     trainer,
 )
+from lopt_tf.autoloss import policy as policies
 from problems import alternating
 from problems.alternating.translation import batches, corpora
 from problems.alternating.translation.translator import Translator
@@ -35,7 +37,8 @@ def test_ppo_needs_step_rewards():
     for name in tasks.TASKS:
         recipe = autoloss.recipe(name, "ppo")
         assert recipe.step_scale > 0 and not recipe.reward
-        assert autoloss.recipe(name, hidden=16).hidden == 16
+        if "reinforce" in tasks.entry(name).algorithms:
+            assert autoloss.recipe(name, hidden=16).hidden == 16
     assert autoloss.recipe("regression", "ppo").step_scale == 0.3
     # What it learns from is there.
     trainer.Trainer(
@@ -114,7 +117,73 @@ def test_validations_and_tests_draw_other_actions(monkeypatch):
     baselines.tune(task, 2, False, names=["best ratio"])
     comparison.run_controller(task, training.controller, 2)
     comparison.run_baselines(task, {"1:1": baselines.even(task)}, 2)
-    assert draws == [(1, 1), (1, 1), (2, 0), (2, 0)]
+    other = starts.VALIDATION_DRAW
+    assert draws == [(1, other), (1, other), (2, 0), (2, 0)]
+    # Those of models that are alone count on from there.
+    assert other > 65_536 and other + 65_536 < 2**31
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0])
+def test_worse_episodes_are_never_rewarded(scale):
+    """The sign of the reward depends on what the result is."""
+    options = dataclasses.replace(
+        autoloss.recipe("regression"), final_scale=scale
+    )
+    more_is_better = alternating.Classification(max_steps=20)
+    less_is_better = alternating.Regression(dimensions=3, max_steps=20)
+    right, wrong = less_is_better, more_is_better
+    if scale < 0:
+        right, wrong = wrong, right
+    options = dataclasses.replace(
+        options, features=("progress",), step_scale=0.0
+    )
+    trainer.Trainer(right, options)
+    with pytest.raises(ValueError, match="worse episodes would be rewarded"):
+        trainer.Trainer(wrong, options)
+    gan = alternating.Gan(max_steps=4, period=2)
+    options = dataclasses.replace(options, reward="mean score")
+    if scale > 0:
+        trainer.Trainer(gan, options)
+    else:
+        with pytest.raises(ValueError, match="mean score"):
+            trainer.Trainer(gan, options)
+
+
+def test_ppo_gives_steps_the_reward_of_a_late_validation():
+    """Of 150 steps before it, a discount of 0.9 would reach 22."""
+    options = autoloss.ControllerOptions("ppo")
+    policy = policies.Policy(2, 4, seed=0)
+    policy.build([None, 1])
+    for period in (10, 150):
+        learner = ppo.PPO(policy, options, period, jit_compile=False)
+        steps = learner.segment_length
+        assert steps == max(period, 50)
+        reward = np.zeros([steps, 2], "float32")
+        reward[period - 1 :: period] = [1.0, -1.0]
+        ones = np.ones([steps, 2], bool)
+        learner.after_segment(
+            episodes.Records(
+                np.ones([steps, 2, 1], "float32"),
+                np.ones([steps, 2, 2], "float32") / 2,
+                np.full([steps, 2], np.log(0.5), "float32"),
+                *(reward, ones, np.ones([2, 1], "float32"), ~ones[0]),
+            )
+        )
+        (kept,) = learner.replay
+        expected = reward if period == 10 else np.tile([1.0, -1.0], (steps, 1))
+        np.testing.assert_array_equal(kept.reward, expected)
+        assert learner.updates == 1
+
+
+def test_tasks_without_a_validation_are_refused():
+    with pytest.raises(ValueError, match="nothing is validated"):
+        alternating.Regression(max_steps=9)
+
+
+def test_recipes_that_one_algorithm_suits_refuse_others():
+    for algorithm in ("reinforce", "evolution"):
+        with pytest.raises(ValueError, match="by ppo alone"):
+            autoloss.recipe("published_translation", algorithm)
 
 
 def test_exploration_of_ppo_falls_within_a_round(monkeypatch):
@@ -140,7 +209,8 @@ def test_exploration_of_ppo_falls_within_a_round(monkeypatch):
         training.step()
     np.testing.assert_allclose(seen, 0.5 - 0.4 * np.arange(8) / 8)
     np.testing.assert_allclose(
-        np.concatenate(told)[:, 0], np.repeat(seen, ppo.PPO.segment_length)
+        np.concatenate(told)[:, 0],
+        np.repeat(seen, training.learner.segment_length),
     )
 
 

@@ -52,6 +52,10 @@ def test_autoloss_trains_and_compares(tmp_path, capsys):
     np.testing.assert_allclose(
         float(rows["1:1"]["difference"]), difference, rtol=1e-6
     )
+    # Nor is it forgotten if a test does without it.
+    assert _autoloss("test", tmp_path, *few[:-1], "--baselines=1:1") == 0
+    assert (tmp_path / "tuning.json").read_text() == tuned
+    assert "Tuning fixed" not in capsys.readouterr().out
     # The same schedules gave the same results without the controller.
     before = read_rows(tmp_path / "baselines.csv")
     assert [r for r in single if r["schedule"] != "controller"] == before

@@ -285,31 +285,21 @@ def test_descriptions_of_controllers_that_cannot_be(tmp_path):
 
 def test_tunings_that_cannot_be(tmp_path):
     path = tmp_path / "tuning.json"
-    settings, grids = flip_bits.SETTINGS, flip_bits.GRIDS
-    chosen = {"best ratio": "1:2", "best coin": "0.1"}
+    settings, tuned = flip_bits.SETTINGS, flip_bits.TUNED
 
     def known():
-        return bench.known_choices(path, settings, grids)
+        return bench.known_choices(path, settings)
 
-    assert known() is None
-    bench.keep_choices(path, settings, chosen)
-    assert known() == chosen
-    assert bench.known_choices(path, {**settings, "x": 1}, grids) is None
-    # As older versions wrote it.
-    path.write_text(json.dumps({"settings": settings, "chosen": chosen}))
-    assert known() == chosen
-    for wrong in (
-        [],
-        None,
-        {},
-        {"best ratio": "1:2"},
-        {**chosen, "best coin": []},
-    ):
-        path.write_text(json.dumps({"settings": settings, "chosen": wrong}))
-        _refused(known, str(path), "Delete it to tune anew")
-    wrong = {**chosen, "best ratio": "1:4"}
-    path.write_text(json.dumps({"settings": settings, "chosen": wrong}))
-    _refused(known, str(path))
+    assert known() == {}
+    bench.keep_choices(path, settings, tuned)
+    assert known() == tuned
+    assert bench.known_choices(path, {**settings, "x": 1}) == {}
+    # As older versions wrote it, without a digest: it is tuned anew.
+    path.write_text(json.dumps({"settings": settings, "known": tuned}))
+    assert known() == {}
+    bench.keep_choices(path, settings, tuned)
+    path.write_text(path.read_text().replace("1:2", "1:3"))
+    _refused(known, str(path), "Delete it to tune anew")
     for content in (b"{", b"[]", b"null", b"\xff\xfe\x00", b"[" * 10**5, b""):
         path.write_bytes(content)
         _refused(known, str(path), "Delete it to tune anew")

@@ -19,6 +19,7 @@ from train_images import metrics
 import lopt_tf
 from lopt_tf import distribution
 from lopt_tf.evaluation import (
+    image_backups,
     image_callbacks,
     image_settings,
     image_training,
@@ -54,8 +55,8 @@ def _run(folder, *flags):
 
 
 def _backup(folder):
-    """The arrays of the only backup: {name: array}."""
-    (path,) = (folder / "backups").iterdir()
+    """The arrays of the newest backup: {name: array}."""
+    path = max((folder / "backups").iterdir())
     found = {}
     with h5py.File(path / "latest.weights.h5") as file:
         file.visititems(
@@ -83,8 +84,8 @@ def test_training_is_resumed_exactly(
             lambda: lambda: asked.append(1) or len(asked) == 4,
         )
         assert _run(parts, *flags) == 130
-    (kept,) = (parts / "backups").iterdir()
-    assert kept.name == "step-000000008"
+    kept = sorted(path.name for path in (parts / "backups").iterdir())
+    assert kept == ["step-000000006", "step-000000008"]
     assert len(metrics(parts)) == 5
     assert _run(parts, *flags, "--resume") == 0
     assert "resuming after step 8" in capsys.readouterr().out
@@ -105,6 +106,67 @@ def test_training_is_resumed_exactly(
     assert metrics(parts) == rows
 
 
+def test_backups_of_long_stretches_are_not_lost(
+    small_net, tmp_path, monkeypatch, capsys
+):
+    """Rows that take long are backed up, whatever the intervals."""
+    monkeypatch.setattr(image_backups, "_LONGEST_S", 0.0)
+    folder = tmp_path / "run"
+    flags = ["--optimizer=adam", "--learning_rate=0.01"]
+    flags += ["--checkpoint_every=12", "--test_every=12"]
+    assert _run(folder, *flags) == 0
+    kept = sorted(path.name for path in (folder / "backups").iterdir())
+    assert kept == ["step-000000010", "step-000000012"]
+    # A full disk leaves no half of a backup.
+    other = tmp_path / "full"
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_backups.folders, "put", full)
+        assert _run(other, *flags) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert not list((other / "backups").iterdir())
+
+
+def test_a_training_that_diverges_keeps_what_was_before(
+    small_net, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    diverges = ["--optimizer=momentum", "--learning_rate=1e6"]
+    assert _run(folder, *diverges) == 2
+    assert "the training has diverged" in capsys.readouterr().err
+    assert not (folder / "model.keras").exists()
+    assert not (folder / "backups").exists() or not list(
+        (folder / "backups").iterdir()
+    )
+
+
+def test_a_training_goes_on_with_its_own_data_alone(
+    small_net, tmp_path, capsys
+):
+    images = tmp_path / "images"
+    class_folders(images)
+    flags = [tmp_path / "run", "--optimizer=adam", f"--dataset={images}"]
+    flags += ["--image_size=16", "--augmentation=none", "--batch_size=4"]
+    assert _run(*flags) == 0
+    hidden = next((images / "train").iterdir())
+    (hidden / ".ipynb_checkpoints").mkdir()
+    (hidden / ".ipynb_checkpoints" / "0-checkpoint.jpg").write_bytes(b"")
+    (hidden / "._0.jpg").write_bytes(b"of another system")
+    (hidden / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    assert _run(*flags, "--resume") == 0
+    first = min(hidden.glob("*.JPEG"))
+    first.rename(first.with_name(f"another_{first.name}"))
+    assert _run(*flags, "--resume") == 2
+    assert "data" in capsys.readouterr().err
+    for path in hidden.glob("[!.]*"):
+        path.unlink()
+    assert _run(tmp_path / "other", *flags[1:]) == 2
+    assert f"no images in {hidden}" in capsys.readouterr().err
+
+
 def test_settings_bind_a_folder(small_net, tmp_path, learned, capsys):
     folder = tmp_path / "run"
     flags = [folder, "--optimizer=adam_cosine", "--learning_rate=0.01"]
@@ -122,8 +184,19 @@ def test_settings_bind_a_folder(small_net, tmp_path, learned, capsys):
     # Two slots, and the step's number.
     trained = facts["parameters"] - 2 * 4
     assert facts["optimizer_bytes"] >= 8 * trained
-    (backup,) = (folder / "backups").iterdir()
-    (backup / "latest.weights.h5").write_bytes(b"damaged")
+    # The one before takes the place of one that is damaged by a bit.
+    rows = metrics(folder)
+    path = folder / "backups" / "step-000000012" / "latest.weights.h5"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert _run(*flags, "--resume") == 0
+    said = capsys.readouterr().out
+    assert "step-000000012 is damaged; resuming from step-000000006" in said
+    assert "resuming after step 6" in said and metrics(folder) == rows
+    assert path.read_bytes() != bytes(content)
+    for backup in (folder / "backups").iterdir():
+        (backup / "training_metadata.json").write_text('{"epoch": 2}')
     assert _run(*flags, "--resume") == 2
     assert "damaged" in capsys.readouterr().err
     # Without backups the results are still there.

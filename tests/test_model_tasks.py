@@ -1,5 +1,6 @@
 """Tasks that train Keras models: episodes, learners, baselines."""
 
+import copy
 import dataclasses
 
 import keras
@@ -11,11 +12,13 @@ from keras import ops
 from lopt_tf import autoloss
 from lopt_tf.autoloss import (
     baselines,
+    comparison,
     compiled_episodes,
     episodes,
     kept_outcomes,
     rewards,
     schedules,
+    starts,
     trainer,
 )
 from lopt_tf.autoloss.controller import ScheduleController
@@ -473,6 +476,80 @@ def test_a_comparison_that_was_stopped_goes_on(tmp_path):
     # Another split is not the same.
     baselines.outcomes(*arguments[:-1], "valid", kept=kept)
     assert task.seen == 7
+
+
+def test_a_controllers_test_that_was_stopped_goes_on(tmp_path):
+    class Counts(Fit):
+        seen = 0
+        last = None
+
+        def start(self, model, setting, seed):
+            self.seen += 1
+            if self.seen == self.last:
+                raise KeyboardInterrupt
+            super().start(model, setting, seed)
+
+    task = Counts()
+    config = {"num_actions": 2, "hidden": 0, "seed": 1}
+    learned, other = (
+        ScheduleController(task.name, task.actions, FEATURES, config | more)
+        for more in ({}, {"seed": 2})
+    )
+    expected, shares = comparison.run_controller(task, learned, 3)
+    kept = kept_outcomes.KeptOutcomes(tmp_path / "kept")
+    task.seen, task.last = 0, 3
+    with pytest.raises(KeyboardInterrupt):
+        comparison.run_controller(task, learned, 3, None, kept)
+    task.seen, task.last = 0, None
+    found, again = comparison.run_controller(task, learned, 3, None, kept)
+    assert task.seen == 1
+    np.testing.assert_array_equal(again, shares)
+    ours, theirs = found["controller"], expected["controller"]
+    np.testing.assert_array_equal(ours.results, theirs.results)
+    assert ours.curves == [[*map(tuple, each)] for each in theirs.curves]
+    for name, values in theirs.details.items():
+        np.testing.assert_array_equal(ours.details[name], values)
+    # Another controller has episodes of its own.
+    comparison.run_controller(task, other, 3, None, kept)
+    assert task.seen == 4
+
+
+def test_validations_of_models_draw_otherwise_than_tests():
+    """A coin that is chosen on some draws must not be tested on them."""
+    task = Fit()
+    coin = baselines.published(task)["even coin"]
+    played = compiled_episodes.episodes_of(task, coin.kind([coin.setting] * 3))
+    drawn = {}
+    for draw in (0, starts.VALIDATION_DRAW):
+        position = played.begin([1, 2, 3], draw)
+        _, records = played.advance(position)
+        drawn[draw] = {tuple(x) for x in records.actions.T[:, : task.max_steps]}
+    assert not drawn[0] & drawn[starts.VALIDATION_DRAW]
+
+
+def test_a_task_sees_what_it_looks_at():
+    """Magnitudes are computed for the task alone."""
+
+    class Looks(Fit):
+        tells = ("size",)
+        looks_at = ("gradient_magnitudes",)
+
+        def metadata(self, model, found):
+            return {"size": found["gradient_magnitudes"][:, 0]}
+
+    task = Looks()
+    candidate = baselines.published(task)["1:1"]
+    played = compiled_episodes.episodes_of(
+        task, candidate.kind([candidate.setting])
+    )
+    position, _ = episodes.play(played, [1])
+    values = position.state[0].values
+    for variable, value in zip(played.model.variables, values):
+        variable.assign(value)
+    state = played.model.schedule_state.metadata()
+    assert np.all(state["gradient_magnitudes"].numpy() > 0)
+    # A copy has a model of its own, and a task that is gone leaves none.
+    assert task.made is not None and copy.copy(task).made is None
 
 
 def test_results_are_those_of_the_best_validation():

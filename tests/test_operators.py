@@ -281,9 +281,10 @@ def test_known_failures_of_tensorflow_are_one_line(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupts_are_clean_from_the_start(number, tmp_path):
     """While TensorFlow is imported, too."""
-    command = [sys.executable, "-m", "train_scripts.metatrain"]
-    command += [*TRAINING, f"--output_dir={tmp_path / 'run'}"]
-    for delay in (0.3, 1.5):
+    program = ["-m", "train_scripts.metatrain", *TRAINING]
+    program += [f"--output_dir={tmp_path / 'run'}"]
+    for delay, how in ((0.3, ["-u"]), (1.5, [])):
+        command = [sys.executable, *how, *program]
         process = subprocess.Popen(
             command,
             cwd=ROOT,

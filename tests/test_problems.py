@@ -1028,6 +1028,27 @@ def test_minibatches_go_through_epochs():
     np.testing.assert_array_equal(later, batches[5:])
 
 
+def test_data_that_a_classifier_cannot_have():
+    """A label beyond the classes would cost nothing, or less than nothing."""
+
+    def draw(num_features, num_examples, most=2, short=0, random_seed=None):
+        rows = num_examples - short
+        return np.zeros((rows, num_features)), np.arange(rows) % most
+
+    for classes, changes, message in (
+        (2, {"most": 3}, "must be 0 to 1.*0 to 2"),
+        (3, {"most": 4}, "must be 0 to 2.*0 to 3"),
+        (2, {"short": 1}, "has 7 rows and 7 labels, 8 are needed"),
+    ):
+        data = datasets.Dataset(draw, 4, 8, **changes)
+        problem = FullyConnected(4, classes, data, 2)
+        with pytest.raises(ValueError, match=message):
+            problem.constants(tf.constant([0, 1]), 2)
+    for wrong in ({"batch_size": 0}, {"batch_size": 2, "num_scored": 0}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            FullyConnected(4, 2, _data(datasets.random), **wrong)
+
+
 def test_batch_never_exceeds_the_data():
     data = datasets.Dataset(datasets.random_mlp, 4, 10)
     assert FullyConnected(4, 2, data, 23).batch_size == 10

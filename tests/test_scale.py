@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import layers as keras_layers
 
 import lopt_tf
+from lopt_tf.metatraining import unroll
 from lopt_tf.optimizers import (
     backends,
     block_layouts,
@@ -27,6 +28,8 @@ from lopt_tf.optimizers import (
     update_rule,
 )
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
+from problems import datasets
+from problems.classifiers import FullyConnected
 
 SCALED = {
     "step_unit": "start",
@@ -641,6 +644,23 @@ def test_a_copy_of_a_copy_holds_the_state():
     again.build(variables)
     for own, other in zip(optimizer.variables, again.variables):
         np.testing.assert_array_equal(own, other)
+
+
+def test_metatraining_tells_which_tensors_are_a_layer():
+    data = datasets.Dataset(datasets.random, 300, 8)
+    problem = FullyConnected(300, 2, data, 2, (5,))
+    rule = HierarchicalRNNRule(**SCALED)
+    runs = unroll.Unroller(problem, rule, 2, 5)
+    weights = {n: tf.constant(w) for n, w in rule.init_weights(0).items()}
+    drawn = runs.draw_start((0, 1))
+    carry = runs.begin(weights, runs.constants((0, 1)), drawn)
+    found = carry.state["step_unit"].numpy()
+    told, untold = (
+        step_unit.measure(drawn[0], 1, layers).numpy()
+        for layers in (problem.layers, None)
+    )
+    np.testing.assert_allclose(found, told, rtol=1e-6)
+    assert np.all(np.abs(found / untold - 1)[..., 1::2] > 0.01)
 
 
 def test_a_step_is_pure_and_counts_no_absent_gradient():

@@ -12,9 +12,10 @@ def _leave(signum, frame):
     os._exit(130)
 
 
-# Python imports this package before the program itself, and programs take
-# seconds to import the rest; `command_line` then installs its own handlers.
-if any(name.startswith("train_scripts.") for name in sys.orig_argv[1:3]):
+# Python imports this package before the program itself (it is looking for what
+# `-m` names then), and programs take seconds to import the rest; `command_line`
+# then installs its own handlers.
+if sys.argv[:1] == ["-m"]:
     for _signal in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(_signal) != signal.SIG_IGN:
             signal.signal(_signal, _leave)

@@ -45,9 +45,10 @@ FLAGS.list(
 )
 FLAGS.enum(
     "estimator",
-    "bptt",
+    "pes",
     ["bptt", "full", "es", "pes"],
-    "With --suite=corpus: the meta-gradient.",
+    "With --suite=corpus: the meta-gradient. Programs of all but pes and es "
+    "are too many for one process with more than about 60 problems.",
 )
 FLAGS.int(
     "repetitions",

@@ -168,13 +168,16 @@ def _run(program, flag_values, required, argv):
         return 130
     except Restart as reason:
         say(f"{reason} Going on in a new process.")
-        command = [sys.executable, "-m", module.__spec__.name, *argv[1:]]
+        command = [sys.executable, *_python_options(sys.orig_argv)]
+        command += ["-m", module.__spec__.name, *argv[1:]]
         os.execv(sys.executable, [*command, *reason.arguments])
     except Exception as error:
         if type(error).__name__ in _TOO_LARGE:
             return _fail(f"This does not fit into memory: {error}")
         if type(error).__name__ in _DAMAGED:
             return _fail(f"A file that TensorFlow reads is damaged: {error}")
+        if type(error).__name__ == "NoRoomError":
+            return _fail(str(error))
         raise
     finally:
         for number, handler in handlers.items():
@@ -235,10 +238,17 @@ def _fail(message):
     return 2
 
 
+def _python_options(command):
+    """What `python -u -m program` has between the two."""
+    return command[1 : command.index("-m")] if "-m" in command else []
+
+
 def _first_line(message):
     """One line, whatever TensorFlow puts into its messages."""
     lines = [line.strip() for line in str(message).splitlines()]
-    return next(filter(None, lines), "unknown")
+    # AutoGraph's, before the message.
+    lines = [line for line in lines if line and line != "in user code:"]
+    return next(iter(lines), "unknown")
 
 
 def _set_threads(count):

@@ -165,7 +165,7 @@ def _curricula(settings):
 
 def _gaps(fine):
     # Negative: the validation loss may well be the lower one.
-    small = np.linspace(-0.5, 0.5, 21 if fine else 6)
+    small = np.linspace(-0.5, 0.5, 21 if fine else 7)
     gaps = [*small, *np.geomspace(0.6, 20, 10 if fine else 5)]
     edges = gaps[0], gaps[-1]
     return [

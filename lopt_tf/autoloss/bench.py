@@ -61,7 +61,7 @@ class Bench:
         seeds = seeds_for("test", self.starts)
         look = SamplePicture(self.folder / "samples.png", seeds)
         learned, shares = comparison.run_controller(
-            task, controller, self.starts, look
+            task, controller, self.starts, look, self._kept
         )
         if look.drawn:
             self.say(f"Samples: {look.path}")
@@ -144,31 +144,39 @@ class Bench:
             self._wanted,
             (baselines.published(task), baselines.grids(task, self.fine)),
         )
-        labels = {name: [c.label for c in grid] for name, grid in grids.items()}
-        settings = {
-            "task": task.name,
-            **task.get_config(),
-            "tuning_starts": self.tuning_starts,
-            "candidates": labels,
-        }
+        tuned = {}
+        for name, label in self._tuned(task, grids).items():
+            if label is not None:
+                tuned[name] = next(c for c in grids[name] if c.label == label)
+        return {**published, **tuned}
+
+    def _tuned(self, task, grids):
+        """{name: label, or None where all have diverged} of these grids.
+
+        What was tuned before is kept, also that of other grids.
+        """
+        settings = {"task": task.name, **task.get_config()}
+        settings["tuning_starts"] = self.tuning_starts
         path = self.folder / "tuning.json"
-        labels = known_choices(path, settings, labels)
-        if labels is None:
-            self.say("Tuning fixed schedules on validation data:")
+        known = known_choices(path, settings)
+        has_begun = False
+        for name, grid in grids.items():
+            labels = [c.label for c in grid]
+            if known.get(name, {}).get("candidates") == labels:
+                continue
+            if not has_begun:
+                self.say("Tuning fixed schedules on validation data:")
+            has_begun = True
             chosen, rows = baselines.tune(
-                *(task, self.tuning_starts, self.fine, self.say, [*grids]),
+                *(task, self.tuning_starts, self.fine, self.say, [name]),
                 self._kept,
             )
-            labels = dict.fromkeys(grids)
-            labels |= {name: c.label for name, c in chosen.items()}
+            best = chosen[name].label if name in chosen else None
+            known[name] = {"candidates": labels, "chosen": best, "rows": rows}
+            keep_choices(path, settings, known)
+            rows = [row for each in known.values() for row in each["rows"]]
             tables.write_csv(self.folder / "tuning.csv", rows)
-            keep_choices(path, settings, labels)
-        tuned = {
-            name: next(c for c in grids[name] if c.label == label)
-            for name, label in labels.items()
-            if label is not None
-        }
-        return {**published, **tuned}
+        return {name: known[name]["chosen"] for name in grids}
 
     def _wanted(self, schedules):
         return {
@@ -238,42 +246,38 @@ class Bench:
         self.say(tables.format_table(rows))
 
 
-def keep_choices(path, settings, labels):
+def keep_choices(path, settings, known):
     """Writes what was tuned: see `known_choices`."""
-    content = {"settings": settings, "chosen": labels}
+    content = {"settings": settings, "known": known}
     content = json.loads(json.dumps(content))
     content["digest"] = checkpointing.digest(content)
     folders.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def known_choices(path, settings, grids):
-    """{baseline: label} of an earlier tuning, if its settings are these.
+def known_choices(path, settings):
+    """What was tuned before: {baseline: its grid and what was chosen}.
 
-    A label is None where all candidates diverged.
+    The dictionaries have "candidates" (labels), "chosen" (one of them; None
+    where all have diverged) and "rows", those of a table.
 
     Args:
         path: its file.
-        settings: what it must have been made with; it is done anew otherwise.
-        grids: {baseline: the labels to choose from}.
+        settings: what it must have been made with; nothing is known otherwise.
 
     Raises:
         CheckpointError: if the file is not what was written.
     """
     if not path.exists():
-        return None
+        return {}
     try:
         content = json.loads(path.read_bytes())
-        # Older versions wrote none.
         digest = content.pop("digest", None)
+        # Older versions wrote none.
         if digest not in (None, checkpointing.digest(content)):
             raise ValueError("its digest is another one")
-        saved, chosen = content["settings"], content["chosen"]
-        if saved != json.loads(json.dumps(settings)):
-            return None
-        for name, labels in grids.items():
-            if chosen[name] not in (None, *labels):
-                raise ValueError(f"{name} is {chosen[name]!r}")
-        return {name: chosen[name] for name in grids}
+        is_same = content["settings"] == json.loads(json.dumps(settings))
+        # They kept something else, too.
+        return content.get("known", {}) if is_same and digest else {}
     except Exception as error:
         # Whatever a reader of damaged JSON meets.
         raise checkpointing.CheckpointError(

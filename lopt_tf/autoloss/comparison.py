@@ -7,6 +7,7 @@ import scipy.stats
 
 from lopt_tf.autoloss import baselines, compiled_episodes, episodes, tasks
 from lopt_tf.autoloss.starts import starts
+from problems import alternating
 
 
 class Outcome(typing.NamedTuple):
@@ -41,7 +42,7 @@ def run_baselines(task, chosen, count, kept=None):
     return found
 
 
-def run_controller(task, controller, count, look=None):
+def run_controller(task, controller, count, look=None, kept=None):
     """Outcomes as of `run_baselines`; action shares as of `episodes.play`.
 
     Args:
@@ -49,8 +50,17 @@ def run_controller(task, controller, count, look=None):
         controller: a `ScheduleController`.
         count: of starts.
         look: as `episodes.play` takes it.
+        kept: `KeptOutcomes`, of models that make no pictures to look at.
+            Defaults to `None`.
     """
     controller.check_fits(task)
+    if kept is not None and _is_kept(task):
+        policy = baselines.Candidate("learned", None, controller.identity())
+        *outcome, shares = kept.controller(
+            lambda policy, seed, draw: _alone(task, controller, seed, draw),
+            *(task, policy, starts("test", count)),
+        )
+        return {"controller": Outcome("learned", *outcome)}, shares
     played = compiled_episodes.episodes_of(
         task, controller.schedule(), segment_length(task)
     )
@@ -59,6 +69,24 @@ def run_controller(task, controller, count, look=None):
     outcome = Outcome("learned", *results, played.curves(position))
     found = {"controller": outcome}
     return found, shares
+
+
+def _is_kept(task):
+    pictures = getattr(type(task), "samples_of", None)
+    return pictures is alternating.ModelTask.samples_of
+
+
+def _alone(task, controller, seed, draw):
+    """Outcomes of one test episode, as `baselines.outcomes`, and shares."""
+    played = compiled_episodes.episodes_of(
+        task, controller.schedule(), segment_length(task)
+    )
+    position, shares = episodes.play(played, [seed], draw)
+    results = played.result(position, "test")[None]
+    details = played.details(position, "test").items()
+    curves = played.curves(position)
+    details = {name: values[None] for name, values in details}
+    return results, details, curves and [curves], shares
 
 
 def segment_length(task):
@@ -161,7 +189,7 @@ def transfer(tasks, controller, count, tuning, report, names=None, kept=None):
         chosen, _ = baselines.tune(
             task, tuning, fine=False, names=names, kept=kept
         )
-        learned, _ = run_controller(task, controller, count)
+        learned, _ = run_controller(task, controller, count, None, kept)
         even = baselines.even(task)
         fixed = run_baselines(task, {even.label: even, **chosen}, count, kept)
         compared = summary(task, learned | fixed)

@@ -5,6 +5,9 @@ import tensorflow as tf
 
 from problems.alternating import task as task_lib
 
+# Details that all tasks of models tell of an episode's results.
+OF_RESULTS = ("mean score", "last score", "best score")
+
 
 def check_task(task):
     """Checks a task's attributes; ValueError says what one must be."""
@@ -82,13 +85,26 @@ def check_reward(task, episodes, name):
         )
 
 
-def check_pairwise(task, features):
-    """Checks that features which compare two losses see all there are."""
-    count = len(task.actions)
-    if features and count != 2:
+def check_direction(task, options):
+    """Checks that more reward is a better result.
+
+    Details of a task's own may be either.
+    """
+    if options.algorithm == "ppo" or not options.final_scale:
+        return
+    if not options.reward:
+        # The scale is divided by the result.
+        wanted, what = not task.higher_is_better, task.result_name
+    elif options.reward in OF_RESULTS:
+        wanted, what = task.higher_is_better, options.reward
+    else:
+        return
+    if (options.final_scale > 0) != wanted:
+        sign = "positive" if wanted else "negative"
         raise ValueError(
-            f"The feature {features[0]!r} is of two losses, but the task "
-            f"{task.name!r} has {count} actions. Choose other features."
+            f"`final_scale` must be {sign} for the reward from the {what} of "
+            f"the task {task.name!r}, or worse episodes would be rewarded. "
+            f"Received: final_scale={options.final_scale:g}"
         )
 
 

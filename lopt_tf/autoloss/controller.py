@@ -100,6 +100,12 @@ class ScheduleController:
                 f"({self.task}); {task.name} has {', '.join(task.actions)}."
             )
 
+    def identity(self):
+        """A text that tells it from controllers that act differently."""
+        weights = {name: x.tolist() for name, x in self.weights().items()}
+        config = self.policy.get_config()
+        return checkpointing.digest([self.features, config, weights])
+
     def weights(self):
         """The policy's weights as {name: NumPy array}."""
         return named_arrays.read("policy", self.policy.variables)

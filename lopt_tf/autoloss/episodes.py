@@ -4,7 +4,7 @@ import typing
 
 import numpy as np
 
-from lopt_tf.autoloss import contract
+from lopt_tf.autoloss import contract, metadata
 
 # Steps between two looks at the episodes (chosen).
 SEGMENT = 500
@@ -82,7 +82,9 @@ class Episodes:
         supplied = self.supplied(task)
         for each in (schedule, step_reward):
             contract.check_needs(task, supplied, getattr(each, "needs", {}))
-        contract.check_pairwise(task, getattr(schedule, "pairwise", ()))
+        count = len(task.actions)
+        what = f"the task {task.name!r} has {count} actions"
+        metadata.check_pairwise(schedule, count, what)
         self.task = task
         self.schedule = schedule
         self.segment_length = segment_length

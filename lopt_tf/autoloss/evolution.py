@@ -114,7 +114,7 @@ class Evolution(learner.Learner):
     def forget(self):
         """There is nothing to forget."""
 
-    def after_round(self, final_rewards, period):
+    def after_round(self, final_rewards):
         first, second = np.reshape(final_rewards, [-1, 2]).T
         difference = (first - second) / 2
         size = float(np.sqrt(np.mean(np.square(difference))))

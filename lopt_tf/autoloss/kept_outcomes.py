@@ -37,42 +37,76 @@ class KeptOutcomes:
             run: a function of (candidate, seed, draw): such outcomes of one
                 episode. The other arguments are as there.
         """
-        found, read = [], 0
-        total = len(candidates) * len(seeds)
-        for candidate in candidates:
-            for place, seed in enumerate(seeds):
-                where = {
-                    "task": {"name": task.name, **task.get_config()},
-                    "schedule": candidate.label,
-                    "setting": np.asarray(candidate.setting).tolist(),
-                    **{"start": int(seed), "split": split},
-                    "draw": int(draw) + place,
-                }
-                where = json.loads(json.dumps(where, default=checks.plain))
-                known = self._known(where)
-                read += known is not None
-                if known is None:
-                    began = time.monotonic()
-                    known = _plain(*run(candidate, seed, int(draw) + place))
-                    self._keep(where, known)
-                    self._seconds.append(time.monotonic() - began)
-                found.append(known)
-                self._tell(task, candidate.label, known, len(found), total)
-        if read:
-            self._say(
-                f"note: {read} of {total} episodes are those in "
-                f"{self._folder}. Delete it if code or data have changed."
-            )
+        found = [
+            self._episode(run, task, each, seed, split, int(draw) + place)
+            for each, place, seed in self._counted(task, candidates, seeds)
+        ]
         return _joined(found, len(candidates), len(seeds))
 
-    def _tell(self, task, label, known, done, total):
+    def controller(self, run, task, policy, seeds):
+        """Test outcomes of a controller, and its shares [segments, E, actions].
+
+        Args:
+            run: a function of (policy, seed, draw): such outcomes and shares
+                of one episode.
+            policy: with a `label` and a `setting` that tells it from others.
+            task, seeds: as for `outcomes`.
+        """
+        found = [
+            self._episode(run, task, each, seed, "test", place)
+            for each, place, seed in self._counted(task, [policy], seeds)
+        ]
+        results, details, curves = _joined(found, 1, len(seeds))
+        details = {name: values[0] for name, values in details.items()}
+        each = [np.float32(x["shares"]) for x in found]
+        longest = max(map(len, each))
+        # An episode that has finished takes no action any more.
+        shares = np.full([longest, len(each), len(task.actions)], np.nan)
+        for place, share in enumerate(each):
+            shares[: len(share), place] = share
+        return results[0], details, curves and curves[0], shares
+
+    def _counted(self, task, candidates, seeds):
+        """(candidate, place, seed) of each episode; tells how far it is."""
+        total, done, self._read = len(candidates) * len(seeds), 0, 0
+        for candidate in candidates:
+            for place, seed in enumerate(seeds):
+                yield candidate, place, seed
+                done += 1
+                self._tell(task, candidate.label, done, total)
+        if self._read:
+            self._say(
+                f"note: {self._read} of {total} episodes are those in "
+                f"{self._folder}. Delete it if code or data have changed."
+            )
+
+    def _episode(self, run, task, candidate, seed, split, draw):
+        """What an episode has come to, as JSON has it."""
+        where = {
+            "task": {"name": task.name, **task.get_config()},
+            "schedule": candidate.label,
+            "setting": np.asarray(candidate.setting).tolist(),
+            **{"start": int(seed), "split": split, "draw": draw},
+        }
+        where = json.loads(json.dumps(where, default=checks.plain))
+        known = self._known(where)
+        self._read += known is not None
+        if known is None:
+            began = time.monotonic()
+            known = _plain(*run(candidate, seed, draw))
+            self._keep(where, known)
+            self._seconds.append(time.monotonic() - began)
+        self._last = known["result"]
+        return known
+
+    def _tell(self, task, label, done, total):
         if time.monotonic() - self._spoke < _SPEAK_EVERY_S:
             return
         self._spoke = time.monotonic()
         # The first one compiles.
         usual = np.median(self._seconds[1:] or self._seconds or [0.0])
         self._say(
-            f"{label}: {task.result_name} {known['result']:.4g}; episode "
+            f"{label}: {task.result_name} {self._last:.4g}; episode "
             f"{done} of {total}, {(total - done) * usual / 60:.1f} min left"
         )
 
@@ -103,13 +137,16 @@ class KeptOutcomes:
         folders.write_text(self._path(where), json.dumps(content) + "\n")
 
 
-def _plain(results, details, curves):
+def _plain(results, details, curves, shares=None):
     """Outcomes of one episode as JSON has them."""
-    return {
+    found = {
         "result": float(results[0, 0]),
         "details": {name: float(x[0, 0]) for name, x in details.items()},
         "curve": curves and curves[0][0],
     }
+    if shares is not None:
+        found["shares"] = np.float32(shares[:, 0]).tolist()
+    return found
 
 
 def _joined(found, *shape):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from lopt_tf.autoloss import (
     actions,
     learning,
+    metadata,
     model_files,
     model_fit,
     schedule_argument,
@@ -123,7 +124,8 @@ class AlternatingModel(
             schedule = ":".join("1" * len(names))
         schedule = schedule_argument.schedule_of(schedule, names)
         _check_needs(schedule)
-        _check_pairwise(schedule, names)
+        what = f"the model has {len(names)} objectives"
+        metadata.check_pairwise(schedule, len(names), what)
         if not isinstance(measure_every, int) or measure_every < 0:
             raise ValueError(
                 "`measure_every` must be an integer of at least 0. Received: "
@@ -307,15 +309,6 @@ class AlternatingModel(
                 f"one of them: model.{self.model_names[0]}(...)."
             )
         return getattr(self, self.model_names[0])(*args, **kwargs)
-
-
-def _check_pairwise(schedule, names):
-    features = getattr(schedule, "pairwise", ())
-    if features and len(names) != 2:
-        raise ValueError(
-            f"The feature {features[0]!r} is of two losses; the model has "
-            f"{len(names)} objectives. Choose other features."
-        )
 
 
 def _check_needs(schedule):

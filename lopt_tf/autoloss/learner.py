@@ -12,10 +12,10 @@ class Learner:
     Args:
         policy: a `Policy`.
         options: `ControllerOptions`.
+        period: steps between validations. Defaults to `1`.
 
     Attributes:
-        segment_length: the steps of a segment; None if they do not matter. A
-            class attribute.
+        segment_length: the steps of a segment; None if they do not matter.
         variables: a list: what `state` keeps besides the policy.
         remembered: names of attributes, numbers, that it keeps, too.
     """
@@ -24,9 +24,10 @@ class Learner:
     variables = ()
     remembered = ()
 
-    def __init__(self, policy, options):
+    def __init__(self, policy, options, period=1):
         self.policy = policy
         self.options = options
+        self.period = period
 
     def schedule(self, controller):
         """What plays the episodes of a round: with a variable `epsilon`."""
@@ -43,12 +44,11 @@ class Learner:
         """Takes the next `Records` of the round, of NumPy arrays."""
         raise NotImplementedError
 
-    def after_round(self, final_rewards, period):
+    def after_round(self, final_rewards):
         """Ends a round; returns {name: number, or None} to report.
 
         Args:
             final_rewards: of the episodes [E].
-            period: steps between validations.
         """
         raise NotImplementedError
 

@@ -266,3 +266,18 @@ class Features:
         found = tf.clip_by_value(tf.stack(columns, 1), -_LIMIT, _LIMIT)
         # An episode that diverged must not spoil the others' gradient.
         return tf.where(tf.math.is_nan(found), 0.0, found)
+
+
+def check_pairwise(schedule, count, what):
+    """Checks that features which compare two losses see all there are.
+
+    Args:
+        schedule: what may have such features.
+        count: the number of losses, of `what`: words for a message.
+    """
+    features = getattr(schedule, "pairwise", ())
+    if features and count != 2:
+        raise ValueError(
+            f"The feature {features[0]!r} is of two losses; {what}. Choose "
+            "other features."
+        )

@@ -2,17 +2,12 @@
 
 import math
 import typing
-import weakref
 
 import numpy as np
 import tensorflow as tf
 
 from lopt_tf.autoloss import actions, contract, episodes, metadata
 from lopt_tf.autoloss.schedule_state import SUPPLIED
-
-# By the number of each task that is in use: its model, and the values that it
-# had when it was made. (Tasks that are compared by value cannot be keys.)
-_MADE = {}
 
 
 class Episode(typing.NamedTuple):
@@ -60,7 +55,7 @@ class ModelEpisodes(episodes.Episodes):
     def __init__(self, task, *args, **kwargs):
         super().__init__(task, *args, **kwargs)
         self.model, self._first_values = _made(task)
-        self._needs = actions.needs_of(self.schedule)
+        self._needs = actions.needs_of(self.schedule) | {*task.looks_at}
         # Compiled once, whichever episode's schedule it is.
         self._chooser = self._looking(
             lambda found, step, seed, place: self.schedule.alone(place)(
@@ -328,8 +323,7 @@ class ModelEpisodes(episodes.Episodes):
 
 def _made(task):
     """(model, first values of its variables); made once for a task."""
-    number = id(task)
-    if number not in _MADE:
+    if task.made is None:
         model = task.build()
         if tuple(model.objectives) != tuple(task.actions):
             raise ValueError(
@@ -343,9 +337,9 @@ def _made(task):
                 "is built and compiled."
             )
         model._optimizers.renew()
-        _MADE[number] = model, _values(model)
-        weakref.finalize(task, _MADE.pop, number, None)
-    return _MADE[number]
+        # Tasks may be frozen.
+        object.__setattr__(task, "made", (model, _values(model)))
+    return task.made
 
 
 def _variables(model):

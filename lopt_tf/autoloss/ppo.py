@@ -7,11 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from lopt_tf import compilation
-from lopt_tf.autoloss import episodes, learner
+from lopt_tf.autoloss import episodes, learner, rewards
 from lopt_tf.autoloss import policy as policy_lib
 
-# All chosen: segments in the replay, batches of an update and transitions of
-# each episode in a batch, units of the value network, weight of its error.
+# All chosen: steps of a segment, segments in the replay, batches of an update
+# and transitions of each episode in a batch, units of the value network, weight
+# of its error.
+_SEGMENT = 50
 _REPLAY_SEGMENTS = 4
 _BATCHES = 3
 _BATCH_STEPS = 64
@@ -26,25 +28,29 @@ class PPO(learner.Learner):
     The replay holds the last 200 transitions of each episode; each update
     takes three batches from it, of 64 transitions an episode.
 
+    Where validations are further apart than 50 steps, it updates after each of
+    them, all steps since the last one have its reward, and the replay holds
+    four such stretches: a discount of 0.9 would forget single rewards.
+
     Reported are means over the updates of a round, as in CleanRL:
-    "approximate_kl", of the policy before and after an update; "clip_fraction",
-    of the samples whose probability ratio was clipped; "explained_variance", of
-    the returns by the value network (None if the returns do not vary).
+    "approximate_kl", of the policy that acted and the present one before each
+    batch; "clip_fraction", of the samples whose probability ratio was clipped;
+    "explained_variance", of the returns by the value network (None if the
+    returns do not vary).
 
     Args:
-        policy, options: see `Learner`.
+        policy, options, period: see `Learner`.
         jit_compile: whether XLA compiles updates. Defaults to `True`.
 
     Attributes:
         replay: the `Records` of the last segments, a list.
     """
 
-    # Chosen, like the share of random actions below.
-    segment_length = 50
     remembered = ("updates",)
 
-    def __init__(self, policy, options, jit_compile=True):
-        super().__init__(policy, options)
+    def __init__(self, policy, options, period=1, jit_compile=True):
+        super().__init__(policy, options, period)
+        self.segment_length = max(_SEGMENT, period)
         self.value = policy_lib.network(_VALUE_HIDDEN, "tanh", 1, options.seed)
         self.value.build([None, len(options.features)])
         self.optimizer = keras.optimizers.Adam(options.learning_rate)
@@ -62,7 +68,7 @@ class PPO(learner.Learner):
         return {name: list(values) for name, values in found.items()}
 
     def resume_round(self, records, facts):
-        self.replay = list(records)[-_REPLAY_SEGMENTS:]
+        self.replay = [*map(self._credited, records)][-_REPLAY_SEGMENTS:]
         self._metrics = list(facts["metrics"])
         self._explained = list(facts["explained"])
 
@@ -76,7 +82,8 @@ class PPO(learner.Learner):
 
     def after_segment(self, records):
         """Updates policy and value."""
-        self.replay = [*self.replay, records][-_REPLAY_SEGMENTS:]
+        self.replay = [*self.replay, self._credited(records)]
+        self.replay = self.replay[-_REPLAY_SEGMENTS:]
         batch = self._transitions()
         live = np.flatnonzero(batch.pop("alive"))
         rng = np.random.default_rng([self.options.seed, self.updates])
@@ -93,6 +100,12 @@ class PPO(learner.Learner):
             chosen = {k: tf.constant(v[places]) for k, v in batch.items()}
             metrics = self._update(chosen, tf.constant(self._epsilon))
             self._metrics.append([float(x) for x in metrics])
+
+    def _credited(self, records):
+        if self.period <= _SEGMENT:
+            return records
+        spread = rewards.spread(records.reward, self.period)
+        return records._replace(reward=spread * records.alive)
 
     def _transitions(self):
         """The replay as flat arrays, with advantages and returns."""
@@ -133,7 +146,7 @@ class PPO(learner.Learner):
         moved = policy_change(log_prob, batch["log_prob"], self.options.clip)
         return entropy, error, *moved
 
-    def after_round(self, final_rewards, period):
+    def after_round(self, final_rewards):
         """The next round begins with an empty replay; what to report."""
         found = self.figures()
         self.forget()
@@ -149,11 +162,11 @@ class PPO(learner.Learner):
         return found | {"explained_variance": mean}
 
 
-def generalised_advantages(rewards, values, last, alive, discount, decay):
+def generalised_advantages(step_rewards, values, last, alive, discount, decay):
     """Generalised advantages [T, E]; 0 where an episode had finished.
 
     Args:
-        rewards: [T, E].
+        step_rewards: [T, E].
         values: of the states before each step [T, E].
         last: of the states after the last step [E], 0 where there is none.
         alive: whether the episode had not finished before the step [T, E].
@@ -162,8 +175,8 @@ def generalised_advantages(rewards, values, last, alive, discount, decay):
     """
     advantages = np.zeros_like(values)
     following, gathered = last, np.zeros_like(last)
-    for t in reversed(range(len(rewards))):
-        error = rewards[t] + discount * following - values[t]
+    for t in reversed(range(len(step_rewards))):
+        error = step_rewards[t] + discount * following - values[t]
         gathered = np.where(alive[t], error + discount * decay * gathered, 0)
         following = np.where(alive[t], values[t], 0)
         advantages[t] = gathered
@@ -178,7 +191,7 @@ def clipped_objective(new_log_prob, old_log_prob, advantages, clip):
 
 
 def policy_change(new_log_prob, old_log_prob, clip):
-    """(approximate KL divergence, clip fraction) of an update.
+    """(approximate KL divergence, clip fraction) of two policies' actions.
 
     The former is the mean of (ratio - 1) - log(ratio), see
     http://joschu.net/blog/kl-approx.html; the latter the share of ratios

@@ -21,8 +21,8 @@ class Reinforce(learner.Learner):
 
     remembered = ("baseline",)
 
-    def __init__(self, policy, options):
-        super().__init__(policy, options)
+    def __init__(self, policy, options, period=1):
+        super().__init__(policy, options, period)
         self.optimizer = keras.optimizers.Adam(options.learning_rate)
         self.optimizer.build(policy.trainable_variables)
         self.variables = self.optimizer.variables
@@ -45,10 +45,10 @@ class Reinforce(learner.Learner):
     def forget(self):
         self._records = []
 
-    def after_round(self, final_rewards, period):
+    def after_round(self, final_rewards):
         # Whole rounds: a period may reach beyond a segment.
         whole = episodes.joined(self._records)
-        steps = relative(rewards.spread(whole.reward, period), whole.alive)
+        steps = relative(rewards.spread(whole.reward, self.period), whole.alive)
         advantages = self._advantages(final_rewards) + steps
         advantages = np.float32(np.where(whole.alive, advantages, 0))
         ends = np.cumsum([len(r.alive) for r in self._records])[:-1]

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-# Of the actions' random numbers in validations; those of tests are 0.
-VALIDATION_DRAW = 1
+# Of the actions' random numbers in validations. Those of tests are 0, and the
+# episodes of models, which are alone, count on from there.
+VALIDATION_DRAW = 2**30
 
 
 def starts(purpose, count):

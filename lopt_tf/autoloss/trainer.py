@@ -122,7 +122,7 @@ class Trainer(long_run.Trainer):
             options, learning_rate=options.learning_rate * factor
         )
         self.learner = _LEARNERS[options.algorithm](
-            self.controller.policy, slower
+            self.controller.policy, slower, self.task.period
         )
         self.schedule = self.learner.schedule(self.controller)
         self.episodes = compiled_episodes.episodes_of(
@@ -132,6 +132,7 @@ class Trainer(long_run.Trainer):
             _step_reward(self.task, options),
         )
         contract.check_reward(self.task, self.episodes, options.reward)
+        contract.check_direction(self.task, options)
         if self.validation_task is not None:
             self._validation = compiled_episodes.episodes_of(
                 self.validation_task, self.controller.schedule()
@@ -193,7 +194,7 @@ class Trainer(long_run.Trainer):
         )
         details = self.episodes.details(position)
         final, collapsed = self._final_rewards(results, own, alive, details)
-        metrics = self.learner.after_round(final, self.task.period)
+        metrics = self.learner.after_round(final)
         self.round += 1
         self.steps += int(alive.sum())
         row = {
@@ -253,6 +254,12 @@ class Trainer(long_run.Trainer):
         scale, name = self.options.final_scale, self.options.reward
         if name:
             final = scale * details[name]
+        elif np.any(results < 0):
+            raise ValueError(
+                f"The {self.task.result_name} of an episode is "
+                f"{np.nanmin(results):g}: `final_scale` over the result needs "
+                "positive ones. Name a detail of the task as the `reward`."
+            )
         else:
             final = scale / np.maximum(results, 1e-6)
         runs = rewards.longest_runs(actions, alive)

@@ -1,10 +1,6 @@
-"""Keras callbacks of image trainings: metrics.csv and backups."""
+"""The Keras callback that makes the metrics.csv of image trainings."""
 
 import csv
-import json
-import pathlib
-import shutil
-import tempfile
 import time
 
 import keras
@@ -15,7 +11,6 @@ METRICS = ("loss", "top1", "top5")
 # Keras' names of the metrics.
 KERAS_METRICS = ("cross_entropy", "top1", "top5")
 _SPEAK_EVERY_S = 10.0
-_FILES = ("latest.weights.h5", "training_metadata.json")
 
 
 def read_metrics(path):
@@ -131,93 +126,3 @@ class Metrics(keras.callbacks.Callback):
             f"loss {row['loss']:.4g}, top-1 {row['top1']:.1%}, "
             f"top-5 {row['top5']:.1%}; {speed:.4g} images a second"
         )
-
-
-def newest_backup(folder):
-    """The newest whole backup in a folder of them; None if there is none."""
-    found = [
-        path
-        for path in pathlib.Path(folder).glob("step-*")
-        if path.suffix == "" and all((path / f).exists() for f in _FILES)
-    ]
-    return max(found, default=None)
-
-
-class Backups(keras.callbacks.Callback):
-    """Keras' `BackupAndRestore` into folders that are whole or not there.
-
-    The newest one takes the place of the others when it is complete. Metrics
-    are written before, so that they are never behind.
-
-    Args:
-        folder: where the folders are.
-        metrics: the `Metrics`.
-        settings: the `Settings`.
-        is_chief: whether this process writes. All take part in saving.
-        asked: function that tells whether to save and stop after the present
-            steps.
-    """
-
-    def __init__(self, folder, metrics, settings, is_chief, asked):
-        super().__init__()
-        self._folder = pathlib.Path(folder)
-        self._metrics = metrics
-        self._settings = settings
-        self._is_chief = is_chief
-        self._asked = asked
-        self.was_stopped = False
-
-    def on_train_begin(self, logs=None):
-        newest = newest_backup(self._folder)
-        if newest is None:
-            return
-        try:
-            self._keras_callback(newest).on_train_begin()
-        except (OSError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"The backup {newest} is damaged or of another model "
-                f"({error}). Start anew in another folder."
-            ) from error
-
-    def on_epoch_end(self, epoch, logs=None):
-        step = (epoch + 1) * self._settings.log_every
-        stops = self._asked() and step < self._settings.steps
-        is_last = step == self._settings.steps
-        if stops or is_last or step % self._settings.checkpoint_every == 0:
-            self._save(epoch, step)
-        if stops:
-            self.was_stopped = self.model.stop_training = True
-
-    def first_step(self):
-        """The number of steps that the newest backup comes after."""
-        newest = newest_backup(self._folder)
-        if newest is None:
-            return 0
-        try:
-            metadata = json.loads((newest / _FILES[1]).read_text())
-            return int(metadata["epoch"]) * self._settings.log_every
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{newest} is damaged ({error}).") from error
-
-    def _save(self, epoch, step):
-        if not self._is_chief:
-            with tempfile.TemporaryDirectory() as folder:
-                self._keras_callback(folder).on_epoch_end(epoch)
-            return
-        path = self._folder / f"step-{step:09d}"
-        unfinished = path.with_suffix(".tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        self._keras_callback(unfinished).on_epoch_end(epoch)
-        self._metrics.write(self._folder.parent / "metrics.csv")
-        unfinished.replace(path)
-        for old in self._folder.glob("step-*"):
-            if old != path:
-                shutil.rmtree(old)
-
-    def _keras_callback(self, folder):
-        callback = keras.callbacks.BackupAndRestore(
-            str(folder), delete_checkpoint=False
-        )
-        callback.set_model(self.model)
-        return callback

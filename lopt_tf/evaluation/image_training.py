@@ -18,6 +18,7 @@ import tensorflow as tf
 from lopt_tf import callbacks, checkpointing, distribution, folders
 from lopt_tf.evaluation import (
     experiment,
+    image_backups,
     image_callbacks,
     image_devices,
     keras_training,
@@ -66,6 +67,8 @@ def train(
     Raises:
         ValueError: for settings or data that cannot be, if the folder holds
             another training, or there is nothing to resume.
+        FloatingPointError: if a weight is not finite any more; the last
+            backups are from before.
         WorkerLostError: if another worker does not answer any more.
         KeyboardInterrupt: after `stop`; what was done is saved.
     """
@@ -81,17 +84,20 @@ def train(
             report = None
         stack.enter_context(distribution.lost_workers_reported())
         stack.enter_context(_undecoded_reported(settings.dataset))
-        run = _Run(settings, root, strategy, group, report or (lambda x: None))
+        run = _Run(
+            settings, splits, root, strategy, group, report or (lambda x: None)
+        )
         run.check_folder(resume)
-        run.prepare(splits, steps_per_execution, jit_compile, stop)
+        run.prepare(steps_per_execution, jit_compile, stop)
         return run.fit()
 
 
 class _Run:
     """A training in its folder: what `train` does, one after the other."""
 
-    def __init__(self, settings, root, strategy, group, report):
+    def __init__(self, settings, splits, root, strategy, group, report):
         self._settings = settings
+        self._splits = splits
         self._root = root
         self._backup_folder = root / "backups"
         self._strategy = strategy
@@ -135,8 +141,9 @@ class _Run:
             )
 
     def _binding(self):
-        """What a resumed training must share; of weights, what they are."""
+        """What a resumed training must share; of files, what they hold."""
         found = dataclasses.asdict(self._settings)
+        found["data"] = [split.identity() for split in self._splits]
         name = self._settings.optimizer
         if str(name).removesuffix("_cosine") not in keras_training.KERAS:
             trained = pretrained.load_rule(name)
@@ -144,9 +151,10 @@ class _Run:
             found["weights"] = experiment.fingerprint(trained)
         return found
 
-    def prepare(self, splits, steps_per_execution, jit_compile, stop):
+    def prepare(self, steps_per_execution, jit_compile, stop):
         """Makes the batches, the compiled model and the callbacks."""
-        settings = self._settings
+        settings, splits = self._settings, self._splits
+        start = image_backups.newest(self._backup_folder, self._report)
         augmentation = settings.augmentation or splits[0].augmentation
         self._batches, self._tests = (
             pipeline.Batches(
@@ -163,8 +171,7 @@ class _Run:
             model = models.build(
                 settings.model, settings.image_size, splits[0].num_classes
             )
-            has_own = image_callbacks.newest_backup(self._backup_folder)
-            if settings.start_from and not has_own:
+            if settings.start_from and start is None:
                 models.take_weights(model, settings.start_from)
             make = keras.Model
             if self._group.num_workers > 1:
@@ -173,22 +180,22 @@ class _Run:
             compile_model(
                 self._model, settings, steps_per_execution, jit_compile
             )
-        self._make_callbacks(stop or (lambda: False))
+        self._make_callbacks(start, stop or (lambda: False))
 
     def _scope(self):
         if self._strategy is None:
             return contextlib.nullcontext()
         return self._strategy.scope()
 
-    def _make_callbacks(self, stop):
-        chief = self._group.is_chief
+    def _make_callbacks(self, start, stop):
         self._metrics = image_callbacks.Metrics(self._settings, self._report)
-        self._backups = image_callbacks.Backups(
+        self._backups = image_backups.Backups(
             self._backup_folder,
+            start,
             self._metrics,
             self._settings,
-            chief,
-            lambda: self._group.agree([stop()])[0],
+            self._group,
+            stop,
         )
         self._callbacks = [
             # First, for what is tested and saved.
@@ -196,7 +203,7 @@ class _Run:
             self._metrics,
             self._backups,
         ]
-        if chief:
+        if self._group.is_chief:
             board = keras.callbacks.TensorBoard(
                 str(self._root / "tensorboard"), write_graph=False
             )
@@ -268,7 +275,7 @@ class _Run:
         if self._group.is_chief:
             unfinished = self._root / "unfinished.keras"
             model.save(unfinished)
-            unfinished.replace(self._root / "model.keras")
+            folders.put(unfinished, self._root / "model.keras")
             return
         with tempfile.TemporaryDirectory() as folder:
             model.save(f"{folder}/model.keras")
@@ -276,6 +283,8 @@ class _Run:
 
 def compile_model(model, settings, steps_per_execution=1, jit_compile="auto"):
     """Compiles a classifier with one-hot labels as `train` does."""
+    # PyTorch finds no five likeliest ones of fewer classes.
+    likeliest = min(5, model.output_shape[-1])
     model.compile(
         optimizer=keras_training.optimizer_by_name(
             settings.optimizer,
@@ -291,7 +300,7 @@ def compile_model(model, settings, steps_per_execution=1, jit_compile="auto"):
                 "cross_entropy", from_logits=True
             ),
             keras.metrics.CategoricalAccuracy("top1"),
-            keras.metrics.TopKCategoricalAccuracy(5, "top5"),
+            keras.metrics.TopKCategoricalAccuracy(likeliest, "top5"),
         ],
         steps_per_execution=steps_per_execution,
         jit_compile=jit_compile,

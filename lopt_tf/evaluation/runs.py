@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from lopt_tf import compilation
 from lopt_tf.metatraining import unroll
+from lopt_tf.optimizers import update_rule
 from problems.problem import fold, in_own_unit, scaled
 
 _SEGMENT = 50
@@ -80,11 +81,9 @@ class ParallelRuns:
         return np.concatenate([values.numpy() for values in losses])[:steps]
 
     def _started(self, weights, params, log_lrs):
-        """The state, with what the Keras optimizer measures at its start."""
-        state = self.rule.init_state(weights, params, log_lrs)
-        if not getattr(self.rule, "measures", ()):
-            return state
-        return state | self.rule.measured(params, 1, self.problem.layers)
+        return update_rule.start_state(
+            self.rule, weights, params, log_lrs, self.problem.layers
+        )
 
     def _segment(
         self, weights, constants, params, state, seed, first_step, batches

@@ -3,6 +3,7 @@
 import pathlib
 
 import keras
+import numpy as np
 from keras import layers
 
 from problems import keras_files
@@ -92,7 +93,13 @@ def take_weights(model, path):
     if _shapes(ours[-1]) != _shapes(theirs[-1]):
         ours.pop()
     for one, other in zip(ours, theirs):
-        one.set_weights(other.get_weights())
+        arrays = other.get_weights()
+        if not all(np.all(np.isfinite(array)) for array in arrays):
+            raise ValueError(
+                f"The network of {path} has weights that are not finite: it "
+                "has diverged. Start from another."
+            )
+        one.set_weights(arrays)
 
 
 def _shapes(*parts):

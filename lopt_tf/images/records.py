@@ -51,10 +51,14 @@ class Records(sources.Source):
         super().__init__(examples.num_examples, features["label"].num_classes)
         self._features = features
         self._files = [str(path) for path in examples.filepaths]
-        height, width = features["image"].shape[:2]
+        self._content_name = f"{builder.info.full_name} {split}"
+        height, width, channels = features["image"].shape
         if height and height == width:
             self.image_size = height
-            self.augmentation = "shift"
+            self.augmentation = sources.usual_augmentation(channels)
+
+    def _content(self):
+        return self._content_name
 
     def in_order(self):
         return tf.data.TFRecordDataset(self._files)

@@ -5,6 +5,7 @@ an order that is a function of (seed, place) alone, and turns a record into an
 image and a label. Only what is used is ever read or decoded.
 """
 
+import hashlib
 import pathlib
 
 import numpy as np
@@ -39,6 +40,18 @@ class Source:
     def __init__(self, size, num_classes):
         self.size = size
         self.num_classes = num_classes
+
+    def identity(self):
+        """What tells this split from another one, JSON-ready."""
+        return {
+            "images": self.size,
+            "classes": self.num_classes,
+            "content": self._content(),
+        }
+
+    def _content(self):
+        """A text that changes with the images, or with their files' names."""
+        raise NotImplementedError
 
     def in_order(self):
         """Dataset of all records, each once, in an order that never changes."""
@@ -93,12 +106,17 @@ class Arrays(Indexed):
         super().__init__(len(images), num_classes)
         self.augmentation = augmentation
         self.image_size = images.shape[1]
-        self._images, self._labels = images, labels.astype("int64")
+        labels = labels.astype("int64")
+        self._digest = _digest(images, labels)
+        # Made here: within a program of tf.data, 2 GB would be the most.
+        with tf.device("CPU"):
+            self._images, self._labels = map(tf.constant, (images, labels))
+
+    def _content(self):
+        return self._digest
 
     def load(self, record):
-        # Constants of the program of tf.data: hundreds of MB are no problem.
-        images = tf.constant(self._images)
-        return images[record], tf.constant(self._labels)[record]
+        return self._images[record], self._labels[record]
 
 
 class Noise(Arrays):
@@ -113,7 +131,7 @@ class Noise(Arrays):
         self.size = _SYNTHETIC_SIZE
 
     def load(self, record):
-        return super().load(record % len(self._images))
+        return super().load(record % _SYNTHETIC_IMAGES)
 
 
 class Files(Indexed):
@@ -122,26 +140,63 @@ class Files(Indexed):
     Args:
         folder: the split's folder.
         classes: names of the classes' folders.
+        each: whether each class must have an image. Defaults to `True`.
 
     Raises:
         ValueError: if there is no image.
     """
 
-    def __init__(self, folder, classes):
+    def __init__(self, folder, classes, each=True):
         paths, labels = [], []
         for label, name in enumerate(classes):
-            found = sorted((folder / name).rglob("*"))
-            found = [str(f) for f in found if f.suffix.lower() in _SUFFIXES]
+            found = _image_files(folder / name)
+            if each and not found:
+                raise ValueError(
+                    f"There are no images in {folder / name}. They end in "
+                    f"{', '.join(_SUFFIXES)}."
+                )
             paths += found
             labels += [label] * len(found)
         if not paths:
             raise ValueError(f"There are no images in {folder}/CLASS.")
         super().__init__(len(paths), len(classes))
         self._paths, self._labels = paths, np.array(labels, "int64")
+        self._folder = folder
+
+    def _content(self):
+        # Their bytes would take as long as a pass over them.
+        start = len(str(self._folder))
+        return _digest("\n".join(path[start:] for path in self._paths))
 
     def load(self, record):
         path = tf.constant(self._paths)[record]
         return tf.io.read_file(path), tf.constant(self._labels)[record]
+
+
+def _image_files(folder):
+    """Paths of the images below a folder, without what others hide there."""
+    return [
+        str(file)
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in _SUFFIXES
+        and not any(
+            part.startswith(".") for part in file.relative_to(folder).parts
+        )
+        and file.is_file()
+    ]
+
+
+def _digest(*contents):
+    """A text that changes with arrays or texts."""
+    found = hashlib.sha256()
+    for content in contents:
+        if isinstance(content, str):
+            content = content.encode()
+        else:
+            found.update(f"{content.dtype} {content.shape}".encode())
+            content = np.ascontiguousarray(content)
+        found.update(content)
+    return found.hexdigest()
 
 
 def permuted(index, seed, epoch, size):
@@ -236,7 +291,15 @@ def _npz(path):
         if len(x) != len(y) or y.dtype.kind not in "iu" or y.min() < 0:
             raise ValueError(f"{path} must have one class number an image.")
     num_classes = 1 + max(int(y.max()) for y in labels)
-    return [Arrays(x, y, num_classes, "shift") for x, y in zip(images, labels)]
+    augmentation = usual_augmentation(images[0].shape[3])
+    return [
+        Arrays(x, y, num_classes, augmentation) for x, y in zip(images, labels)
+    ]
+
+
+def usual_augmentation(channels):
+    """That of small square images: gray ones are mostly writing."""
+    return "none" if channels == 1 else "shift"
 
 
 def _image_folder(path):
@@ -259,7 +322,10 @@ def _image_folder(path):
             f"{tests[0]} has classes that {train} does not have: "
             f"{', '.join(unknown)}."
         )
-    return [Files(folder, classes) for folder in (train, tests[0])]
+    return [
+        Files(folder, classes, each=folder == train)
+        for folder in (train, tests[0])
+    ]
 
 
 def _is_class(path):

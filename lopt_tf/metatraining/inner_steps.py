@@ -116,7 +116,9 @@ class InnerSteps:
         weights = _for_each(weights, self.size)
         params = self._per_scale(constants, params)
         initial = self.problem.loss(params, constants)
-        state = self.rule.init_state(weights, params, log_lrs)
+        state = update_rule.start_state(
+            self.rule, weights, params, log_lrs, self.problem.layers
+        )
         return Carry(params, state, initial, tf.math.is_finite(initial))
 
     def start_backward(self, weights, constants, params, log_lrs, state_bar):
@@ -125,7 +127,9 @@ class InnerSteps:
         params = self._per_scale(constants, params)
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            state = self.rule.init_state(weights, params, log_lrs)
+            state = update_rule.start_state(
+                self.rule, weights, params, log_lrs, self.problem.layers
+            )
         return _gradients(tape, state, weights, state_bar)
 
     def forward(self, weights, constants, params, state, inputs):

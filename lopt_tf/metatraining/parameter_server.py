@@ -12,6 +12,7 @@ import threading
 
 import tensorflow as tf
 
+from lopt_tf import compilation
 from lopt_tf.metatraining import replicas as replicas_lib
 from lopt_tf.metatraining import trainer as trainer_lib
 
@@ -26,6 +27,8 @@ class AsynchronousTrainer(trainer_lib.Trainer):
     """
 
     def __init__(self, problems, rule, options, weights, replicas, best=None):
+        if options.estimator in ("bptt", "full"):
+            compilation.check_all_fit(len(problems))
         strategy = replicas.strategy
         # Within a worker there is one replica.
         local = replicas_lib.Replicas(count=1)

@@ -209,6 +209,20 @@ def check_init_lr_range(bounds):
         )
 
 
+def start_state(rule, weights, params, log_learning_rates, layers):
+    """The state of inner runs at their start, as a Keras optimizer has it.
+
+    Args:
+        rule: an `UpdateRule`. It need not know of layers.
+        weights, params, log_learning_rates, layers: as for
+            `UpdateRule.init_state`.
+    """
+    state = rule.init_state(weights, params, log_learning_rates)
+    if not rule.measures:
+        return state
+    return state | rule.measured(params, batch_rank(weights), layers)
+
+
 def batch_rank(weights):
     """The number of leading axes that all arrays carry."""
     return len(next(iter(weights.values())).shape) - 2

@@ -130,6 +130,11 @@ def read_arrays(path):
     if "x_train" in _names(path):
         train, held_out, *labels = _arrays(path, _OF_KERAS)
         train, held_out = (_checked(path, x) for x in (train, held_out))
+        if train.shape[1:] != held_out.shape[1:]:
+            raise ValueError(
+                f"{path} has images of {train.shape[1:]} to train on, but of "
+                f"{held_out.shape[1:]} to test on."
+            )
         labels = [np.int32(x).reshape(-1) for x in labels]
     else:
         pixels = _checked(path, _arrays(path, ["images"])[0])
@@ -159,7 +164,11 @@ def read_folder(path, image_size=None):
     """
     path = pathlib.Path(path)
     files = sorted(
-        file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in _SUFFIXES
+        and not any(x.startswith(".") for x in file.relative_to(path).parts)
+        and file.is_file()
     )
     if len(files) < _LEAST:
         raise DataMissing(

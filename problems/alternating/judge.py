@@ -344,6 +344,10 @@ def _save(model, path):
         with os.fdopen(number, "wb") as file:
             file.write(content)
             file.flush()
+            # As any new file: others may read it.
+            mask = os.umask(0)
+            os.umask(mask)
+            os.fchmod(number, 0o666 & ~mask)
             os.fsync(number)
         os.replace(name, path)
     finally:

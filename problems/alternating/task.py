@@ -185,14 +185,23 @@ class ModelTask(Task):
             Defaults to 1.
         own_batches: whether each objective has data of its own; see `batch`.
             Defaults to False.
+        looks_at: names of what `metadata` reads of the model's own metadata,
+            where these cost something: losses, average_losses,
+            gradient_magnitudes, train_loss. Defaults to none.
+        made: what the model's episodes keep here; copies of a task have none.
     """
 
     measures = ()
     hold = 1
     own_batches = False
     tells = ()
+    looks_at = ()
+    made = None
     setting = None
     patience = None
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k != "made"}
 
     def build(self):
         """The model, built and compiled with its optimizers."""
@@ -251,7 +260,7 @@ class ModelTask(Task):
 
         Args:
             model: the model, in the middle of an episode.
-            found: the metadata that every `ModelTask` has.
+            found: the metadata that every `ModelTask` has; see `looks_at`.
         """
         return {}
 

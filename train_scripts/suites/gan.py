@@ -10,12 +10,13 @@ from lopt_tf.autoloss import tasks, trainer
 from train_scripts.suites.rows import episodes_speed, row, seconds
 
 _UPDATES = 600
+_PERIOD = 150
 
 
 def measure(counts, repetitions):
     """Episodes of the task "gan", scores included, and Keras beside them."""
     entry = tasks.entry("gan")
-    task = entry.task(max_steps=_UPDATES)
+    task = entry.task(max_steps=_UPDATES, period=min(_PERIOD, _UPDATES))
     ordinary = _ordinary(task, repetitions)
     yield row("autoloss/gan/keras", ordinary, "updates/s", True)
     for count in counts:

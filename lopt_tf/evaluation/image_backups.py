@@ -1,0 +1,187 @@
+"""Backups of image trainings: whole, verified, two of them."""
+
+import hashlib
+import json
+import pathlib
+import shutil
+import tempfile
+import time
+
+import keras
+from keras import ops
+
+from lopt_tf import folders
+
+# Those that Keras writes, and ours.
+_FILES = ("latest.weights.h5", "training_metadata.json")
+_DIGESTS = "digests.json"
+_KEPT = 2
+# What a killed training loses at most, if its rows come that often.
+_LONGEST_S = 600.0
+
+
+def newest(folder, report):
+    """The newest backup in a folder that is what was written; None without.
+
+    Args:
+        folder: where the backups are.
+        report: a function of one line of text, about damaged ones.
+
+    Raises:
+        ValueError: if there are backups, and all are damaged.
+    """
+    found = sorted(_all(folder), reverse=True)
+    for number, path in enumerate(found):
+        if _is_sound(path):
+            if number:
+                names = ", ".join(old.name for old in found[:number])
+                report(f"note: {names} is damaged; resuming from {path.name}")
+            return path
+    if found:
+        raise ValueError(
+            f"The backup {found[0]} is damaged, or of an older version, and no "
+            "other is whole. Start anew in another folder."
+        )
+    return None
+
+
+def _all(folder):
+    """Backups that were finished, if not damaged since."""
+    return [
+        path
+        for path in pathlib.Path(folder).glob("step-*")
+        if path.suffix == ""
+    ]
+
+
+def seal(folder):
+    """Writes what the files of a finished backup are verified by."""
+    (folder / _DIGESTS).write_text(json.dumps(_digests(folder)))
+
+
+def _digests(folder):
+    found = {}
+    for name in _FILES:
+        with open(folder / name, "rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _is_sound(path):
+    try:
+        return json.loads((path / _DIGESTS).read_text()) == _digests(path)
+    except (OSError, ValueError):
+        return False
+
+
+class Backups(keras.callbacks.Callback):
+    """Keras' `BackupAndRestore` into folders that are whole or not there.
+
+    The last two are kept. Metrics are written before a backup takes its
+    place, so that they are never behind.
+
+    Args:
+        folder: where the folders are.
+        start: the backup to go on from; None to start anew.
+        metrics: the `Metrics`.
+        settings: the `Settings`.
+        group: the `Replicas` that train. All workers take part in saving, the
+            chief writes.
+        asked: function that tells whether to save and stop after the present
+            steps.
+    """
+
+    def __init__(self, folder, start, metrics, settings, group, asked):
+        super().__init__()
+        self._folder = pathlib.Path(folder)
+        self._start = start
+        self._metrics = metrics
+        self._settings = settings
+        self._group = group
+        self._asked = asked
+        self._saved = time.monotonic()
+        self.was_stopped = False
+
+    def on_train_begin(self, logs=None):
+        self._saved = time.monotonic()
+        if self._start is None:
+            return
+        try:
+            self._keras_callback(self._start).on_train_begin()
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Keras raises whatever it meets in the file.
+            raise ValueError(
+                f"The backup {self._start} is of another model ({error}). "
+                "Start anew in another folder."
+            ) from error
+
+    def on_epoch_end(self, epoch, logs=None):
+        settings = self._settings
+        step = (epoch + 1) * settings.log_every
+        is_late = time.monotonic() - self._saved > _LONGEST_S
+        asked, is_late = self._group.agree([self._asked(), is_late])
+        stops = asked and step < settings.steps
+        is_due = step % settings.checkpoint_every == 0
+        if stops or is_late or is_due or step == settings.steps:
+            self._check_finite(step)
+            self._save(epoch, step)
+            self._saved = time.monotonic()
+        if stops:
+            self.was_stopped = self.model.stop_training = True
+
+    def first_step(self):
+        """The number of steps that the training goes on after."""
+        if self._start is None:
+            return 0
+        metadata = json.loads((self._start / _FILES[1]).read_text())
+        return int(metadata["epoch"]) * self._settings.log_every
+
+    def _check_finite(self, step):
+        """Raises FloatingPointError rather than losing the last good one."""
+        for weight in self.model.weights:
+            if keras.backend.is_float_dtype(weight.dtype) and not bool(
+                ops.all(ops.isfinite(weight))
+            ):
+                raise FloatingPointError(
+                    f"After step {step} {weight.path} is not finite any more: "
+                    "the training has diverged. Lower the learning rate in "
+                    f"another folder. {self._folder} keeps what was before."
+                )
+
+    def _save(self, epoch, step):
+        if not self._group.is_chief:
+            with tempfile.TemporaryDirectory() as folder:
+                self._keras_callback(folder).on_epoch_end(epoch)
+            return
+        path = self._folder / f"step-{step:09d}"
+        for unfinished in self._folder.glob("step-*.tmp"):
+            shutil.rmtree(unfinished)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.mkdir(parents=True)
+        try:
+            self._keras_callback(unfinished).on_epoch_end(epoch)
+            seal(unfinished)
+            self._metrics.write(self._folder.parent / "metrics.csv")
+            # One of that step is damaged, or it would have been gone on from.
+            shutil.rmtree(path, ignore_errors=True)
+            folders.put(unfinished, path)
+        except OSError:
+            # It may be gigabytes, on a disk that is full.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        self._drop_old(path)
+
+    def _drop_old(self, newest):
+        """Removes all but the last ones; damaged ones do not count."""
+        sound = [p for p in sorted(_all(self._folder)) if p <= newest]
+        for old in {*_all(self._folder)} - {*sound[-_KEPT:]}:
+            shutil.rmtree(old)
+
+    def _keras_callback(self, folder):
+        callback = keras.callbacks.BackupAndRestore(
+            str(folder), delete_checkpoint=False
+        )
+        callback.set_model(self.model)
+        return callback
