@@ -94,3 +94,25 @@ def test_without_a_folder_nothing_is_kept():
     checkpoints.check_unused(None, "a run")
     with pytest.raises(checkpointing.CheckpointError, match="to resume"):
         checkpoints.load_latest()
+
+
+def test_a_disk_that_fails_damages_no_checkpoint(tmp_path, monkeypatch):
+    """What cannot be read for a moment must not be replaced by an older one."""
+    checkpoints = checkpointing.Checkpoints(tmp_path, "kind")
+    for step in (1, 2):
+        checkpoints.save(step, ARRAYS, {"step": step})
+    with monkeypatch.context() as patch:
+
+        def fail(path):
+            raise OSError(5, "Input/output error")
+
+        patch.setattr(checkpointing.array_files, "read", fail)
+        with pytest.raises(
+            checkpointing.CheckpointError, match="cannot be read.*output error"
+        ) as caught:
+            checkpoints.load_latest()
+    assert not isinstance(caught.value, checkpointing.DamagedError)
+    _, metadata = checkpoints.load_latest()
+    assert metadata == {"step": 2}
+    checkpoints.save(3, ARRAYS, {})
+    assert [path.name[-5] for path in checkpoints.paths()] == ["2", "3"]

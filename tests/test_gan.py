@@ -644,7 +644,7 @@ def test_an_evolution_step_by_hand():
     learner.before_round(0)
     before = [v.numpy() for v in policy.trainable_variables]
     noise = [n.copy() for n in learner._noise]
-    row = learner.after_round(np.array([3.0, 1.0, 0.0, 0.4]), 10)
+    row = learner.after_round(np.array([3.0, 1.0, 0.0, 0.4]))
     size = np.sqrt((1 + 0.04) / 2)
     assert row["difference"] == pytest.approx(size)
     for old, draws, variable in zip(before, noise, policy.trainable_variables):

@@ -106,6 +106,12 @@ def test_training_is_resumed_exactly(
     assert metrics(parts) == rows
 
 
+def test_rows_come_about_every_hundred_steps():
+    for steps, every in ((12, 12), (1000, 100), (202, 101), (1009, 1009)):
+        settings = image_settings.Settings(steps=steps).completed()
+        assert settings.log_every == every
+
+
 def test_backups_of_long_stretches_are_not_lost(
     small_net, tmp_path, monkeypatch, capsys
 ):
@@ -131,16 +137,27 @@ def test_backups_of_long_stretches_are_not_lost(
 
 
 def test_a_training_that_diverges_keeps_what_was_before(
-    small_net, tmp_path, capsys
+    small_net, tmp_path, monkeypatch, capsys
 ):
     folder = tmp_path / "run"
-    diverges = ["--optimizer=momentum", "--learning_rate=1e6"]
-    assert _run(folder, *diverges) == 2
+    flags = ["--optimizer=adam", "--learning_rate=0.01"]
+    plain = image_callbacks.Metrics.on_epoch_end
+
+    def spoiling(self, epoch, logs=None):
+        plain(self, epoch, logs)
+        if (epoch + 1) * 2 == 8:
+            weight = self.model.weights[-1]
+            weight.assign(np.full(weight.shape, np.nan))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_callbacks.Metrics, "on_epoch_end", spoiling)
+        assert _run(folder, *flags) == 2
     assert "the training has diverged" in capsys.readouterr().err
     assert not (folder / "model.keras").exists()
-    assert not (folder / "backups").exists() or not list(
-        (folder / "backups").iterdir()
-    )
+    (kept,) = (folder / "backups").iterdir()
+    assert kept.name == "step-000000006"
+    # What was before can be gone on from.
+    assert _run(folder, *flags, "--resume") == 0
 
 
 def test_a_training_goes_on_with_its_own_data_alone(
@@ -165,6 +182,18 @@ def test_a_training_goes_on_with_its_own_data_alone(
         path.unlink()
     assert _run(tmp_path / "other", *flags[1:]) == 2
     assert f"no images in {hidden}" in capsys.readouterr().err
+
+
+def _check_kept(folder, capsys, flags):
+    """A damaged backup does not push out the sound one before it."""
+    first, last = sorted((folder / "backups").iterdir())
+    later = last.with_name("step-000000010")
+    last.rename(later)
+    (later / "latest.weights.h5").write_bytes(b"damaged")
+    assert _run(*flags, "--resume") == 0
+    assert "step-000000010 is damaged" in capsys.readouterr().out
+    kept = sorted(path.name for path in (folder / "backups").iterdir())
+    assert kept == [first.name, "step-000000012"]
 
 
 def test_settings_bind_a_folder(small_net, tmp_path, learned, capsys):
@@ -195,6 +224,7 @@ def test_settings_bind_a_folder(small_net, tmp_path, learned, capsys):
     assert "step-000000012 is damaged; resuming from step-000000006" in said
     assert "resuming after step 6" in said and metrics(folder) == rows
     assert path.read_bytes() != bytes(content)
+    _check_kept(folder, capsys, flags)
     for backup in (folder / "backups").iterdir():
         (backup / "training_metadata.json").write_text('{"epoch": 2}')
     assert _run(*flags, "--resume") == 2

@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-from lopt_tf import checkpointing, folders
+from lopt_tf import checkpointing, checks, folders
 from lopt_tf.autoloss import baselines, comparison, plots
 from lopt_tf.autoloss.controller import ScheduleController
 from lopt_tf.autoloss.kept_outcomes import KeptOutcomes
@@ -249,7 +249,7 @@ class Bench:
 def keep_choices(path, settings, known):
     """Writes what was tuned: see `known_choices`."""
     content = {"settings": settings, "known": known}
-    content = json.loads(json.dumps(content))
+    content = json.loads(json.dumps(content, default=checks.plain))
     content["digest"] = checkpointing.digest(content)
     folders.write_text(path, json.dumps(content, indent=1) + "\n")
 
@@ -275,7 +275,8 @@ def known_choices(path, settings):
         # Older versions wrote none.
         if digest not in (None, checkpointing.digest(content)):
             raise ValueError("its digest is another one")
-        is_same = content["settings"] == json.loads(json.dumps(settings))
+        settings = json.loads(json.dumps(settings, default=checks.plain))
+        is_same = content["settings"] == settings
         # They kept something else, too.
         return content.get("known", {}) if is_same and digest else {}
     except Exception as error:

@@ -54,13 +54,8 @@ def run_controller(task, controller, count, look=None, kept=None):
             Defaults to `None`.
     """
     controller.check_fits(task)
-    if kept is not None and _is_kept(task):
-        policy = baselines.Candidate("learned", None, controller.identity())
-        *outcome, shares = kept.controller(
-            lambda policy, seed, draw: _alone(task, controller, seed, draw),
-            *(task, policy, starts("test", count)),
-        )
-        return {"controller": Outcome("learned", *outcome)}, shares
+    if kept is not None and _is_kept(task, look):
+        return _kept_outcome(task, controller, count, kept)
     played = compiled_episodes.episodes_of(
         task, controller.schedule(), segment_length(task)
     )
@@ -71,22 +66,33 @@ def run_controller(task, controller, count, look=None, kept=None):
     return found, shares
 
 
-def _is_kept(task):
-    pictures = getattr(type(task), "samples_of", None)
-    return pictures is alternating.ModelTask.samples_of
+def _is_kept(task, look):
+    """Whether episodes take minutes, and nothing looks into them."""
+    if not isinstance(task, alternating.ModelTask):
+        return False
+    without_pictures = alternating.ModelTask.samples_of
+    return look is None or type(task).samples_of is without_pictures
 
 
-def _alone(task, controller, seed, draw):
-    """Outcomes of one test episode, as `baselines.outcomes`, and shares."""
+def _kept_outcome(task, controller, count, kept):
+    """As `run_controller`, an episode at a time."""
     played = compiled_episodes.episodes_of(
         task, controller.schedule(), segment_length(task)
     )
-    position, shares = episodes.play(played, [seed], draw)
-    results = played.result(position, "test")[None]
-    details = played.details(position, "test").items()
-    curves = played.curves(position)
-    details = {name: values[None] for name, values in details}
-    return results, details, curves and [curves], shares
+
+    def alone(policy, seed, draw):
+        position, shares = episodes.play(played, [seed], draw)
+        results = played.result(position, "test")[None]
+        details = played.details(position, "test").items()
+        details = {name: values[None] for name, values in details}
+        curves = played.curves(position)
+        return results, details, curves and [curves], shares
+
+    policy = baselines.Candidate("learned", None, controller.identity())
+    *outcome, shares = kept.controller(
+        alone, task, policy, starts("test", count)
+    )
+    return {"controller": Outcome("learned", *outcome)}, shares
 
 
 def segment_length(task):

@@ -28,6 +28,12 @@ def check_task(task):
                 f"`{name}` of the task {task.name!r} must be {what}. "
                 f"Received: {name}={getattr(task, name)!r}"
             )
+    if task.period > task.max_steps:
+        raise ValueError(
+            f"`max_steps` of the task {task.name!r} must be at least `period`, "
+            f"{task.period}, or nothing is validated. Received: "
+            f"max_steps={task.max_steps}"
+        )
 
 
 def _counts(value):

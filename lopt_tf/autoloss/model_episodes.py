@@ -72,6 +72,13 @@ class ModelEpisodes(episodes.Episodes):
                 f"`result_name`, {task.result_name!r}. Received: "
                 f"measures={task.measures!r}"
             )
+        unknown = [x for x in task.looks_at if x not in actions.MEASURED]
+        if unknown:
+            raise ValueError(
+                f"`looks_at` of the task {task.name!r} must be some of "
+                f"{', '.join(actions.MEASURED)}. Received: "
+                f"looks_at={task.looks_at!r}"
+            )
         measured = {f"valid_{name}" for name in task.measures}
         every = {"finished", *SUPPLIED} - {"valid_loss"} | measured
         return every | {*task.tells}

@@ -14,6 +14,8 @@ from lopt_tf.autoloss import policy as policy_lib
 # and transitions of each episode in a batch, units of the value network, weight
 # of its error.
 _SEGMENT = 50
+# The steps before a reward that a discount of 0.9 lets see a tenth of it.
+_REACH = 22
 _REPLAY_SEGMENTS = 4
 _BATCHES = 3
 _BATCH_STEPS = 64
@@ -28,9 +30,9 @@ class PPO(learner.Learner):
     The replay holds the last 200 transitions of each episode; each update
     takes three batches from it, of 64 transitions an episode.
 
-    Where validations are further apart than 50 steps, it updates after each of
-    them, all steps since the last one have its reward, and the replay holds
-    four such stretches: a discount of 0.9 would forget single rewards.
+    Where validations are more than 22 steps apart, segments end with one of
+    them, and all steps since the last one have its reward: a discount of 0.9
+    would forget single rewards.
 
     Reported are means over the updates of a round, as in CleanRL:
     "approximate_kl", of the policy that acted and the present one before each
@@ -50,7 +52,8 @@ class PPO(learner.Learner):
 
     def __init__(self, policy, options, period=1, jit_compile=True):
         super().__init__(policy, options, period)
-        self.segment_length = max(_SEGMENT, period)
+        whole = period if period > _REACH else 1
+        self.segment_length = -(-_SEGMENT // whole) * whole
         self.value = policy_lib.network(_VALUE_HIDDEN, "tanh", 1, options.seed)
         self.value.build([None, len(options.features)])
         self.optimizer = keras.optimizers.Adam(options.learning_rate)
@@ -102,7 +105,7 @@ class PPO(learner.Learner):
             self._metrics.append([float(x) for x in metrics])
 
     def _credited(self, records):
-        if self.period <= _SEGMENT:
+        if self.period <= _REACH:
             return records
         spread = rewards.spread(records.reward, self.period)
         return records._replace(reward=spread * records.alive)

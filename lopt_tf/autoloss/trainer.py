@@ -252,9 +252,12 @@ class Trainer(long_run.Trainer):
             details: of the episodes {name: [E]}, if one is the reward.
         """
         scale, name = self.options.final_scale, self.options.reward
+        if self.options.algorithm == "ppo":
+            # It learns from step rewards alone.
+            scale = 0.0
         if name:
             final = scale * details[name]
-        elif np.any(results < 0):
+        elif scale and np.any(results[np.isfinite(results)] < 0):
             raise ValueError(
                 f"The {self.task.result_name} of an episode is "
                 f"{np.nanmin(results):g}: `final_scale` over the result needs "
@@ -329,6 +332,11 @@ class Trainer(long_run.Trainer):
             return
         self.learner.before_round(self.round)
         self.within = rounds.Round.load(self.episodes, arrays, facts)
+        steps = {len(each.actions) for each in self.within.records}
+        if steps - {self.episodes.segment_length}:
+            # Older versions had other segments: the round begins anew.
+            self.within = None
+            return
         self.learner.resume_round(self.within.records, facts["learner"])
 
     def settings(self):

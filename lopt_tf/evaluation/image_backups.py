@@ -8,6 +8,7 @@ import tempfile
 import time
 
 import keras
+import numpy as np
 from keras import ops
 
 from lopt_tf import folders
@@ -15,21 +16,27 @@ from lopt_tf import folders
 # Those that Keras writes, and ours.
 _FILES = ("latest.weights.h5", "training_metadata.json")
 _DIGESTS = "digests.json"
-_KEPT = 2
 # What a killed training loses at most, if its rows come that often.
 _LONGEST_S = 600.0
 
 
-def newest(folder, report):
+def newest(folder, report, group=None):
     """The newest backup in a folder that is what was written; None without.
 
     Args:
         folder: where the backups are.
+        group: the `Replicas` that go on from it: all workers from the same, as
+            the chief has found it. Defaults to `None`: this process alone.
         report: a function of one line of text, about damaged ones.
 
     Raises:
         ValueError: if there are backups, and all are damaged.
+        OSError: if one cannot be read, perhaps for a moment.
     """
+    if group is not None and group.num_workers > 1:
+        found = newest(folder, report) if group.is_chief else None
+        step = group.of_chief(_step_of(found) if found else 0)
+        return _path(folder, step) if step else None
     found = sorted(_all(folder), reverse=True)
     for number, path in enumerate(found):
         if _is_sound(path):
@@ -43,6 +50,14 @@ def newest(folder, report):
             "other is whole. Start anew in another folder."
         )
     return None
+
+
+def _path(folder, step):
+    return pathlib.Path(folder) / f"step-{step:09d}"
+
+
+def _step_of(path):
+    return int(path.name.removeprefix("step-"))
 
 
 def _all(folder):
@@ -70,7 +85,7 @@ def _digests(folder):
 def _is_sound(path):
     try:
         return json.loads((path / _DIGESTS).read_text()) == _digests(path)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return False
 
 
@@ -94,7 +109,7 @@ class Backups(keras.callbacks.Callback):
     def __init__(self, folder, start, metrics, settings, group, asked):
         super().__init__()
         self._folder = pathlib.Path(folder)
-        self._start = start
+        self._start = self._last = start
         self._metrics = metrics
         self._settings = settings
         self._group = group
@@ -140,22 +155,26 @@ class Backups(keras.callbacks.Callback):
 
     def _check_finite(self, step):
         """Raises FloatingPointError rather than losing the last good one."""
-        for weight in self.model.weights:
-            if keras.backend.is_float_dtype(weight.dtype) and not bool(
-                ops.all(ops.isfinite(weight))
-            ):
-                raise FloatingPointError(
-                    f"After step {step} {weight.path} is not finite any more: "
-                    "the training has diverged. Lower the learning rate in "
-                    f"another folder. {self._folder} keeps what was before."
-                )
+        wrong = [
+            weight.path
+            for weight in self.model.weights
+            if not np.all(np.isfinite(ops.convert_to_numpy(weight)))
+        ]
+        # A worker may have moving averages of its own.
+        if self._group.agree([bool(wrong)])[0]:
+            raise FloatingPointError(
+                f"After step {step} {(wrong or ['another worker'])[0]} is not "
+                "finite any more: the training has diverged. Lower the "
+                f"learning rate in another folder. {self._folder} keeps what "
+                "was before."
+            )
 
     def _save(self, epoch, step):
         if not self._group.is_chief:
             with tempfile.TemporaryDirectory() as folder:
                 self._keras_callback(folder).on_epoch_end(epoch)
             return
-        path = self._folder / f"step-{step:09d}"
+        path = _path(self._folder, step)
         for unfinished in self._folder.glob("step-*.tmp"):
             shutil.rmtree(unfinished)
         unfinished = path.with_suffix(".tmp")
@@ -171,13 +190,10 @@ class Backups(keras.callbacks.Callback):
             # It may be gigabytes, on a disk that is full.
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-        self._drop_old(path)
-
-    def _drop_old(self, newest):
-        """Removes all but the last ones; damaged ones do not count."""
-        sound = [p for p in sorted(_all(self._folder)) if p <= newest]
-        for old in {*_all(self._folder)} - {*sound[-_KEPT:]}:
+        # Others are older, or damaged.
+        for old in {*_all(self._folder)} - {self._last, path}:
             shutil.rmtree(old)
+        self._last = path
 
     def _keras_callback(self, folder):
         callback = keras.callbacks.BackupAndRestore(

@@ -1,6 +1,7 @@
 """What an image classifier is trained with."""
 
 import dataclasses
+import math
 
 from lopt_tf import checks
 from lopt_tf.images import models, sources, views
@@ -18,7 +19,7 @@ _BOUNDS = {
     "seed": (0, checks.LARGEST_SEED),
     "label_smoothing": (0.0, 1.0),
 }
-# The most steps between two lines, and how often to test, unless it is said.
+# Steps between two lines, about, and how often to test, unless it is said.
 _LOGGED = 100
 _TESTS = 10
 
@@ -39,8 +40,8 @@ class Settings:
         image_size: pixels of a side; None for what the model was made for,
             or the data set's, where the model takes any size.
         steps: of the whole training.
-        log_every: steps between two rows of metrics.csv; None for the largest
-            divisor of `steps` up to 100.
+        log_every: steps between two rows of metrics.csv; None for the divisor
+            of `steps` that is nearest to 100.
         test_every: steps between two tests, a multiple of `log_every`; None
             for about ten in all. The end is always tested.
         checkpoint_every: steps between two backups; None for `test_every`.
@@ -78,9 +79,7 @@ class Settings:
         """
         self._check()
         steps = self.steps
-        every = self.log_every or max(
-            n for n in range(1, _LOGGED + 1) if steps % n == 0
-        )
+        every = self.log_every or _divisor_near(_LOGGED, steps)
         tests = self.test_every or every * max(1, steps // every // _TESTS)
         backups = self.checkpoint_every or tests
         intervals = {
@@ -127,3 +126,10 @@ class Settings:
                 f"{self.dataset} differ: give image_size."
             )
         return train, test, dataclasses.replace(self, image_size=size)
+
+
+def _divisor_near(wanted, number):
+    """The divisor of a number whose ratio to another is nearest to 1."""
+    found = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    found += [number // n for n in found]
+    return min(found, key=lambda n: abs(math.log(n / wanted)))

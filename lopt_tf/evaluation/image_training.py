@@ -154,7 +154,9 @@ class _Run:
     def prepare(self, steps_per_execution, jit_compile, stop):
         """Makes the batches, the compiled model and the callbacks."""
         settings, splits = self._settings, self._splits
-        start = image_backups.newest(self._backup_folder, self._report)
+        start = image_backups.newest(
+            self._backup_folder, self._report, self._group
+        )
         augmentation = settings.augmentation or splits[0].augmentation
         self._batches, self._tests = (
             pipeline.Batches(

@@ -63,6 +63,11 @@ class Replicas:
         total = self.strategy.reduce("SUM", votes, axis=None)
         return [bool(vote > 0) for vote in total.numpy()]
 
+    def of_chief(self, number):
+        """An integer of 0 to 2^31 - 1: the chief's, on every worker."""
+        bits = [bool(self.is_chief and number >> i & 1) for i in range(31)]
+        return sum(bit << i for i, bit in enumerate(self.agree(bits)))
+
     def compiled(self, function):
         """`function` compiled, each replica running it on its own values."""
         inner = compilation.compiled(function)

@@ -105,11 +105,6 @@ class GanSettings:
         for kind, most, names in _NUMBERS:
             for name in names:
                 check_positive(kind, most, **{name: getattr(self, name)})
-        if self.period > self.max_steps:
-            raise ValueError(
-                "`period` must be at most `max_steps`, or nothing is scored. "
-                f"Received: period={self.period}, max_steps={self.max_steps}"
-            )
         self._check_balances()
         self._check_classifier()
         self.check_chosen("batch_norm", {True: 0, False: 0})

@@ -65,11 +65,6 @@ class SupervisedTask(AlternatingTask):
             )
         self.check_positive(float, "penalty", "learning_rate")
         self.check_positive(int, "data_seed", "max_steps", "patience")
-        if self.period > self.max_steps:
-            raise ValueError(
-                f"`max_steps` must be at least {self.period}, or nothing is "
-                f"validated. Received: max_steps={self.max_steps}"
-            )
 
     def check_positive(self, kind, *names, most=10**9):
         """Raises ValueError unless attributes are positive, of a kind."""

@@ -201,7 +201,9 @@ class ModelTask(Task):
     patience = None
 
     def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k != "made"}
+        found = dict(self.__dict__)
+        found.pop("made", None)
+        return found
 
     def build(self):
         """The model, built and compiled with its optimizers."""

@@ -58,11 +58,11 @@ def first_step_rows(title, name, repetitions):
     for _ in range(repetitions):
         for optimizer, results in found.items():
             results.append(fresh.measured("step", name, optimizer, threads))
-    seconds = {
-        n: statistics.median(r["first_step"] for r in results)
-        for n, results in found.items()
-    }
-    adam, ours = found["adam"][0], found["hierarchical_rnn"][0]
+    seconds, peaks = (
+        {n: statistics.median(r[what] for r in rs) for n, rs in found.items()}
+        for what in ("first_step", "peak_bytes")
+    )
+    ours = found["hierarchical_rnn"][0]
     yield row(
         f"{title}/first_step_over_adam",
         seconds["hierarchical_rnn"] / seconds["adam"],
@@ -71,14 +71,14 @@ def first_step_rows(title, name, repetitions):
         seconds=seconds,
     )
     # What Adam's process needs without its state is the model and its step.
-    rest = adam["peak_bytes"] - adam["state_bytes"]
-    beyond = ours["peak_bytes"] - rest - ours["state_bytes"]
+    rest = peaks["adam"] - found["adam"][0]["state_bytes"]
+    beyond = peaks["hierarchical_rnn"] - rest - ours["state_bytes"]
     yield row(
         f"{title}/peak_bytes",
-        ours["peak_bytes"],
+        peaks["hierarchical_rnn"],
         "bytes",
         False,
-        adam=adam["peak_bytes"],
+        adam=peaks["adam"],
         state_bytes=ours["state_bytes"],
         beyond_over_state=beyond / ours["state_bytes"],
         parameters=ours["parameters"],
