@@ -433,7 +433,14 @@ def test_damaged_images(small_net, tmp_path, capsys):
     flags = [f"--dataset={folder}", "--image_size=8", "--optimizer=adam"]
     assert _run(tmp_path / "run", *flags) == 2
     error = capsys.readouterr().err
-    assert "An image of" in error and "is damaged" in error
+    assert f"An image of {folder} is damaged, {damaged}: " in error
+    assert error.count("\n") == 1
+    # One to test on.
+    damaged.unlink()
+    damaged = folder / "validation" / "class_2" / "5.JPEG"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    assert _run(tmp_path / "other", *flags) == 2
+    assert f"is damaged, {damaged}: " in capsys.readouterr().err
 
 
 def test_other_errors_are_not_the_images():
@@ -441,7 +448,7 @@ def test_other_errors_are_not_the_images():
     message = 'Detected at\n  File "lopt_tf/images/pipeline.py"\nNo such device'
     error = tf.errors.InvalidArgumentError(None, None, message)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        with image_training._undecoded_reported("digits"):
+        with image_training._undecoded_reported("digits", str):
             raise error
 
 

@@ -29,6 +29,8 @@ from lopt_tf.optimizers import pretrained
 
 # How the message of an image begins that cannot be decoded.
 _UNDECODED = ("jpeg", "png", "image", "decode")
+# Batches that `tf.data` may have read ahead.
+_READ_AHEAD = 64
 
 
 def train(
@@ -83,13 +85,13 @@ def train(
         else:
             report = None
         stack.enter_context(distribution.lost_workers_reported())
-        stack.enter_context(_undecoded_reported(settings.dataset))
         run = _Run(
             settings, splits, root, strategy, group, report or (lambda x: None)
         )
         run.check_folder(resume)
         run.prepare(steps_per_execution, jit_compile, stop)
-        return run.fit()
+        with _undecoded_reported(settings.dataset, run.undecoded):
+            return run.fit()
 
 
 class _Run:
@@ -240,6 +242,17 @@ class _Run:
         self._save_model()
         return self._metrics.rows
 
+    def undecoded(self):
+        """The name of the image which a training has stopped at, or ""."""
+        self._report("looking for the image that cannot be decoded")
+        first = self._backups.first_step()
+        if self._metrics.rows:
+            first = max(row["step"] for row in self._metrics.rows)
+        # Since the last row, and what was read ahead.
+        steps = 2 * self._settings.log_every + _READ_AHEAD
+        found = self._batches.undecoded(first, steps)
+        return found or self._tests.undecoded_in_tests()
+
     def _describe(self, first):
         """Writes and says what is trained, and what it takes."""
         # The optimizer's variables tell its memory.
@@ -368,8 +381,11 @@ def _dtype_policy(name):
 
 
 @contextlib.contextmanager
-def _undecoded_reported(dataset):
-    """Turns the error of a damaged image into a clear one."""
+def _undecoded_reported(dataset, find):
+    """Turns the error of a damaged image into a clear one.
+
+    `find` is a function that returns its name, or "".
+    """
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
@@ -379,6 +395,7 @@ def _undecoded_reported(dataset):
         message = " ".join(" ".join(lines).split())
         if not any(word in message.lower() for word in _UNDECODED):
             raise
+        name = find() or "its name is not known"
         raise ValueError(
-            f"An image of {dataset} is damaged: {message[:300]}"
+            f"An image of {dataset} is damaged, {name}: {message[:300]}"
         ) from error

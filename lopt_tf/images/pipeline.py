@@ -90,6 +90,30 @@ class Batches:
         places = records.enumerate().repeat()
         return self._shared(places, self._test_example, strategy)
 
+    def undecoded(self, first_step, steps):
+        """The name of an image to train on that cannot be decoded, or "".
+
+        Args:
+            first_step, steps: those of its batch, where it was met.
+        """
+        places, example = self._training_places(first_step)
+        return self._undecoded(places.take(steps * self._batch_size), example)
+
+    def undecoded_in_tests(self):
+        """The name of an image to test on that cannot be decoded, or ""."""
+        places = self._source.in_order().enumerate()
+        return self._undecoded(places, self._test_example)
+
+    def _undecoded(self, places, example):
+        # A graph, as `map` makes one of it.
+        made = tf.function(example)
+        for place, record in places:
+            try:
+                made(place, record)
+            except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+                return self._source.name_of(record)
+        return ""
+
     def _shared(self, places, example, strategy):
         """The batches of each replica of these (place, record)s."""
 

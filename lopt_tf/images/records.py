@@ -96,6 +96,13 @@ class Records(sources.Source):
         blocks = records.batch(_BLOCK).enumerate().prefetch(1)
         return blocks.flat_map(mixed)
 
+    def name_of(self, record):
+        if "file_name" not in self._features:
+            return ""
+        skipped = {"image": tfds.decode.SkipDecoding()}
+        example = self._features.deserialize_example(record, decoders=skipped)
+        return example["file_name"].numpy().decode()
+
     def load(self, record):
         # The image stays a file: its best part is decoded later.
         example = self._features.deserialize_example(

@@ -69,6 +69,10 @@ class Source:
         """
         raise NotImplementedError
 
+    def name_of(self, record):
+        """What a record's image is called, a text; "" if it has no name."""
+        return ""
+
     def load(self, record):
         """(image, scalar integer label) of a record.
 
@@ -167,6 +171,9 @@ class Files(Indexed):
         # Their bytes would take as long as a pass over them.
         start = len(str(self._folder))
         return _digest("\n".join(path[start:] for path in self._paths))
+
+    def name_of(self, record):
+        return self._paths[int(record)]
 
     def load(self, record):
         path = tf.constant(self._paths)[record]
