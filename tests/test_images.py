@@ -1,5 +1,7 @@
 """Data sets of images, their batches, and the networks."""
 
+import colorsys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -139,6 +141,30 @@ def test_views():
         np.repeat(small, 3, 2) / 127.5 - 1,
         rtol=1e-6,
     )
+
+
+def test_colours_change_as_published():
+    """Brightness by 32 of 255, saturation by a half, hue by a fifth."""
+    colour = (140, 110, 100)
+    picture = tf.constant(np.full((20, 20, 3), colour, "uint8"))
+    whole = colorsys.rgb_to_hsv(*(np.array(colour) / 255))
+    brightness, saturation, hue = [], [], []
+    for number in range(60):
+        seen = views.random_view(picture, 8, (number, 2), "inception")
+        assert np.ptp(seen, axis=(0, 1)).max() < 1e-5
+        h, s, v = colorsys.rgb_to_hsv(*(seen[0, 0].numpy() / 2 + 0.5))
+        brightness.append(v - whole[2])
+        saturation.append(s * v / (whole[1] * whole[2]))
+        hue.append((h - whole[0] + 0.5) % 1 - 0.5)
+    for found, low, high in (
+        (brightness, -32 / 255, 32 / 255),
+        (saturation, 0.5, 1.5),
+        (hue, -0.2, 0.2),
+    ):
+        assert low - 1e-4 < min(found) and max(found) < high + 1e-4
+        # All of the range is used.
+        assert min(found) < low * 0.7 + high * 0.3
+        assert max(found) > low * 0.3 + high * 0.7
 
 
 # Data sets.

@@ -25,9 +25,9 @@ def newest(folder, report, group=None):
 
     Args:
         folder: where the backups are.
+        report: a function of one line of text, about damaged ones.
         group: the `Replicas` that go on from it: all workers from the same, as
             the chief has found it. Defaults to `None`: this process alone.
-        report: a function of one line of text, about damaged ones.
 
     Raises:
         ValueError: if there are backups, and all are damaged.
