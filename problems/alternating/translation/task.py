@@ -110,6 +110,7 @@ class Translation(ModelTask):
     # Much for translation, much for one of the others, and all alike.
     ratios = (
         *((1, 1, 1), (2, 1, 0), (4, 1, 0), (8, 1, 0), (1, 1, 0)),
+        (1, 2, 0),
         *((2, 0, 1), (4, 0, 1), (2, 1, 1), (4, 1, 1), (8, 1, 1)),
     )
     # Entities, then tags, then translation: shares of the updates.
