@@ -552,9 +552,8 @@ def test_a_transfer_leaves_out_what_has_no_data(tmp_path):
     entry = dataclasses.replace(tasks.TASKS["gan"], transfer={})
     with pytest.raises(ValueError, match="no task with data"):
         runs.transfer(entry, _from_digits(), data={"data_dir": str(tmp_path)})
-    assert len(said) == 2
+    assert len(said) == 1
     assert "dataset=mnist" in said[0] and "tfds build mnist" in said[0]
-    assert "dataset=cifar10" in said[1] and "classifier_path" in said[1]
     regression = tasks.TASKS["regression"]
     with pytest.raises(ValueError, match="data_dir has no effect"):
         runs.transfer(regression, _from_digits(), data={"data_dir": "x"})
