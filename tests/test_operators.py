@@ -278,12 +278,23 @@ def test_known_failures_of_tensorflow_are_one_line(
         assert error.startswith("error: ") and len(error.splitlines()) == 1
 
 
+def _wait_for_handlers(pid):
+    """Until Python has begun with our program, which catches SIGTERM, too."""
+    status = pathlib.Path(f"/proc/{pid}/status")
+    for _ in range(2000):
+        caught = int(status.read_text().split("SigCgt:")[1].split()[0], 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"process {pid} catches no signal")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupts_are_clean_from_the_start(number, tmp_path):
     """While TensorFlow is imported, too."""
     program = ["-m", "train_scripts.metatrain", *TRAINING]
     program += [f"--output_dir={tmp_path / 'run'}"]
-    for delay, how in ((0.3, ["-u"]), (1.5, [])):
+    for delay, how in ((0.1, ["-u"]), (1.5, [])):
         command = [sys.executable, *how, *program]
         process = subprocess.Popen(
             command,
@@ -292,6 +303,7 @@ def test_interrupts_are_clean_from_the_start(number, tmp_path):
             stderr=subprocess.PIPE,
             text=True,
         )
+        _wait_for_handlers(process.pid)
         time.sleep(delay)
         process.send_signal(number)
         _, error = process.communicate(timeout=120)
