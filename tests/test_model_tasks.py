@@ -443,17 +443,20 @@ def test_a_model_task_begins_as_its_first_episode():
     assert other[0] != first[0]
 
 
+class Counts(Fit):
+    """Counts episodes; is interrupted when the one of a number begins."""
+
+    seen = 0
+    last = None
+
+    def start(self, model, setting, seed):
+        self.seen += 1
+        if self.seen == self.last:
+            raise KeyboardInterrupt
+        super().start(model, setting, seed)
+
+
 def test_a_comparison_that_was_stopped_goes_on(tmp_path):
-    class Counts(Fit):
-        seen = 0
-        last = None
-
-        def start(self, model, setting, seed):
-            self.seen += 1
-            if self.seen == self.last:
-                raise KeyboardInterrupt
-            super().start(model, setting, seed)
-
     task = Counts()
     candidates = [*baselines.published(task).values()][:2]
     candidates = [c for c in candidates if c.kind is candidates[0].kind]
@@ -479,16 +482,6 @@ def test_a_comparison_that_was_stopped_goes_on(tmp_path):
 
 
 def test_a_controllers_test_that_was_stopped_goes_on(tmp_path):
-    class Counts(Fit):
-        seen = 0
-        last = None
-
-        def start(self, model, setting, seed):
-            self.seen += 1
-            if self.seen == self.last:
-                raise KeyboardInterrupt
-            super().start(model, setting, seed)
-
     task = Counts()
     config = {"num_actions": 2, "hidden": 0, "seed": 1}
     learned, other = (

@@ -159,20 +159,22 @@ class Bench:
         settings["tuning_starts"] = self.tuning_starts
         path = self.folder / "tuning.json"
         known = known_choices(path, settings)
-        has_begun = False
-        for name, grid in grids.items():
-            labels = [c.label for c in grid]
-            if known.get(name, {}).get("candidates") == labels:
-                continue
-            if not has_begun:
-                self.say("Tuning fixed schedules on validation data:")
-            has_begun = True
+        labels = {name: [c.label for c in grid] for name, grid in grids.items()}
+        missing = [
+            name
+            for name in grids
+            if known.get(name, {}).get("candidates") != labels[name]
+        ]
+        if missing:
+            self.say("Tuning fixed schedules on validation data:")
+        for name in missing:
             chosen, rows = baselines.tune(
                 *(task, self.tuning_starts, self.fine, self.say, [name]),
                 self._kept,
             )
             best = chosen[name].label if name in chosen else None
-            known[name] = {"candidates": labels, "chosen": best, "rows": rows}
+            tuned = {"candidates": labels[name], "chosen": best, "rows": rows}
+            known[name] = tuned
             keep_choices(path, settings, known)
             rows = [row for each in known.values() for row in each["rows"]]
             tables.write_csv(self.folder / "tuning.csv", rows)
