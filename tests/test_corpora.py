@@ -1,6 +1,7 @@
 """Corpora of translation: formats, damage, splits, subwords, batches."""
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from problems.alternating.translation import (
     subwords,
 )
 from problems.alternating.translation.corpora import CorpusError, Pair, Tagged
-from problems.alternating.translation.language import Language
+from problems.alternating.translation.language import Language, _words
 
 SENTENCES = [
     Tagged(
@@ -307,7 +308,9 @@ def test_data_leave_out_what_is_too_long():
     made = sources.generated({}, 200, 200, 0)
     made.items["translation"].append(Pair("sie " * 10_000, "she"))
     found = data.Data(made, (20, 20), 300, (16, 40), 8, 0)
-    assert found.left_out["translation"] >= 1
+    left_out = [x.left_out for x in found.streams["translation"].values()]
+    assert sum(left_out) >= 1
+    assert f"translation {'/'.join(map(str, left_out))}, tags" in found.told()
     train = found.streams["entities"]["train"]
     assert len(train.kept) + train.left_out <= 160
     assert found.outputs["tags"] == 2 + len(found.labels["tags"])
@@ -376,6 +379,55 @@ def test_as_many_sentences_as_were_asked_for(tmp_path):
     # Nothing is drawn for tests that are there.
     assert len(found.items["translation"]) == 120
     assert len(found.tests["translation"]) == 100
+
+
+def test_sentences_of_files_are_drawn(tmp_path):
+    pairs, tags, entities = Language().sentences(300, 0)
+    items = sorted(tags, key=lambda each: each.tokens)
+    kept = sources._drawn(items, 100, 5)
+    places = [items.index(each) for each in kept]
+    assert places == sorted(places) and len(places) == 100
+    assert places[-1] > 250
+    assert sources._drawn(items, 300, 5) == items
+    # A tagger sees plain sentences from everywhere, too.
+    names = [f"n{i}" for i in range(100)]
+    found = data.balanced(
+        [Tagged((name,), ("O",)) for name in names]
+        + [Tagged(("x",), ("B-PER",))] * 10,
+        0,
+    )
+    plain = [names.index(x.tokens[0]) for x in found if x.tags == ("O",)]
+    assert len(plain) == 10 and max(plain) > 50
+    with pytest.raises(ValueError, match="cannot be a file of entities"):
+        sources.tagged(tmp_path / "tiger.xml", entities=True)
+
+
+def test_a_vocabulary_has_words_of_both_languages():
+    pytest.importorskip("tokenizers")
+    made = sources.generated({}, 200, 3000, 0)
+    found = data.Data(made, (20, 20), 800, (60,), 8, 0)
+    pairs = found.pairs["valid"]
+    of_word = [
+        sum(map(len, found.subwords.encode(texts)))
+        / sum(len(text.split()) for text in texts)
+        for texts in zip(*pairs)
+    ]
+    assert max(of_word) < 1.3 * min(of_word), of_word
+    # Repetition is within a language, and each text counts once.
+    assert [*data._alike("abca", "x")] == [*"abc", *"xxx"]
+
+
+def test_words_of_large_lexicons_are_short():
+    words = list(
+        itertools.islice(_words(np.random.default_rng(0), "bdfg", "aei"), 1000)
+    )
+    assert len({*words}) == 1000
+    # 4 x 3 x 4 x 3 x 4 words of two syllables, of which half are taken.
+    assert [len(word) for word in words[:280]] == [5] * 280
+    assert {len(word) for word in words} == {5, 7}
+    for seed in (-1, 1.5, "a", None):
+        with pytest.raises(ValueError, match="`seed` must be a non-negative"):
+            Language(seed=seed)
 
 
 def test_marks_of_a_vocabulary_are_text():

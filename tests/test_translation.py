@@ -14,6 +14,7 @@ from lopt_tf.autoloss import (
     compiled_episodes,
     episodes,
     metadata,
+    ppo,
     rewards,
     schedules,
     tasks,
@@ -109,8 +110,15 @@ def test_beams_are_never_worse_and_scores_are_those_of_the_model(architecture):
         )
 
     greedy, beam = find(1), find(5)
-    assert (beam[1].numpy() >= greedy[1].numpy()).all()
-    assert (beam[1].numpy() > greedy[1].numpy() + 1e-4).any()
+    ended = [
+        (outputs.numpy() == subwords.END).any(1)
+        for outputs, _ in (greedy, beam)
+    ]
+    assert (ended[1] >= ended[0]).all()
+    alike = ended[0] == ended[1]
+    gains = (beam[1] - greedy[1]).numpy()
+    assert (gains[alike] >= 0).all()
+    assert np.abs(gains).max() > 1e-4
     for outputs, told in (greedy, beam):
         outputs = outputs.numpy()
         inputs = np.roll(outputs, 1, axis=1)
@@ -130,6 +138,63 @@ def test_beams_are_never_worse_and_scores_are_those_of_the_model(architecture):
     ).numpy()[:, 0]
     logits[:, : subwords.END] = -1e9
     np.testing.assert_array_equal(greedy[0][:, 0], logits.argmax(-1))
+
+
+def test_what_has_ended_is_better_than_any_loop():
+    # After the start (2) a word (5) or a loop (4); the word mostly ends (3).
+    chances = np.full([6, 6], 1e-9, "float32")
+    chances[2, 4:] = 0.45, 0.55
+    chances[4, 3:5] = 0.28, 0.72
+    chances[5, [3, 5]] = 0.7, 0.3
+    table = tf.constant(np.log(chances))
+
+    class Decoder:
+        def start(self, encoded, mask, length):
+            return [tf.zeros([encoded.shape[0], 1])]
+
+        def step(self, state, encoded, mask, symbols, place):
+            return tf.gather(table, symbols), state
+
+    sources = tf.zeros([2, 3, 2]), tf.ones([2, 3], tf.bool)
+    for beams in (1, 5):
+        outputs, means = search.search(
+            Decoder(), *sources, 28, 2, beams, end=3, first=3
+        )
+        assert outputs.numpy()[:, :3].tolist() == [[5, 3, 0]] * 2
+        np.testing.assert_allclose(means, np.log(0.55 * 0.7) / 2, rtol=1e-5)
+    # Without an end the loop is what is likely.
+    outputs, _ = search.search(Decoder(), *sources, 28, 2, 5, first=4)
+    assert (outputs.numpy() == 4).all()
+
+
+def test_a_task_measures_the_model_that_it_is_given(task):
+    models = [task.build(), task.build()]
+    for seed, model in enumerate(models):
+        task.start(model, None, seed)
+    first = [task.measure(model, "valid") for model in models]
+    assert first[0] != first[1]
+    assert task.measure(models[0], "valid") == first[0]
+    told = [task.details_of(model, [], "test") for model in models]
+    assert 0 <= told[0]["token accuracy"] <= 1
+    assert told[0] != told[1]
+
+
+def test_published_ppo_sees_a_validation_after_every_fifty_updates():
+    for given, expected in (
+        ({}, 40),
+        ({"preset": "paper"}, 2000),
+        ({"updates": 300}, 6),
+        ({"updates": 300, "validations": 3}, 3),
+        ({"updates": 30}, 1),
+    ):
+        task = tasks.entry("published_translation").task(**given)
+        assert (task.hold, task.validations) == (1, expected)
+    task = tasks.entry("published_translation").task()
+    recipe = tasks.recipe("published_translation", "ppo")
+    controller = autoloss.Policy(3, hidden=4)
+    controller.build([None, 18])
+    learner = ppo.PPO(controller, recipe, task.period)
+    assert learner.segment_length == 50
 
 
 def test_scores_are_the_libraries():
@@ -245,6 +310,13 @@ def test_settings_are_the_presets_unless_given():
             "must be a multiple of 4",
         ),
         ({"own_optimizers": "False"}, "must be true or false"),
+        ({"own_optimizers": None}, "must be true or false"),
+        ({"entities": None}, "`entities` must be a text"),
+        ({"language": None}, "`language` must be arguments of"),
+        ({"language": {"seed": 0.5}}, "`seed` must be a non-negative"),
+        ({"beams": None}, "`beams` must be a positive integer"),
+        ({"data_seed": None}, "`data_seed` must be a non-negative integer"),
+        ({"data_seed": -1}, "`data_seed` must be a non-negative integer"),
         ({"corpus": 2014, "tags": "x"}, "`corpus` must be a text"),
         ({"corpus": "x", "tags": 2009}, "`tags` must be a text"),
     ):
@@ -307,6 +379,14 @@ def test_the_program_trains_tests_and_translates(
             [*files[:2], f"--output={tmp_path}/run/best.npz"],
             "files of that name belong to the program",
         ),
+        (
+            [*files[:2], f"--output={tmp_path}/run/tuning.json"],
+            "files of that name belong to the program",
+        ),
+        (
+            [*files[:2], f"--output={source}"],
+            "it is what is to be translated",
+        ),
         ([*files, "--controller=/no.npz"], "a controller has no effect"),
         ([*files, "--set=width=16"], "was trained with width=8, not 16"),
         (["--mode=translate", "--input=/no", *files[2:]], "no corpus /no"),
@@ -336,6 +416,9 @@ def test_a_translator_that_is_stopped_goes_on(task, tmp_path, monkeypatch):
     assert len(lines) == total - 1
     for variable, value in zip(again.trainable_variables, expected):
         np.testing.assert_array_equal(variable, value)
+    # How many candidates a search has is nothing that it was trained with.
+    monkeypatch.setattr(task, "beams", 2)
+    assert translating.trained(task, None, lines.append, begun) is not None
     monkeypatch.setattr(translating, "_SHARES", (0.5, 0.25, 0.25))
     with pytest.raises(ValueError, match="with other settings"):
         translating.trained(task, None, lines.append, begun)

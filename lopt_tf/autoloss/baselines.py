@@ -115,11 +115,24 @@ def _ratios(task, numbers):
             setting = np.zeros(len(task.actions), int)
             setting[list(places)] = pair
             settings.append(tuple(setting.tolist()))
-    most = max(max(s) for s in settings)
-    return [
-        Candidate(f"ratio {':'.join(map(str, s))}", Ratio, s, most in s)
-        for s in dict.fromkeys(settings)
-    ]
+    # Ratios of the same actions are ordered by the share of the first of them.
+    ends = {}
+    for setting in settings:
+        actions, share = _first_share(setting)
+        ends[actions] = ends.get(actions, ()) + (share,)
+    found = []
+    for setting in dict.fromkeys(settings):
+        actions, share = _first_share(setting)
+        edge = share in (min(ends[actions]), max(ends[actions]))
+        label = f"ratio {':'.join(map(str, setting))}"
+        found.append(Candidate(label, Ratio, setting, edge))
+    return found
+
+
+def _first_share(ratio):
+    """(The actions that a ratio has, the share of the first of them)."""
+    actions = tuple(place for place, count in enumerate(ratio) if count)
+    return actions, ratio[actions[0]] / sum(ratio)
 
 
 def _weighted_sums(task, fine):

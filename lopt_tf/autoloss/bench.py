@@ -5,7 +5,7 @@ import pathlib
 
 from lopt_tf import checkpointing, checks, folders
 from lopt_tf.autoloss import baselines, comparison, plots
-from lopt_tf.autoloss.controller import ScheduleController
+from lopt_tf.autoloss.controller import ScheduleController, best_path
 from lopt_tf.autoloss.kept_outcomes import KeptOutcomes
 from lopt_tf.autoloss.sample_pictures import SamplePicture
 from lopt_tf.autoloss.starts import starts as seeds_for
@@ -48,14 +48,8 @@ class Bench:
         figures.check_available()
         controller.check_fits(task)
         self._begin(task)
-        trained = controller.facts.get("task", {})
-        differing = ", ".join(
-            f"{name} {trained[name]} instead of {value}"
-            for name, value in task.get_config().items()
-            if name != "role" and trained.get(name, value) != value
-        )
-        if differing:
-            self.say(f"note: the controller was trained with {differing}.")
+        for line in controller.remarks(task):
+            self.say(line)
         # Before the test is looked at.
         chosen = self.chosen(task)
         seeds = seeds_for("test", self.starts)
@@ -127,13 +121,7 @@ class Bench:
         Raises:
             CheckpointError: if it is missing, damaged or something else.
         """
-        best, last = self.folder / "best.npz", self.folder / "controller.npz"
-        if path is None and last.exists() and not best.exists():
-            raise ValueError(
-                f"There is no file {best}: the training has not come to a "
-                f"validation yet. Resume it, or name the controller {last}."
-            )
-        return ScheduleController.load(path or best)
+        return ScheduleController.load(path or best_path(self.folder))
 
     def chosen(self, task):
         """{name: Candidate}: published schedules and tuned ones.

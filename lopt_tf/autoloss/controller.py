@@ -1,5 +1,7 @@
 """A trained schedule as a file: policy, features, actions."""
 
+import pathlib
+
 from lopt_tf import checkpointing, checks
 from lopt_tf.autoloss import metadata, named_arrays, policy, schedules
 
@@ -100,6 +102,18 @@ class ScheduleController:
                 f"({self.task}); {task.name} has {', '.join(task.actions)}."
             )
 
+    def remarks(self, task):
+        """Lines of text on what it was not trained with; often none."""
+        trained = self.facts.get("task", {})
+        differing = ", ".join(
+            f"{name} {trained[name]} instead of {value}"
+            for name, value in task.get_config().items()
+            if name != "role" and trained.get(name, value) != value
+        )
+        if not differing:
+            return []
+        return [f"note: the controller was trained with {differing}."]
+
     def identity(self):
         """A text that tells it from controllers that act differently."""
         weights = {name: x.tolist() for name, x in self.weights().items()}
@@ -185,3 +199,19 @@ def _check_config(path, config, facts):
     # A policy without a seed was drawn at random.
     nested = {n: x for n, x in nested.items() if (n, x) != ("seed", None)}
     checkpointing.check_known(path, nested, _POLICY_CONFIG)
+
+
+def best_path(folder):
+    """Where a training in a folder puts its best controller.
+
+    Raises:
+        ValueError: if it has one, but has not come to a validation.
+    """
+    folder = pathlib.Path(folder)
+    best, last = folder / "best.npz", folder / "controller.npz"
+    if last.exists() and not best.exists():
+        raise ValueError(
+            f"There is no file {best}: the training has not come to a "
+            f"validation yet. Resume it, or name the controller {last}."
+        )
+    return best

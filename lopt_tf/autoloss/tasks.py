@@ -258,7 +258,7 @@ TASKS["translation"] = Entry(
 )
 # As published, for `--algorithm=ppo`: each update is chosen.
 TASKS["published_translation"] = Entry(
-    make=functools.partial(alternating.Translation, hold=1),
+    make=alternating.PublishedTranslation,
     recipe=ControllerOptions(
         features=tuple(metadata.OF_TASKS),
         episodes=4,

@@ -10,7 +10,7 @@ import types
 
 from lopt_tf import checkpointing, folders
 from lopt_tf.autoloss import compiled_episodes, named_arrays
-from lopt_tf.autoloss.controller import ScheduleController
+from lopt_tf.autoloss.controller import ScheduleController, best_path
 from lopt_tf.autoloss.schedules import Curriculum
 from lopt_tf.autoloss.starts import starts
 from problems.alternating.translation import corpora, subwords
@@ -21,6 +21,10 @@ _KIND, _KIND_BEGUN = "lopt_tf.translator", "lopt_tf.translator_training"
 _KEEP_EVERY_S = 60.0
 # Without a controller: what was best of a few on scarce pairs.
 _SHARES = (0.6, 0.2, 0.2)
+# What others of a folder are called.
+_OWN_FILES = (".npz", ".json", ".csv")
+# How it is searched is no matter of training.
+_OF_SEARCH = {"beams"}
 # Settings that a trained one needs no more.
 _OF_TRAINING = {
     **{"corpus": "generated", "tags": "", "entities": "", "language": {}},
@@ -56,14 +60,14 @@ def translate_file(task, folder, source, target, controller, report):
         )
     lines = [line for _, line in corpora.lines(source)]
     path = pathlib.Path(folder) / "translator.npz"
-    _check_target(target, folder)
+    _check_target(source, target, folder)
     if controller is not None and path.exists():
         raise ValueError(
             f"{path} was trained already: a controller has no effect on it. "
             "Leave it out, or choose another folder."
         )
     if not path.exists():
-        best = pathlib.Path(folder) / "best.npz"
+        best = best_path(folder)
         if controller is None and best.exists():
             controller = best
         begun = pathlib.Path(folder) / "translator_training.npz"
@@ -84,7 +88,7 @@ def translate_file(task, folder, source, target, controller, report):
     report(f"Translations: {target}")
 
 
-def _check_target(target, folder):
+def _check_target(source, target, folder):
     """Raises ValueError, before hours of training, if no file can be there."""
     target, folder = pathlib.Path(target), pathlib.Path(folder)
     problem = None
@@ -92,7 +96,9 @@ def _check_target(target, folder):
         problem = f"there is no folder {target.parent}"
     elif target.exists() and not target.is_file():
         problem = "it is no ordinary file"
-    elif target.suffix == ".npz" and target.parent.samefile(folder):
+    elif target.exists() and target.samefile(source):
+        problem = "it is what is to be translated"
+    elif target.suffix in _OWN_FILES and target.parent.samefile(folder):
         problem = "files of that name belong to the program"
     elif not os.access(target if target.exists() else target.parent, os.W_OK):
         problem = "permission denied"
@@ -128,10 +134,15 @@ def trained(task, controller, report, begun=None):
         by = pathlib.Path(controller).read_bytes()
         by = hashlib.sha256(by).hexdigest()
         report(f"Training a translator under {controller}.")
+        for line in loaded.remarks(task):
+            report(line)
     played = compiled_episodes.episodes_of(task, schedule, task.period)
     for line in task.remarks():
         report(line)
-    training = _Begun(begun, played, {"task": task.get_config(), "by": by})
+    settings = task.get_config()
+    for name in _OF_SEARCH:
+        del settings[name]
+    training = _Begun(begun, played, {"task": settings, "by": by})
     position = training.position() or played.begin(starts("test", 1))
     try:
         while not played.finished(position):
@@ -229,8 +240,7 @@ def load(path, task=None):
 
 def _check_settings(path, saved, task):
     now = task.get_config()
-    # How it is searched is no matter of training.
-    for name in now.keys() - {"beams"}:
+    for name in now.keys() - _OF_SEARCH:
         if now[name] != saved.get(name):
             raise ValueError(
                 f"{path} was trained with {name}={saved.get(name)}, not "

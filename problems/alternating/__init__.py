@@ -11,7 +11,10 @@ from problems.alternating.task import (
     ModelTask,
     Task,
 )
-from problems.alternating.translation import Translation
+from problems.alternating.translation import (
+    PublishedTranslation,
+    Translation,
+)
 
 __all__ = [
     "AlternatingTask",
@@ -21,6 +24,7 @@ __all__ = [
     "Gan",
     "KerasGan",
     "ModelTask",
+    "PublishedTranslation",
     "Regression",
     "Task",
     "Translation",

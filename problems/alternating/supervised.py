@@ -243,6 +243,16 @@ def check_positive(kind, most=10**9, **values):
             )
 
 
+def check_seed(**values):
+    """Raises ValueError unless all values are integers of at least 0."""
+    for name, value in values.items():
+        if type(value) is not int or value < 0:
+            raise ValueError(
+                f"`{name}` must be a non-negative integer. Received: "
+                f"{name}={value!r}"
+            )
+
+
 def _align(values, like):
     """[E] with as many dimensions as `like`."""
     return tf.reshape(values, [-1] + [1] * (len(like.shape) - 1))

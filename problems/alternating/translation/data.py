@@ -1,5 +1,7 @@
 """Three tasks' sentences, split, in subwords, as streams of batches."""
 
+import itertools
+
 import numpy as np
 
 from problems.alternating.translation import splits, subwords
@@ -28,7 +30,6 @@ class Data:
         outputs: {task: how many symbols or tags its decoder tells apart}.
         streams: {task: {split: `Stream`}}.
         pairs: {split: list of `Pair`} of translation.
-        left_out: {task: sentences that are too long}.
         empty: pairs and tokens that the sources left out.
     """
 
@@ -38,33 +39,40 @@ class Data:
             sources.tests,
         )
         self.pairs = found[TRANSLATION]
-        texts = [x for pair in self.pairs["train"] for x in pair]
+        texts, translations = zip(*self.pairs["train"])
         for task in TAGGING:
-            texts += [x.text for x in found[task]["train"]]
-        self.subwords = subwords.Subwords.learn(texts, symbols)
+            texts += tuple(x.text for x in found[task]["train"])
+        self.subwords = subwords.Subwords.learn(
+            _alike(texts, translations), symbols
+        )
         self.labels, self.outputs = {}, {TRANSLATION: len(self.subwords)}
         self.streams, self._firsts = {}, {}
         self.empty = sources.empty
-        self._shape = lengths, size
+        self._shape, self._seed = (lengths, size), seed
         self._take_pairs()
         for task in TAGGING:
             self._take_tags(task, found[task])
-        self.left_out = {
-            task: sum(stream.left_out for stream in of_split.values())
-            for task, of_split in self.streams.items()
-        }
 
     def told(self):
         """A line of text: how many sentences there are, and are not."""
-        parts = []
-        for task, of_split in self.streams.items():
-            kept = "/".join(str(len(of_split[s].kept)) for s in splits.NAMES)
-            parts.append(f"{task} {kept}")
-        longest = self._shape[0][-1]
+
+        def told(of_split, count):
+            return "/".join(str(count(of_split[s])) for s in splits.NAMES)
+
+        kept, left_out = (
+            ", ".join(
+                f"{task} {told(of_split, count)}"
+                for task, of_split in self.streams.items()
+            )
+            for count in (
+                lambda stream: len(stream.kept),
+                lambda stream: stream.left_out,
+            )
+        )
         return (
-            f"sentences ({'/'.join(splits.NAMES)}): {', '.join(parts)}; left "
-            f"out: {sum(self.left_out.values())} of more than {longest} "
-            f"subwords, {self.empty} without text"
+            f"sentences ({'/'.join(splits.NAMES)}): {kept}; left out, of more "
+            f"than {self._shape[0][-1]} subwords: {left_out}; "
+            f"{self.empty} without text"
         )
 
     def _take_pairs(self):
@@ -86,10 +94,10 @@ class Data:
         self.streams[task], self._firsts[task] = {}, {}
         for split, items in found.items():
             if task == TASKS[2] and split == "train":
-                items = balanced(items)
+                items = balanced(items, self._seed)
             encoded = self.subwords.encode_tokens(items)
-            # A tag that was never seen is as good as padding: not learned,
-            # and wrong wherever it is the truth.
+            # A tag that was never seen is as good as padding: in no loss, but
+            # wrong wherever it is the truth of a test.
             targets = [
                 [numbers.get(x, 0) for x in subwords.carried(each.tags, owners)]
                 for each, (_, owners) in zip(items, encoded)
@@ -122,8 +130,21 @@ class Data:
         return list(tags), told
 
 
-def balanced(items):
-    """Sentences with entities, and no more others than these.
+def _alike(*languages):
+    """Texts of several languages, as many of each: the fewer ones repeated.
+
+    Each text counts once within its language; else a vocabulary would hold
+    words of one language, and letters of the other.
+    """
+    languages = [list(dict.fromkeys(texts)) for texts in languages]
+    most = max(map(len, languages))
+    return itertools.chain.from_iterable(
+        itertools.islice(itertools.cycle(texts), most) for texts in languages
+    )
+
+
+def balanced(items, seed):
+    """Sentences with entities, and no more others, drawn, than these.
 
     A tagger that has seen names alone tags names everywhere; one that has
     hardly seen any tags none.
@@ -132,5 +153,6 @@ def balanced(items):
     plain = np.flatnonzero(~np.array(named))
     if not any(named):
         raise ValueError("No sentence to train on has an entity.")
-    kept = {*np.flatnonzero(named), *plain[: sum(named)]}
+    drawn = np.random.default_rng([seed, 3]).permutation(plain)
+    kept = {*np.flatnonzero(named), *drawn[: sum(named)]}
     return [items[i] for i in sorted(kept)]

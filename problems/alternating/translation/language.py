@@ -14,7 +14,7 @@ import itertools
 
 import numpy as np
 
-from problems.alternating.supervised import check_positive
+from problems.alternating.supervised import check_positive, check_seed
 from problems.alternating.translation.corpora import Pair, Tagged, joined
 
 _GENDERS = 3
@@ -63,6 +63,7 @@ class Language:
         check_positive(
             int, most=5000, **{name: getattr(self, name) for name in counts}
         )
+        check_seed(seed=self.seed)
         for name in ("ambiguous", "subordinate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
@@ -256,10 +257,11 @@ def _chances(count):
 
 def _words(rng, consonants, vowels):
     """Yields different words of two syllables, or more when these run out."""
-    seen = set()
+    seen, count = set(), 2
     while True:
-        # One in many tries finds a new one, until there is none.
-        count = 2 + len(seen) // 2000
+        # One in two tries finds a new one, at the least.
+        while 2 * len(seen) > _count_words(consonants, vowels, count):
+            count += 1
         word = "".join(
             f"{_pick(rng, consonants)}{_pick(rng, vowels)}"
             for _ in range(count)
@@ -267,3 +269,7 @@ def _words(rng, consonants, vowels):
         if word not in seen:
             seen.add(word)
             yield word
+
+
+def _count_words(consonants, vowels, syllables):
+    return (len(consonants) * len(vowels)) ** syllables * len(consonants)

@@ -72,5 +72,5 @@ def filled(task):
             f"Unknown preset {task.preset!r}. Known: {', '.join(PRESETS)}."
         )
     for field in dataclasses.fields(task):
-        if getattr(task, field.name) is None:
+        if field.default is None and getattr(task, field.name) is None:
             setattr(task, field.name, PRESETS[task.preset][field.name])

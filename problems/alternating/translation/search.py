@@ -1,5 +1,6 @@
 """Greedy and beam search, for any decoder with `start` and `step`."""
 
+import numpy as np
 import tensorflow as tf
 
 _NEVER = -1e9
@@ -8,9 +9,10 @@ _NEVER = -1e9
 def search(decoder, encoded, mask, length, start, beams=1, end=None, first=0):
     """The best outputs that were found, and their scores.
 
-    A score is the mean log probability of the outputs. A beam may lose what
-    greedy search finds; therefore that is compared with it, too, and a beam is
-    never worse.
+    A score is the mean log probability of the outputs. Outputs that have come
+    to their end are better than any that have not: a loop of likely symbols
+    has a high mean. A beam may lose what greedy search finds; therefore that
+    is compared with it, too, and a beam is never worse.
 
     Args:
         decoder: with the methods `start` and `step`.
@@ -28,11 +30,11 @@ def search(decoder, encoded, mask, length, start, beams=1, end=None, first=0):
         scores: [B].
     """
     given = decoder, encoded, mask, length, start
-    outputs, scores = _search(*given, 1, end, first)
+    outputs, scores, ended = _search(*given, 1, end, first)
     if beams == 1:
         return outputs, scores
-    others, their = _search(*given, beams, end, first)
-    better = their > scores
+    others, their, have_ended = _search(*given, beams, end, first)
+    better = tf.where(ended == have_ended, their > scores, have_ended)
     return (
         tf.where(better[:, None], others, outputs),
         tf.where(better, their, scores),
@@ -40,6 +42,7 @@ def search(decoder, encoded, mask, length, start, beams=1, end=None, first=0):
 
 
 def _search(decoder, encoded, mask, length, start, beams, end, first):
+    """Outputs, scores, and whether they have come to their end."""
     count = encoded.shape[0]
     encoded, mask = (tf.repeat(x, beams, axis=0) for x in (encoded, mask))
     state = decoder.start(encoded, mask, length)
@@ -81,12 +84,15 @@ def _search(decoder, encoded, mask, length, start, beams, end, first):
         (tf.constant(0), list(state), totals, outputs, symbols, done, lengths),
         maximum_iterations=length,
     )
-    _, _, totals, outputs, _, _, lengths = found
+    _, _, totals, outputs, _, done, lengths = found
     scores = totals / tf.maximum(lengths, 1.0)
-    best = tf.argmax(scores, 1, tf.int32)
+    ended = tf.reduce_any(done, 1)
+    is_candidate = done | ~ended[:, None]
+    best = tf.argmax(tf.where(is_candidate, scores, -np.inf), 1, tf.int32)
     return (
         tf.gather(outputs, best, batch_dims=1),
         tf.gather(scores, best, batch_dims=1),
+        ended,
     )
 
 

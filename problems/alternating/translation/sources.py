@@ -4,6 +4,8 @@ import glob
 import pathlib
 import typing
 
+import numpy as np
+
 from problems.alternating.translation import corpora
 from problems.alternating.translation.language import Language
 
@@ -41,7 +43,7 @@ def generated(language, pairs, tagged, seed):
     return Sources(items, {})
 
 
-def read(folder, tags, entities="", languages=("de", "en"), most=None):
+def read(folder, tags, entities="", languages=("de", "en"), most=None, seed=0):
     """Sentences of files.
 
     Args:
@@ -53,9 +55,10 @@ def read(folder, tags, entities="", languages=("de", "en"), most=None):
             to `""`: the names among the tags, if they are STTS.
         languages: of sources and targets, how the files' names end. Defaults
             to `("de", "en")`.
-        most: how many sentences to take, the first ones: {"pairs", "tagged",
-            "valid", "test": integers}, of which those of the last two are of
-            each task. Published tests need none. Defaults to `None`: all.
+        most: how many sentences to take: {"pairs", "tagged", "valid", "test":
+            integers}, of which those of the last two are of each task.
+            Published tests need none. Defaults to `None`: all.
+        seed: of their draw, an integer. Defaults to `0`.
 
     Raises:
         CorpusError: for what is wrong in a file.
@@ -77,7 +80,10 @@ def read(folder, tags, entities="", languages=("de", "en"), most=None):
         apart = most["valid"] + most["test"]
         of_pairs = most["valid"] if tests.items else apart
         ends = most["pairs"] + of_pairs, *[most["tagged"] + apart] * 2
-        items = [each[:end] for each, end in zip(items, ends)]
+        items = [
+            _drawn(each, count, [seed, place])
+            for place, (each, count) in enumerate(zip(items, ends))
+        ]
     return Sources(
         dict(zip(TASKS, items)),
         {TASKS[0]: tests.items} if tests.items else {},
@@ -85,9 +91,23 @@ def read(folder, tags, entities="", languages=("de", "en"), most=None):
     )
 
 
+def _drawn(items, count, seed):
+    """So many of a list, in its order: files may be sorted."""
+    if count >= len(items):
+        return items
+    places = np.random.default_rng(seed).permutation(len(items))[:count]
+    return [items[place] for place in sorted(places)]
+
+
 def tagged(path, entities=False):
     """The `Corpus` of a file of tags or entities, in whatever format."""
     if str(path).endswith(".xml"):
+        if entities:
+            raise ValueError(
+                f"{path} cannot be a file of entities: XML is read for its "
+                "parts of speech alone. Entities are in TSV, as GermEval has "
+                "them, or token TAB tag."
+            )
         return corpora.tiger_xml_tags(path)
     columns = _columns(path)
     if entities and columns == 4:

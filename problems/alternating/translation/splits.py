@@ -33,7 +33,7 @@ def split(corpora, counts, seed, tests=None):
     tests = tests or {}
     of_item = _groups({**corpora, _TESTS: sum(tests.values(), [])})
     taken = {*of_item.pop(_TESTS)}
-    repeated = {
+    barred = taken | {
         group
         for groups in of_item.values()
         for group, count in collections.Counter(groups).items()
@@ -42,7 +42,7 @@ def split(corpora, counts, seed, tests=None):
     rng = np.random.default_rng([seed, 2])
     assigned = {}
     for name, groups in of_item.items():
-        single = [g for g in groups if g not in repeated | taken]
+        single = [g for g in groups if g not in barred]
         present = collections.Counter(map(assigned.get, single))
         order = iter(rng.permutation(single).tolist())
         wanted_tests = 0 if tests.get(name) else counts[name][1]

@@ -9,7 +9,7 @@ import os
 import keras
 import tensorflow as tf
 
-from problems.alternating.supervised import check_positive
+from problems.alternating.supervised import check_positive, check_seed
 from problems.alternating.task import ModelTask
 from problems.alternating.translation import (
     data,
@@ -30,6 +30,9 @@ _KINDS = {str: "a text", bool: "true or false"}
 # Batches of training sentences that validations measure, too.
 _TRAIN_BATCHES = 4
 _MOST_TOKENS = 60
+# Updates between two of PPO (AutoLoss, section 4).
+_PUBLISHED_PERIOD = 50
+TRANSLATION = sources.TASKS[0]
 
 
 @dataclasses.dataclass(eq=False)
@@ -54,7 +57,8 @@ class Translation(ModelTask):
         beams: candidates of the search that BLEU is measured with.
         data_seed: of generated sentences, and of the splits.
         pairs, tagged: sentences of translation and of each other task to
-            train on; of files, the most of them, the longest included.
+            train on; of files, the most of them, drawn, those included that
+            are too long. (Other numbers have other test sentences, too.)
         symbols, width, embedding, depth, dropout, batch_size, learning_rate:
             of subwords, networks and Adam; the norm of a gradient is at most 1.
         lengths: of buckets, in subwords, ascending, at most 60; sentences that
@@ -62,8 +66,8 @@ class Translation(ModelTask):
         updates: of an episode, in all.
         hold: updates between two decisions.
         validations: of an episode.
-        valid, test: sentences of each task to measure on; published test
-            sentences are taken whole.
+        valid, test: sentences of each task to measure on, those included
+            that are too long. Published test sentences are taken, all of them.
 
     Attributes:
         data: `data.Data`; reads and prepares it when it is first asked for.
@@ -114,6 +118,8 @@ class Translation(ModelTask):
         *((2, 0, 1), (4, 0, 1), (2, 1, 1), (4, 1, 1), (8, 1, 1)),
     )
     # Entities, then tags, then translation: shares of the updates.
+    # The model that is measured now.
+    _measured = None
     curricula = (
         *((0.95, 0.05, 0.0), (0.9, 0.1, 0.0), (0.8, 0.2, 0.0)),
         *((0.7, 0.3, 0.0), (0.5, 0.5, 0.0)),
@@ -125,14 +131,13 @@ class Translation(ModelTask):
         presets.filled(self)
         self._check_kinds()
         check_positive(int, **{name: getattr(self, name) for name in _COUNTS})
-        check_positive(int, data_seed=self.data_seed + 1)
         check_positive(float, most=10.0, learning_rate=self.learning_rate)
         if not 0 <= self.dropout < 1:
             raise ValueError(
                 "`dropout` must be at least 0 and below 1. Received: "
                 f"dropout={self.dropout!r}"
             )
-        Language(**self.language)
+        self._check_language()
         if self.architecture not in networks.ARCHITECTURES:
             raise ValueError(
                 f"Unknown architecture {self.architecture!r}. Known: "
@@ -158,11 +163,23 @@ class Translation(ModelTask):
             if kind is str and isinstance(value, os.PathLike):
                 value = os.fspath(value)
                 setattr(self, field.name, value)
+            if field.name == "data_seed":
+                check_seed(data_seed=value)
             if kind in (str, bool) and not isinstance(value, kind):
                 raise ValueError(
                     f"`{field.name}` must be {_KINDS[kind]}. Received: "
                     f"{field.name}={value!r}"
                 )
+
+    def _check_language(self):
+        """Raises ValueError for what no `Language` takes."""
+        try:
+            Language(**self.language)
+        except TypeError as error:
+            raise ValueError(
+                "`language` must be arguments of a `Language`, {name: value}. "
+                f"Received: language={self.language!r} ({error})"
+            ) from error
 
     def _check_corpus(self):
         """Raises ValueError for files and settings that do not belong."""
@@ -217,7 +234,6 @@ class Translation(ModelTask):
             optimizer = {task: self._optimizer() for task in self.actions}
         # Each task has data of its own: none is measured while it rests.
         model.compile(optimizer, measure_every=0, jit_compile=False)
-        self._take(model)
         return model
 
     def networks(self, outputs):
@@ -235,7 +251,10 @@ class Translation(ModelTask):
         return keras.optimizers.Adam(self.learning_rate, global_clipnorm=1.0)
 
     def _take(self, model):
-        """Compiles what measures a model."""
+        """Compiles what measures a model, if it is another one."""
+        if model is self._measured:
+            return
+        self._measured = model
 
         def measuring(task):
             return tf.function(
@@ -258,6 +277,7 @@ class Translation(ModelTask):
         return stream.batch(seed, number)
 
     def measure(self, model, split):
+        self._take(model)
         found = {}
         for task in self.actions:
             streams = self.data.streams[task]
@@ -274,14 +294,17 @@ class Translation(ModelTask):
         return {"perplexity": math.exp(min(loss, 50.0)), **found}
 
     def details_of(self, model, curve, split=None):
-        """BLEU, chrF, tag accuracy and span F1 on the test sentences."""
+        """How good outputs are on the test sentences, by several measures."""
         if split != "test":
             return {}
+        self._take(model)
         streams = self.data.streams
-        stream = streams["translation"][split]
+        stream = streams[TRANSLATION][split]
         pairs = [self.data.pairs[split][i] for i in stream.kept]
         told = self.translator.translate([x.source for x in pairs], self.beams)
         right = [x.target for x in pairs]
+        batches = (batch for _, batch in stream.whole())
+        _, hits = translator.teacher_forced(self._sums[TRANSLATION], batches)
         tags, entities = (
             translator.tags(self.translator, self.data, task, split)
             for task in self.actions[1:]
@@ -289,9 +312,27 @@ class Translation(ModelTask):
         return {
             "BLEU": scores.bleu(told, right),
             "chrF": scores.chrf(told, right),
+            "token accuracy": hits,
             "tag accuracy": scores.accuracy(*tags),
             "span F1": scores.span_f1(*entities),
         }
+
+
+@dataclasses.dataclass(eq=False)
+class PublishedTranslation(Translation):
+    """Each update is chosen, and PPO sees a validation after every 50.
+
+    As `Translation`, with other defaults of `hold` and `validations`.
+    """
+
+    hold: int | None = 1
+
+    def __post_init__(self):
+        asked = self.validations
+        presets.filled(self)
+        if asked is None and type(self.updates) is int:
+            self.validations = max(self.updates // _PUBLISHED_PERIOD, 1)
+        super().__post_init__()
 
 
 @functools.lru_cache(4)
@@ -305,7 +346,7 @@ def _data(corpus, tags, entities, language, pairs, tagged, *rest):
     else:
         most = {"pairs": pairs, "tagged": tagged}
         most |= dict(zip(("valid", "test"), counts))
-        made = sources.read(corpus, tags, entities, most=most)
+        made = sources.read(corpus, tags, entities, most=most, seed=seed)
     return data.Data(made, counts, *sizes, seed)
 
 
