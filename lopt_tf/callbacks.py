@@ -27,18 +27,34 @@ class TrueParameters(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.on_test_begin()
 
+    def on_train_end(self, logs=None):
+        self.on_test_begin()
+
     def on_test_begin(self, logs=None):
         for optimizer in self._learned_optimizers():
             optimizer.hold_true_parameters()
 
     def _learned_optimizers(self):
         """The learned ones of the model's optimizers, each once: a list."""
-        # An AlternatingModel has one for each objective.
-        several = getattr(self.model, "optimizers", None)
-        optimizers = several.values() if several else [self.model.optimizer]
         found = {}
-        for optimizer in optimizers:
-            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-            if isinstance(optimizer, LearnedOptimizer):
-                found[id(optimizer)] = optimizer
+        # Models with a `train_step` of their own keep them as they like.
+        for value in [*vars(self.model).values()]:
+            found |= {id(each): each for each in _learned(value)}
+        several = getattr(self.model, "optimizers", None)
+        found |= {id(each): each for each in _learned(several)}
         return list(found.values())
+
+
+def _learned(value):
+    """Yields the learned optimizers that a value is, holds or wraps."""
+    if isinstance(value, LearnedOptimizer):
+        yield value
+    elif isinstance(value, keras.optimizers.Optimizer):
+        yield from _learned(getattr(value, "inner_optimizer", None))
+        yield from _learned(getattr(value, "optimizers", None))
+    elif isinstance(value, dict):
+        yield from _learned([*value.values()])
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            if isinstance(each, keras.optimizers.Optimizer):
+                yield from _learned(each)

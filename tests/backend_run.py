@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 import lopt_tf
+from lopt_tf.optimizers import registry
 
 STEPS = 100
 
@@ -55,6 +56,19 @@ def losses(path):
     return found
 
 
+def losses_of_all_kinds():
+    """The loss after a few steps with each learned optimizer, untrained."""
+    found = []
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+    for name in sorted(registry.OPTIMIZERS):
+        net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        net.set_weights([0.5 * np.ones_like(w) for w in net.get_weights()])
+        net.compile(registry.OPTIMIZERS[name](seed=1), "mse")
+        net.fit(x, x[:, :1], batch_size=8, shuffle=False, verbose=0)
+        found.append(float(net.evaluate(x, x[:, :1], verbose=0)))
+    return found
+
+
 def error_of_a_failed_step():
     """The message of an error that the first step of fit raises."""
 
@@ -84,7 +98,8 @@ def _optimizer(path, **settings):
 
 def main(path):
     fit_a_frozen_model()
-    found = [losses(path), losses(None), error_of_a_failed_step()]
+    found = [losses(path), losses(None), losses_of_all_kinds()]
+    found.append(error_of_a_failed_step())
     print(json.dumps(found))
 
 

@@ -832,6 +832,55 @@ def test_bad_losses():
             bad.fit(PAIRS, verbose=0)
 
 
+def test_batches_of_any_parts():
+    def loss(model, batch, training):
+        x, y = batch["x"], batch["y"]
+        if isinstance(x, tf.SparseTensor):
+            x = tf.sparse.to_dense(x)
+        if isinstance(x, tf.RaggedTensor):
+            x = x.to_tensor()
+        x = tf.ensure_shape(x, [None, 2])
+        return ops.mean(ops.square(model.net(x) - y))
+
+    net = _net(2, 1, "net")
+    model = autoloss.AlternatingModel(
+        {name: autoloss.Objective(loss, net) for name in ("a", "b")}, net=net
+    )
+    model.compile("sgd")
+    points, labels = POINTS[:20], LABELS[:20]
+    dense = {"x": points, "y": labels}
+    plain = tf.data.Dataset.from_tensor_slices(dense).batch(16)
+    expected, _ = model.evaluate(plain, verbose=0)
+    rows = float(np.mean((np.array(net(points)) - labels) ** 2))
+    assert expected == pytest.approx(rows, rel=1e-5)
+    sparse = {"x": tf.sparse.from_dense(points), "y": labels}
+    ragged = {"x": tf.RaggedTensor.from_tensor(points), "y": labels}
+    for data in (
+        tf.data.Dataset.from_tensor_slices(sparse).batch(16),
+        tf.data.Dataset.from_tensor_slices(ragged).batch(16),
+        # The first part has no rows, or is not there.
+        plain.map(lambda batch: {"aa": 1.0, **batch}),
+        plain.map(lambda batch: {"aa": None, **batch}),
+    ):
+        found, _ = model.evaluate(data, verbose=0)
+        assert found == pytest.approx(expected, rel=1e-5)
+        model.fit(data, verbose=0)
+        expected, _ = model.evaluate(plain, verbose=0)
+
+
+def test_arrays_and_metrics_are_told_what_to_do():
+    model = _gan()
+    for name in ("loss", "metrics"):
+        with pytest.raises(ValueError, match=f"not take '{name}'.*objectives"):
+            model.compile("sgd", **{name: "mse"})
+    model.compile("sgd")
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="not take arrays.*data set"):
+            call(POINTS, LABELS)
+        with pytest.raises(ValueError, match="not take 'batch_size'"):
+            call(IMAGES, batch_size=3)
+
+
 def test_bad_data():
     model = _gan(updates=2)
     model.compile("sgd")
@@ -839,6 +888,9 @@ def test_bad_data():
     for data, options, message in (
         (POINTS, {}, "takes a tf.data.Dataset of batches.*ndarray"),
         (IMAGES, {"batch_size": 3}, "does not take 'batch_size'"),
+        (IMAGES, {"steps_per_epoch": 0}, "`steps_per_epoch` must be"),
+        (IMAGES, {"steps_per_epoch": -1}, "`steps_per_epoch` must be"),
+        (IMAGES, {"steps_per_epoch": 2.5}, "`steps_per_epoch` must be"),
         (IMAGES, {}, "needs `steps_per_epoch`, because an objective takes"),
         ({"d": IMAGES, "g": IMAGES}, {}, "because each objective has"),
         (none, {"steps_per_epoch": 2}, "data set of `fit` is empty"),

@@ -42,7 +42,11 @@ def test_losses_agree(backend, tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    *losses, message = json.loads(result.stdout.strip().splitlines()[-1])
+    printed = json.loads(result.stdout.strip().splitlines()[-1])
+    *losses, kinds, message = printed
     # Not of what comes after it.
     assert "of the user's own schedule" in message
     np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        kinds, backend_run.losses_of_all_kinds(), rtol=1e-3
+    )

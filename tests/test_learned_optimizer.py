@@ -1,5 +1,6 @@
 """The Keras optimizer: everything a Keras optimizer does."""
 
+import json
 import warnings
 
 import keras
@@ -9,7 +10,11 @@ import tensorflow as tf
 
 import lopt_tf
 from lopt_tf import callbacks
-from lopt_tf.optimizers import keras_optimizers, learned_optimizer
+from lopt_tf.optimizers import (
+    keras_optimizers,
+    learned_optimizer,
+    pretrained,
+)
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -568,7 +573,84 @@ def test_validation_sees_the_true_parameters(tmp_path):
     _assert_equal(_values(model.trainable_variables), expected)
 
 
+@pytest.mark.parametrize("kind", ["several", "own"])
+def test_true_parameters_wherever_a_model_keeps_its_optimizer(kind):
+    learned = _optimizer(use_attention=True)
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.net = _model()
+
+        def compile(self, optimizer):
+            super().compile(loss=LOSS)
+            self.mine = [optimizer]
+
+        def call(self, inputs):
+            return self.net(inputs)
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x))
+            gradients = tape.gradient(loss, self.net.trainable_variables)
+            self.mine[0].apply(gradients, self.net.trainable_variables)
+            return {"loss": loss}
+
+    if kind == "own":
+        model = Own()
+        model.compile(learned)
+    else:
+        model = _model()
+        kinds = keras.optimizers.OptimizerMap(learned)
+        model.compile(keras.optimizers.MultiOptimizer(kinds), loss=LOSS)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*TrueParameters.*")
+        used = [callbacks.TrueParameters()]
+        model.fit(*_data(), epochs=2, verbose=0, callbacks=used)
+    true = [np.array(t) for t in learned.true_parameters()]
+    _assert_equal(_values(model.trainable_variables), true)
+
+
 # Files.
+
+
+def test_weights_of_a_checkpoint_of_tensorflow_are_noticed(tmp_path):
+    def variable():
+        return keras.Variable(np.ones(3, "float32"))
+
+    rule = HierarchicalRNNRule(level_sizes=(3, 3, 3))
+    path, gone = tmp_path / "own.npz", tmp_path / "gone.npz"
+    pretrained.save(path, rule, rule.init_weights(3))
+    first, weights = lopt_tf.HierarchicalRNN.from_pretrained(path), variable()
+    first.build([weights])
+    expected = first.rule_weights()
+    saved = tf.train.Checkpoint(optimizer=first).write(str(tmp_path / "saved"))
+    config = first.get_config()
+    path.rename(gone)
+
+    def restored(optimizer):
+        weights = variable()
+        optimizer.build([weights])
+        tf.train.Checkpoint(optimizer=optimizer).read(saved)
+        return optimizer, weights
+
+    # Without the file, and without any weights: they came.
+    for other in (
+        lopt_tf.HierarchicalRNN.from_config(config),
+        lopt_tf.HierarchicalRNN(level_sizes=(3, 3, 3)),
+    ):
+        optimizer, weights = restored(other)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*no trained weights.*")
+            optimizer.apply([tf.ones(3)], [weights])
+    # Instead of others, which a configuration does not name any more.
+    pretrained.save(path, rule, rule.init_weights(4))
+    optimizer, _ = restored(lopt_tf.HierarchicalRNN.from_pretrained(path))
+    assert optimizer.get_config()["pretrained_path"] is None
+    optimizer.save_pretrained(path)
+    again = lopt_tf.HierarchicalRNN.from_config(optimizer.get_config())
+    _assert_equal([*again.rule_weights().values()], [*expected.values()])
 
 
 @pytest.mark.parametrize("attention", [False, True])
@@ -695,6 +777,12 @@ def test_late_decay(tmp_path):
     for bad in ({"num_steps": 0}, {"share": 0}, {"learning_rate": np.nan}):
         with pytest.raises(ValueError, match=f"`{next(iter(bad))}` must be"):
             lopt_tf.LateDecay(**{"num_steps": 10, **bad})
+    for count in (10.0, np.int64(10), tf.constant(10, "int64")):
+        config = lopt_tf.LateDecay(count).get_config()
+        assert json.loads(json.dumps(config))["num_steps"] == 10
+    for count in (2.5, "10", None, True, np.inf):
+        with pytest.raises(ValueError, match="`num_steps` must be"):
+            lopt_tf.LateDecay(count)
     rate = lopt_tf.LateDecay(8, 0.5, share=0.5)
     rates = [float(rate(step)) for step in range(10)]
     falling = 0.25 * (1 + np.cos(np.pi * np.array([1, 2, 3, 4, 4]) / 4))

@@ -201,6 +201,7 @@ class Actions:
                 now = self.state.step.value % every == 0
             # If the data end, nothing of the step has happened.
             drawn = tf.nest.flatten(batches, expand_composites=True)
+            drawn = [each for each in drawn if each is not None]
             with tf.control_dependencies(drawn):
                 self.take(action, batches, needs, others, now)
             return tf.constant(0)
@@ -328,6 +329,15 @@ def _take_ticks(ticks, most):
 
 
 def _rows(batch):
-    """How many rows a batch has, a float: its weight in a mean."""
-    first = tf.convert_to_tensor(tf.nest.flatten(batch)[0])
-    return tf.cast(tf.shape(first)[0], tf.float32) if first.shape.rank else 1.0
+    """How many rows a batch has, a float: its weight in a mean.
+
+    Those of its first part, in the order of `tf.nest`, that has any.
+    """
+    for part in tf.nest.flatten(batch):
+        if isinstance(part, tf.RaggedTensor):
+            return tf.cast(part.nrows(), tf.float32)
+        if isinstance(part, tf.SparseTensor):
+            return tf.cast(part.dense_shape[0], tf.float32)
+        if part is not None and (part := tf.convert_to_tensor(part)).shape.rank:
+            return tf.cast(tf.shape(part)[0], tf.float32)
+    return tf.ones(())

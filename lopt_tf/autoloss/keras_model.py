@@ -95,6 +95,7 @@ class AlternatingModel(
         jit_compile="auto",
         steps_per_execution=1,
         run_eagerly=False,
+        **unknown,
     ):
         """Says how to train.
 
@@ -115,10 +116,17 @@ class AlternatingModel(
                 schedule does not look at. Defaults to `1`.
             jit_compile, steps_per_execution, run_eagerly: as for any Keras
                 model.
+            **unknown: none: objectives have losses, and there are no metrics.
 
         Raises:
             ValueError: for a schedule or optimizers that do not fit.
         """
+        if unknown:
+            raise ValueError(
+                "`compile` of an AlternatingModel does not take "
+                f"{next(iter(unknown))!r}. Losses are those of its objectives, "
+                "which are shown; there are no other metrics."
+            )
         names = list(self.objectives)
         if schedule is None:
             schedule = ":".join("1" * len(names))

@@ -8,6 +8,7 @@ _TRAIN_ARGUMENTS = (
     *("epochs", "verbose", "callbacks", "validation_steps", "validation_freq"),
     "initial_epoch",
 )
+_TEST_ARGUMENTS = ("steps", "callbacks", "verbose", "return_dict")
 
 
 class FittedModel:
@@ -32,7 +33,7 @@ class FittedModel:
     def fit(
         self,
         x=None,
-        *,
+        *arrays,
         steps_per_epoch=None,
         validation_data=None,
         callbacks=None,
@@ -50,6 +51,7 @@ class FittedModel:
                 where no objective makes several updates.
             validation_data: as `x`, for `evaluate` after each epoch; each
                 objective's loss is "val_NAME". Defaults to `None`.
+            *arrays: none: labels are part of the data set.
             callbacks, **kwargs: as for any Keras model: `epochs`, `verbose`,
                 `validation_steps`, `validation_freq`, `initial_epoch`.
                 Callbacks that monitor a loss need `mode="min"`; those that
@@ -64,13 +66,7 @@ class FittedModel:
         """
         self._assert_compile_called("fit")
         _check_outside_of_scopes("fit")
-        unknown = [name for name in kwargs if name not in _TRAIN_ARGUMENTS]
-        if unknown:
-            raise ValueError(
-                f"`fit` of an AlternatingModel does not take {unknown[0]!r}: "
-                f"it takes {', '.join(_TRAIN_ARGUMENTS)}. Arrays become a data "
-                "set: tf.data.Dataset.from_tensor_slices(arrays).batch(32)."
-            )
+        _check_arguments("fit", arrays, kwargs, _TRAIN_ARGUMENTS)
         names = list(self.objectives)
         callbacks = fit_hooks.added_to(callbacks, self.optimizer)
         if validation_data is not None:
@@ -98,17 +94,20 @@ class FittedModel:
         state.taken.assign(tf.zeros_like(state.taken.value))
         state.total.assign(state.step.value + epochs * self._streams.steps)
 
-    def evaluate(self, x=None, **kwargs):
+    def evaluate(self, x=None, *arrays, **kwargs):
         """The mean loss of each objective, a list or (`return_dict`) a dict.
 
         Args:
             x: a `tf.data.Dataset` of batches, or {objective: Dataset}: then
                 as many batches as the shortest has.
+            *arrays: none: labels are part of the data set.
             **kwargs: as for any Keras model: `steps`, `callbacks`, `verbose`,
                 `return_dict`.
         """
         self._assert_compile_called("evaluate")
         _check_outside_of_scopes("evaluate")
+        known = *_TEST_ARGUMENTS, "_use_cached_eval_dataset"
+        _check_arguments("evaluate", arrays, kwargs, known)
         if not kwargs.get("_use_cached_eval_dataset"):
             names = list(self.objectives)
             x = streams.for_evaluation(x, names)
@@ -135,6 +134,19 @@ class FittedModel:
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: `fit` has built everything already."""
+
+
+def _check_arguments(what, arrays, given, known):
+    """Raises ValueError for arrays, and for arguments that are not known."""
+    unknown = [name for name in given if name not in known]
+    if arrays or unknown:
+        which = repr(unknown[0]) if unknown else "arrays"
+        known = ", ".join(name for name in known if not name.startswith("_"))
+        raise ValueError(
+            f"`{what}` of an AlternatingModel does not take {which}: it takes "
+            f"data sets, and {known}. Arrays become a data set: "
+            "tf.data.Dataset.from_tensor_slices(arrays).batch(32)."
+        )
 
 
 def _check_outside_of_scopes(what):

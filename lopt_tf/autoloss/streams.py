@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from lopt_tf import checks
+
 _HOW = "tf.data.Dataset.from_tensor_slices(arrays).batch(32)"
 
 
@@ -89,7 +91,11 @@ class Streams:
         self.shared = not isinstance(data, dict)
         self.updates = [each.updates for each in objectives.values()]
         self.restarts = steps_per_epoch is None
-        self.steps = steps_per_epoch or self._pass_length()
+        if not self.restarts:
+            checks.in_range("steps_per_epoch", steps_per_epoch, 1, 10**12)
+        self.steps = (
+            self._pass_length() if self.restarts else int(steps_per_epoch)
+        )
         self.iterators = None
 
     def _pass_length(self):

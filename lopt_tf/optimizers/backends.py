@@ -301,9 +301,13 @@ def _new(new, old):
 def copied(tensor):
     """The same in memory of its own, where variables take what they are given.
 
-    PyTorch's would write into it.
+    PyTorch's would write into it, and JAX gives up the memory of variables in
+    a step: two must not have the same.
     """
-    return tensor.clone() if keras.backend.backend() == "torch" else tensor
+    backend = keras.backend.backend()
+    if backend == "torch":
+        return tensor.clone()
+    return ops.copy(tensor) if backend == "jax" else tensor
 
 
 def spreads_variables():
@@ -386,6 +390,11 @@ def in_place(variable):
     if isinstance(variable, keras.Variable):
         return variable.value
     return variable.read_value()
+
+
+def can_be_read():
+    """Whether all variables have values that Python may look at now."""
+    return _ON_TENSORFLOW and not tf.distribute.has_strategy()
 
 
 def has_value(variable):

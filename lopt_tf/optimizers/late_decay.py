@@ -27,6 +27,7 @@ class LateDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, num_steps, learning_rate=1.0, share=0.25):
         super().__init__()
+        num_steps = _whole(num_steps)
         checks.in_range("num_steps", num_steps, 1, 10**9)
         checks.in_range("learning_rate", learning_rate, checks.POSITIVE, 1e6)
         checks.in_range("share", share, checks.POSITIVE, 1.0)
@@ -45,3 +46,13 @@ class LateDecay(keras.optimizers.schedules.LearningRateSchedule):
             "learning_rate": self.learning_rate,
             "share": self.share,
         }
+
+
+def _whole(number):
+    """A whole number, also of `dataset.cardinality()`, as one of Python's."""
+    try:
+        found = float(number)
+    except (TypeError, ValueError):
+        return number
+    is_count = found.is_integer() and not isinstance(number, (bool, str))
+    return int(found) if is_count else number

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from lopt_tf import checks
-from lopt_tf.optimizers import pretrained, registry
+from lopt_tf.optimizers import backends, pretrained, registry
 
 _NO_FILE = (
     "it was made from the configuration of an optimizer whose trained weights "
@@ -84,6 +84,7 @@ class TrainedWeights:
 
     def save_pretrained(self, path):
         """Saves the rule's configuration and weights to one file."""
+        self._notice_variables()
         pretrained.save(path, self._rule, self.rule_weights())
         if self._weights_are_known and self.pretrained_name is None:
             self.pretrained_path = pretrained.absolute(path)
@@ -126,6 +127,8 @@ class TrainedWeights:
             ValueError: if their file is missing, and they never came from
                 elsewhere.
         """
+        if not self._weights_are_known:
+            self._notice_variables()
         if self._weights_are_known:
             return
         if self.pretrained_path is not None:
@@ -147,6 +150,7 @@ class TrainedWeights:
     # Configurations and copies.
 
     def get_config(self):
+        self._notice_variables()
         config = super().get_config()
         config.update(self._rule.get_config())
         ships = self.pretrained_name is not None
@@ -269,6 +273,18 @@ class TrainedWeights:
                 return "the saved one is of variables of other shapes"
         return None
 
+    def _notice_variables(self):
+        """Follows variables that were assigned by TensorFlow's checkpoints.
+
+        These tell nobody, and come when they like.
+        """
+        if not (self.built and backends.can_be_read()):
+            return
+        with backends.outside_of_graphs():
+            before, now = self._initial_weights(), self.rule_weights()
+            if pretrained.digest(before) != pretrained.digest(now):
+                self._follow_variables()
+
     def _follow_variables(self):
         """Takes what the weights' variables hold for the trained weights."""
         found = self.rule_weights()
@@ -277,8 +293,9 @@ class TrainedWeights:
             return
         digest = pretrained.digest(found)
         if digest != self._digest:
-            self._trained_weights, self._digest = found, digest
+            self._digest = digest
             self.pretrained_name = self.pretrained_path = None
+        self._trained_weights = found
         self._weights_are_known = True
 
 
