@@ -70,6 +70,15 @@ class Network(Classifier):
     def shapes(self):
         return [tensor.shape for tensor in self.tensors]
 
+    @property
+    def layers(self):
+        """See `Problem.layers`: norms are layers, too, as Keras has them."""
+        number, found = 0, []
+        for tensor in self.tensors:
+            number += len(tensor.shape) > 1 or tensor.kind == "ones"
+            found.append(number)
+        return tuple(found)
+
     def init(self, seed, instances):
         normal = Problem.init(self, seed, instances)
         return [self._started(*pair) for pair in zip(self.tensors, normal)]

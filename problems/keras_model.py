@@ -1,6 +1,8 @@
 """Any Keras model and data set as a problem."""
 
+import functools
 import hashlib
+import numbers
 import random
 import warnings
 
@@ -23,12 +25,17 @@ class KerasModelProblem(Problem):
     seeds derived from the problem's seed. Variables that are not trained
     (say moving averages of batch normalisation) keep their first values, and
     the model runs in training mode throughout: what dropout leaves out follows
-    from the batch. Losses of regularizers and `add_loss` are added.
+    from the batch (and from whether XLA compiles it, as meta-training does).
+    Losses of regularizers and `add_loss` are added.
+
+    XLA does not compile second derivatives of Keras' recurrent layers and
+    attention, nor most preprocessing: meta-train on such models by PES, or
+    without second derivatives.
 
     Args:
         build_model: function without arguments that returns a new, built
-            model.
-        data: array [rows, ...], the model's inputs.
+            model at each call.
+        data: array [rows, ...], the model's inputs, one array.
         labels: array [rows, ...].
         loss: Keras loss, its name, or a function of (labels, outputs),
             averaged over examples as in `fit`.
@@ -36,8 +43,12 @@ class KerasModelProblem(Problem):
         noise_stdev: standard deviation of the gradient noise. Defaults to 0.
         num_scored: the objective without a batch is of that many first rows.
             Defaults to `None`: all rows.
-        nonnegative: whether the objective can never be negative. Defaults to
-            `None`: true but for Keras' losses of which it is not.
+        nonnegative: whether the objective can never be negative, as the
+            logarithmic meta-objective needs it. Defaults to `None`: true but
+            for Keras' losses of which it is not.
+
+    Raises:
+        ValueError: for what cannot be trained on.
     """
 
     def __init__(
@@ -51,11 +62,18 @@ class KerasModelProblem(Problem):
         num_scored=None,
         nonnegative=None,
     ):
+        for name, given in (("data", data), ("labels", labels)):
+            _check_array(name, given)
         if len(data) != len(labels):
             raise ValueError(
                 "There must be a label for every row of data. "
                 f"Received: {len(data)} rows, {len(labels)} labels"
             )
+        if loss is None:
+            raise ValueError("A problem needs a loss. Received: loss=None")
+        _check_count("batch_size", batch_size)
+        if num_scored is not None:
+            _check_count("num_scored", num_scored)
         self.build_model = build_model
         # What is not trained is the same in every process.
         self.model = self._built([0])
@@ -64,7 +82,10 @@ class KerasModelProblem(Problem):
                 "`build_model` must return a built model with trainable "
                 "variables (give it an Input layer)."
             )
-        self.data = np.asarray(data, "float32")
+        # Numbers of words, say, are not rounded.
+        self.data = np.asarray(data)
+        if self.data.dtype.kind not in "iu":
+            self.data = self.data.astype("float32")
         self.labels = np.asarray(labels)
         self.loss_function = keras.losses.get(loss)
         self._loss = self.loss_function
@@ -122,6 +143,12 @@ class KerasModelProblem(Problem):
 
     def _fresh_weights(self, seed):
         variables = self._built(seed).trainable_variables
+        known = {*map(id, self.model.trainable_variables)}
+        if known.intersection(map(id, variables)):
+            raise ValueError(
+                "`build_model` must return a new model at each call, with "
+                "weights of its own: all runs would begin alike."
+            )
         return [np.asarray(v, "float32") for v in variables]
 
     def _built(self, seed):
@@ -242,9 +269,33 @@ def _layer_names(config):
 
 
 def _describe_loss(loss):
-    if hasattr(loss, "__qualname__"):
+    if hasattr(loss, "__qualname__") or isinstance(loss, functools.partial):
         return describe(loss)
-    return f"{describe(type(loss))}:{_digest(vars(loss))}"
+    # Keras numbers the names of a user's own.
+    settings = {n: v for n, v in vars(loss).items() if n != "name"}
+    return f"{describe(type(loss))}:{_digest(settings)}"
+
+
+def _check_count(name, value):
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}"
+        )
+
+
+def _check_array(name, given):
+    """Raises ValueError for what is no array, and for one without rows."""
+    several = isinstance(given, (list, tuple)) and any(
+        np.ndim(each) > 1 for each in given[:1]
+    )
+    if given is None or several or isinstance(given, (dict, tf.data.Dataset)):
+        raise ValueError(
+            f"`{name}` must be one array [rows, ...]: several inputs, sample "
+            "weights and tf.data.Dataset are not possible. Received: "
+            f"{type(given).__name__}"
+        )
+    if not len(given):
+        raise ValueError(f"`{name}` must have rows. Received: none")
 
 
 def _digest(value):

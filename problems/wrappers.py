@@ -49,6 +49,13 @@ class Rescale(_Wrapper):
 
     scale: float
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.scale < math.inf:
+            raise ValueError(
+                f"`scale` must be positive. Received: scale={self.scale!r}"
+            )
+
     def init(self, seed, instances):
         return [self.scale * p for p in super().init(seed, instances)]
 
@@ -126,6 +133,14 @@ class SparseProblem(_Wrapper):
 
     zero_probability: float = 0.99
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.zero_probability <= 1:
+            raise ValueError(
+                "`zero_probability` must be in 0..1. Received: "
+                f"zero_probability={self.zero_probability!r}"
+            )
+
     is_noisy = True
 
     def perturb(self, gradients, seed):
@@ -146,6 +161,8 @@ class SumTask(Problem):
     problems: tuple
 
     def __post_init__(self):
+        if not self.problems:
+            raise ValueError("SumTask needs problems. Received: none")
         for problem in self.problems:
             _check_member(problem)
             if problem.batch_size is not None:
@@ -161,6 +178,16 @@ class SumTask(Problem):
     @property
     def shapes(self):
         return [shape for p in self.problems for shape in p.shapes]
+
+    @property
+    def layers(self):
+        found = [
+            (place, layer)
+            for place, p in enumerate(self.problems)
+            for layer in p.layers
+        ]
+        numbers = {own: i for i, own in enumerate(dict.fromkeys(found))}
+        return tuple(numbers[own] for own in found)
 
     @property
     def is_noisy(self):

@@ -1518,6 +1518,76 @@ def test_a_keras_problem_is_the_same_in_every_process():
     np.testing.assert_array_equal(*fixed)
 
 
+def test_layers_are_those_that_keras_has():
+    plain = PlainNet(4, 2, _data(datasets.random), 5, (3,))
+    normed = dataclasses.replace(plain, use_batch_norm=True)
+    assert [t.kind for t in normed.tensors[:3]] == ["weights", "ones", "zeros"]
+    assert normed.layers == (1, 2, 2, 3, 3)
+    assert plain.layers == (1, 1, 2, 2)
+    both = SumTask((Rosenbrock(), Quadratic(2), Rosenbrock()))
+    assert len({*both.layers}) >= 3
+    assert len(both.layers) == len(both.shapes)
+    for bad in (
+        lambda: SumTask(()),
+        lambda: Rescale(Quadratic(2), 0.0),
+        lambda: SparseProblem(Quadratic(2), 2.0),
+    ):
+        with pytest.raises(ValueError, match="Received"):
+            bad()
+
+
+def test_what_a_keras_problem_cannot_be():
+    def build():
+        layers = [keras.Input((3,)), keras.layers.Dense(1)]
+        return keras.Sequential(layers)
+
+    x, y = np.ones((4, 3)), np.ones((4, 1))
+    rows = tf.data.Dataset.from_tensor_slices((x, y))
+    for changed, message in (
+        ({"batch_size": 0}, "`batch_size` must be a positive integer"),
+        ({"batch_size": 2.0}, "`batch_size` must be a positive integer"),
+        ({"num_scored": 0}, "`num_scored` must be a positive integer"),
+        ({"num_scored": -3}, "`num_scored` must be a positive integer"),
+        ({"loss": None}, "needs a loss"),
+        ({"labels": None}, "`labels` must be one array.*NoneType"),
+        ({"data": [x, x]}, "`data` must be one array.*several inputs"),
+        ({"data": {"a": x}}, "`data` must be one array.*dict"),
+        ({"data": rows}, "`data` must be one array.*Dataset"),
+        ({"data": x[:0], "labels": y[:0]}, "`data` must have rows"),
+        ({"data": x[:2]}, "a label for every row"),
+    ):
+        given = {"data": x, "labels": y, "loss": "mse", "batch_size": 2}
+        with pytest.raises(ValueError, match=message):
+            KerasModelProblem(build, **{**given, **changed})
+    model = build()
+    problem = KerasModelProblem(lambda: model, x, y, "mse", 2)
+    with pytest.raises(ValueError, match="a new model at each call"):
+        problem.init(tf.constant([0, 1]), 2)
+
+
+def test_losses_of_ones_own_are_told_apart():
+    class Own(keras.losses.Loss):
+        def call(self, wanted, outputs):
+            return tf.square(wanted - outputs)[:, 0]
+
+    def power(wanted, outputs, p):
+        return tf.abs(wanted - outputs) ** p
+
+    def described(loss):
+        layers = [keras.Input((3,)), keras.layers.Dense(1)]
+        return KerasModelProblem(
+            lambda: keras.Sequential(layers),
+            *(np.ones((4, 3)), np.ones((4, 1)), loss, 2),
+        )
+
+    # Keras calls the second one "own_1".
+    assert described(Own()) == described(Own())
+    assert described(Own()) != described(Own(reduction="sum"))
+    twice, fourth = (functools.partial(power, p=p) for p in (2, 4))
+    assert described(twice) == described(functools.partial(power, p=2))
+    assert described(twice) != described(fourth)
+
+
 def test_keras_problems_that_can_be_negative():
     def made(loss, **kwargs):
         net = [keras.Input((3,)), keras.layers.Dense(2)]

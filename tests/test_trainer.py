@@ -554,6 +554,69 @@ def test_negative_objectives_are_refused():
         )
 
 
+@pytest.mark.parametrize("estimator", ["bptt", "pes", "es"])
+@pytest.mark.parametrize("shift", [0.9, 30.0])
+def test_objectives_that_become_negative_end_a_training(estimator, shift):
+    class Shifted(Quadratic):
+        def loss(self, params, constants, batch=None):
+            return 0.01 * super().loss(params, constants) - shift
+
+    options = trainings.options(estimator=estimator)
+    problems = {"shifted": Shifted(2)}
+    with pytest.raises(ValueError, match="objective of shifted became negat"):
+        metatraining.train(problems, trainings.rule(), options)
+    validation = metatraining.Validation(problems)
+    with pytest.raises(ValueError, match="objective of shifted became negat"):
+        validation(trainings.rule(), trainings.rule().init_weights(0))
+    # It may be: without a logarithm.
+    options = dataclasses.replace(
+        options, use_log_objective=False, meta_updates=1
+    )
+    metatraining.train(problems, trainings.rule(), options)
+
+
+def test_weights_to_start_from_are_checked():
+    good = trainings.rule().init_weights(0)
+    name = min(good)
+    for bad, message in (
+        ({**good, "x": good[name]}, "unknown: x"),
+        ({n: w for n, w in good.items() if n != name}, f"{name} is missing"),
+        ({**good, name: good[name][:0]}, f"{name}: .* instead of"),
+        ({**good, name: np.nan * good[name]}, f"{name} has NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainings.train(trainings.options(), weights=bad)
+    options = trainings.options(meta_updates=1)
+    doubles = {n: w.astype("float64") for n, w in good.items()}
+    trainings.assert_same(
+        trainings.train(options, weights=doubles),
+        trainings.train(options, weights=good),
+    )
+
+
+def test_what_xla_cannot_differentiate_twice_says_what_to_do():
+    def build():
+        return keras.Sequential(
+            [
+                keras.Input((3,), dtype="int32"),
+                keras.layers.Embedding(5, 2),
+                keras.layers.GRU(2),
+                keras.layers.Dense(1),
+            ]
+        )
+
+    words = np.arange(12).reshape(4, 3) % 5
+    problem = KerasModelProblem(build, words, words[:, :1], "mse", 2)
+    assert problem.data.dtype.kind == "i"
+    problems = {"words": problem}
+    options = trainings.options(estimator="bptt", instances=1, meta_updates=1)
+    with pytest.raises(ValueError, match="Steps of words cannot be .*pes"):
+        metatraining.train(problems, trainings.rule(), options)
+    options = dataclasses.replace(options, use_second_derivatives=False)
+    found = metatraining.train(problems, trainings.rule(), options)
+    assert found is not None
+
+
 def test_hopeless_training_ends_with_one_error(tmp_path):
     with pytest.raises(FloatingPointError, match="last 100 meta-gradients"):
         metatraining.train(

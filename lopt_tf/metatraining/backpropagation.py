@@ -76,7 +76,7 @@ class TruncatedBackpropagation(Estimator):
             gradients = self._sum(gradients, more)
         summarize = functools.partial(self._summarized, vector)
         summary, alive = self.replicas.each(
-            summarize, gradients, scores.losses, scores.survived
+            summarize, gradients, scores, end.initial
         )
         summary = self.replicas.mean(summary)
         return Outcome(summary, scores.objectives, end._replace(alive=alive))
@@ -135,13 +135,18 @@ class TruncatedBackpropagation(Estimator):
         )
         return _Scores(objectives, losses, survived, recorded_bars)
 
-    def _summarized(self, vector, gradients, losses, survived):
+    def _summarized(self, vector, gradients, scores, initial):
         """(`Summary` of a replica, bool [K]: whether a run is alive)."""
-        alive_before, alive = survived[0][0], survived[-1][-1]
+        alive_before = scores.survived[0][0]
+        alive = scores.survived[-1][-1]
+        negative = objectives_lib.negative(scores.objectives, initial)
         gradients = vector.flatten(gradients) * vector.is_trained
         # Instances lost before this unroll get a zero gradient.
         gradients = tf.where(alive_before[:, None], gradients, float("nan"))
-        return self._summary(gradients, losses, alive, alive_before), alive
+        summary = self._summary(
+            gradients, scores.losses, alive, negative, alive_before
+        )
+        return summary, alive
 
     def _sum(self, ours, others):
         """The sum of two structures of per-replica values."""

@@ -90,6 +90,8 @@ class Summary(NamedTuple):
         lost: number of inner runs that have blown up so far.
         skipped: number of instances that had blown up, or whose
             meta-gradient was not finite: it counts as zero.
+        negative: number of inner runs whose objective was below zero, which
+            a logarithmic meta-objective would turn round.
     """
 
     gradient: tf.Tensor
@@ -97,6 +99,7 @@ class Summary(NamedTuple):
     counted: tf.Tensor
     lost: tf.Tensor
     skipped: tf.Tensor
+    negative: tf.Tensor
 
 
 class Outcome(NamedTuple):
@@ -118,7 +121,7 @@ class Estimate:
     """The result of one estimator step, over all replicas.
 
     Attributes:
-        gradient, lost, skipped: as in `Summary`.
+        gradient, lost, skipped, negative: as in `Summary`.
         meta_loss: the mean meta-objective; NaN if none counts.
         size: inner runs side by side.
         inner_steps: updates of one instance each that were made.
@@ -129,6 +132,7 @@ class Estimate:
     meta_loss: float
     lost: int
     skipped: int
+    negative: int
     size: int
     inner_steps: int
     objectives: tf.Tensor
@@ -207,6 +211,7 @@ class Estimator:
             meta_loss=float(summary.loss) / counted if counted else np.nan,
             lost=round(float(summary.lost) * count),
             skipped=round(float(summary.skipped) * count),
+            negative=round(float(summary.negative) * count),
             size=size,
             inner_steps=steps * size,
             objectives=outcome.objectives,
@@ -224,13 +229,14 @@ class Estimator:
         carry = self.unroller.load(arrays) if arrays else ()
         return Run(tuple(about["seed"]), about["step"], carry)
 
-    def _summary(self, gradients, losses, alive, counted=None):
+    def _summary(self, gradients, losses, alive, negative, counted=None):
         """The `Summary` of one replica.
 
         Args:
             gradients: each instance's meta-gradient, [K, P].
             losses: meta-objectives.
             alive: bool, whether an inner run has not blown up.
+            negative: bool, whether one had an objective below zero.
             counted: bool, whether a loss counts. Defaults to `None`: all do.
         """
         if counted is None:
@@ -245,6 +251,7 @@ class Estimator:
             counted=tf.reduce_sum(tf.cast(counted, "float32")),
             lost=tf.reduce_sum(tf.cast(~alive, "float32")),
             skipped=tf.reduce_sum(tf.cast(~is_finite, "float32")),
+            negative=tf.reduce_sum(tf.cast(negative, "float32")),
         )
 
 

@@ -95,7 +95,8 @@ class _Evolution(Estimator):
         scale = tf.where(up | down, scale, float("nan"))
         alive = tf.reduce_all(is_finite, axis=0)
         gradients = directions * scale[:, None]
-        return self._summary(gradients, losses, alive), alive
+        negative = objectives_lib.negative(objectives, initial)
+        return self._summary(gradients, losses, alive, negative), alive
 
 
 class PersistentEvolution(_Evolution):

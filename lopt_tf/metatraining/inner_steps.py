@@ -206,10 +206,14 @@ class InnerSteps:
             weight = tf.where(alive[t], recorded[t], 0.0)
             bars = self._add_objective(bars, next_slope, weight)
             point = tf.nest.map_structure(lambda array: array[t], trail.points)
+            known = None
+            if not self.use_second_derivatives:
+                # Outside of the tape: nothing of it is differentiated again.
+                known = self._gradients(constants, point[0], inputs, t)
             with tf.GradientTape() as tape:
                 tape.watch((weights, point))
                 params, state, _, slope = self._step(
-                    weights, constants, *point, inputs, t
+                    weights, constants, *point, inputs, t, known
                 )
             step_bar, bars = _gradients(
                 tape, Cotangents(params, state), (weights, point), bars
@@ -229,17 +233,26 @@ class InnerSteps:
         bars, weights_bar, _ = self._loop(body, end, weights_bar, last_slope)
         return bars, weights_bar
 
-    def _step(self, weights, constants, params, state, inputs, t):
-        """One inner step: params, state, loss before it, clean gradients."""
+    def _step(self, weights, constants, params, state, inputs, t, known=None):
+        """One inner step: params, state, loss before it, clean gradients.
+
+        Args:
+            weights, constants, params, state, inputs, t: of the step.
+            known: what `_gradients` told of it. Defaults to `None`.
+        """
+        if known is None:
+            known = self._gradients(constants, params, inputs, t)
+        loss, clean, gradients = known
+        params, state = self.rule.step(weights, state, params, gradients)
+        return params, state, loss, clean
+
+    def _gradients(self, constants, params, inputs, t):
+        """(Loss, its gradients, these with noise) at a step's point."""
         has_batches = self.problem.batch_size is not None
         batch = inputs.batches[t] if has_batches else None
         loss, clean = self.problem.value_and_gradients(params, constants, batch)
         seed = fold(fold(inputs.seed, 2), inputs.first_step + t)
-        gradients = self._noisy(clean, constants, seed, inputs.replica)
-        if not self.use_second_derivatives:
-            gradients = [tf.stop_gradient(g) for g in gradients]
-        params, state = self.rule.step(weights, state, params, gradients)
-        return params, state, loss, clean
+        return loss, clean, self._noisy(clean, constants, seed, inputs.replica)
 
     def _per_scale(self, constants, params):
         """Parameters in the problem's own unit -> those that are trained."""

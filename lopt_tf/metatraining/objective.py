@@ -5,6 +5,12 @@ import dataclasses
 import tensorflow as tf
 
 _EPSILON = 1e-6
+NEGATIVE = (
+    "The objective of {} became negative, and the logarithmic meta-objective "
+    "needs it not to be. Set use_log_objective=False, or leave the problem "
+    "out; a problem whose objective can be negative says so "
+    "(`nonnegative = False`)."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,6 +98,16 @@ def survivors(objectives, initial, alive, max_multiplier):
         is_bounded &= objectives <= limit(initial, max_multiplier)
     lost = tf.cumsum(tf.cast(~is_bounded, "int32"), axis=0)
     return (lost == 0) & alive
+
+
+def negative(objectives, initial):
+    """Which runs have objectives below zero by more than rounding: bool [K].
+
+    Args:
+        objectives, initial: as for `MetaObjective`.
+    """
+    least = tf.reduce_min(objectives, axis=0)
+    return (least < -1e-3 * tf.abs(initial) - _EPSILON) | (initial < -_EPSILON)
 
 
 def check_nonnegative(problems):

@@ -1,15 +1,19 @@
 """Problems under way in a meta-training: drawn, started, saved, loaded."""
 
+import contextlib
 import dataclasses
 import math
 
 import numpy as np
+import tensorflow as tf
 
 from lopt_tf import checks, compilation
 from lopt_tf.metatraining import curriculum as curriculum_lib
 from lopt_tf.metatraining import estimators
 from lopt_tf.reporting import tables
 
+# What TensorFlow raises for what XLA does not know.
+_NOT_COMPILED = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 _SAVED = ("number", "name", "start", "plan")
 
 
@@ -80,16 +84,30 @@ class ProblemRuns:
             )
         return self._estimators[name]
 
+    @contextlib.contextmanager
     def about_to_step(self, name):
-        """The estimator of a problem; its first step compiles.
+        """A context of a step with a problem's estimator; the first compiles.
 
         Raises:
             NoRoomError: if there is no room for that.
+            ValueError: if XLA cannot do it.
         """
         estimator = self.estimator(name)
-        if not estimator.unroller.num_compilations():
+        is_first = not estimator.unroller.num_compilations()
+        if is_first:
             compilation.check_room()
-        return estimator
+        try:
+            yield estimator
+        except _NOT_COMPILED as error:
+            if not is_first:
+                raise
+            raise ValueError(
+                f"Steps of {name} cannot be computed. If it has layers whose "
+                "second derivatives XLA does not compile, as Keras' recurrent "
+                "ones and attention: use_second_derivatives=False, or the "
+                "estimator pes. Or leave it out. TensorFlow says: "
+                f"{_first_line(error)}"
+            ) from error
 
     def num_compilations(self):
         """Programs compiled so far."""
@@ -151,3 +169,8 @@ def write_shares(path, problems, inner_steps_of, inner_steps):
 def _size(problem):
     """The number of parameters of one instance."""
     return sum(math.prod(shape) for shape in problem.shapes)
+
+
+def _first_line(error):
+    lines = [line.strip() for line in str(error.message).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)[:300]

@@ -48,7 +48,9 @@ class Trainer(long_run.Trainer):
         self.options = options
         self.replicas = replicas or replicas_lib.Replicas()
         self.best = best or validation.BestWeights()
-        start = rule.init_weights(options.seed) if weights is None else weights
+        start = rule.init_weights(options.seed)
+        if weights is not None:
+            start = _checked_weights(weights, start)
         self.vector = estimators.WeightVector(start, options.trained_weights)
         start = {name: tf.constant(array) for name, array in start.items()}
         self.weights = self.vector.flatten(start)
@@ -95,7 +97,10 @@ class Trainer(long_run.Trainer):
 
     def status(self, rows):
         self._say_skipped()
-        loss = np.mean([row["meta_loss/all"] for row in rows])
+        # Of one whose runs were all lost at once there is none.
+        losses = [row["meta_loss/all"] for row in rows]
+        known = [loss for loss in losses if not np.isnan(loss)]
+        loss = np.mean(known) if known else np.nan
         return (
             f"meta-update {self.update}/{self.num_steps}  meta-loss {loss:.3f}"
         )
@@ -152,6 +157,8 @@ class Trainer(long_run.Trainer):
         it = self._under_way[place]
         estimate, it.run = self._estimate(place, it)
         del it.plan[0]
+        if estimate.negative and self.options.use_log_objective:
+            raise ValueError(objective_lib.NEGATIVE.format(it.name))
         self._count_skipped(estimate.skipped, it.name)
         # A meta-gradient that says nothing must not move the weights, as
         # Adam's momentum would.
@@ -192,9 +199,10 @@ class Trainer(long_run.Trainer):
 
     def _estimate(self, place, it):
         """(`Estimate`, the run after it) of the next partial unroll."""
-        return self._runs.about_to_step(it.name).step(
-            self.vector, self.weights, it.constants, it.run, it.plan[0]
-        )
+        with self._runs.about_to_step(it.name) as estimator:
+            return estimator.step(
+                self.vector, self.weights, it.constants, it.run, it.plan[0]
+            )
 
     def _move(self, gradient):
         factor = self.options.learning_rate_factor(self.update)
@@ -399,3 +407,18 @@ def _compared(options):
     values = dataclasses.asdict(options)
     del values["meta_updates"]
     return values
+
+
+def _checked_weights(weights, expected):
+    """Weights to start from as float32; ValueError if they do not fit."""
+    weights = {
+        name: np.asarray(array, "float32") for name, array in weights.items()
+    }
+    shapes = {name: array.shape for name, array in expected.items()}
+    wrong = checks.wrong_arrays(weights, shapes)
+    if wrong:
+        raise ValueError(
+            "The weights to start from are not of use for this rule "
+            f"({checkpointing.some(wrong)})."
+        )
+    return weights

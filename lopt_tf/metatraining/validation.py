@@ -82,6 +82,9 @@ class Validation:
         carry = unroller.begin(weights, constants, drawn)
         carry, values = unroller.run(weights, constants, carry, segments)
         objectives = objective_lib.capped(values, carry.initial, _MULTIPLIER)
+        negative = objective_lib.negative(objectives, carry.initial)
+        if self.objective.use_log and tf.reduce_any(negative):
+            raise ValueError(objective_lib.NEGATIVE.format(name))
         losses = self.objective(objectives, carry.initial)
         return float(tf.reduce_mean(losses))
 
