@@ -40,8 +40,9 @@ class TrueParameters(keras.callbacks.Callback):
         # Models with a `train_step` of their own keep them as they like.
         for value in [*vars(self.model).values()]:
             found |= {id(each): each for each in _learned(value)}
-        several = getattr(self.model, "optimizers", None)
-        found |= {id(each): each for each in _learned(several)}
+        for name in ("optimizer", "optimizers"):
+            value = getattr(self.model, name, None)
+            found |= {id(each): each for each in _learned(value)}
         return list(found.values())
 
 

@@ -15,6 +15,10 @@ from problems.problem import Problem
 from problems.specification import describe
 
 # Losses of Keras that can be negative.
+_ONE_ARRAY = (
+    "`{}` must be one array [rows, ...]: several inputs, sample weights and "
+    "tf.data.Dataset are not possible. Received: {}"
+)
 _SIGNED = ("cosine_similarity", "CosineSimilarity", "poisson", "Poisson")
 
 
@@ -62,8 +66,7 @@ class KerasModelProblem(Problem):
         num_scored=None,
         nonnegative=None,
     ):
-        for name, given in (("data", data), ("labels", labels)):
-            _check_array(name, given)
+        _check_arrays(data, labels)
         if len(data) != len(labels):
             raise ValueError(
                 "There must be a label for every row of data. "
@@ -271,8 +274,10 @@ def _layer_names(config):
 def _describe_loss(loss):
     if hasattr(loss, "__qualname__") or isinstance(loss, functools.partial):
         return describe(loss)
-    # Keras numbers the names of a user's own.
-    settings = {n: v for n, v in vars(loss).items() if n != "name"}
+    settings = dict(vars(loss))
+    if not type(loss).__module__.startswith("keras."):
+        # Keras numbers the names of a user's own.
+        settings.pop("name", None)
     return f"{describe(type(loss))}:{_digest(settings)}"
 
 
@@ -283,19 +288,16 @@ def _check_count(name, value):
         )
 
 
-def _check_array(name, given):
-    """Raises ValueError for what is no array, and for one without rows."""
-    several = isinstance(given, (list, tuple)) and any(
-        np.ndim(each) > 1 for each in given[:1]
-    )
-    if given is None or several or isinstance(given, (dict, tf.data.Dataset)):
-        raise ValueError(
-            f"`{name}` must be one array [rows, ...]: several inputs, sample "
-            "weights and tf.data.Dataset are not possible. Received: "
-            f"{type(given).__name__}"
-        )
-    if not len(given):
-        raise ValueError(f"`{name}` must have rows. Received: none")
+def _check_arrays(data, labels):
+    """Raises ValueError for what are no arrays, and for none without rows."""
+    for name, given in (("data", data), ("labels", labels)):
+        if given is None or isinstance(given, (dict, tf.data.Dataset)):
+            raise ValueError(_ONE_ARRAY.format(name, type(given).__name__))
+        if not len(given):
+            raise ValueError(f"`{name}` must have rows. Received: none")
+    is_list = isinstance(data, (list, tuple)) and len(data) != len(labels)
+    if is_list and all(np.shape(x)[:1] == (len(labels),) for x in data):
+        raise ValueError(_ONE_ARRAY.format("data", type(data).__name__))
 
 
 def _digest(value):

@@ -868,6 +868,36 @@ def test_batches_of_any_parts():
         expected, _ = model.evaluate(plain, verbose=0)
 
 
+def test_replicas_share_batches_of_any_parts():
+    def loss(model, batch, training):
+        x = tf.sparse.to_dense(batch["x"])
+        y = batch["y"].to_tensor()
+        difference = model.net(tf.ensure_shape(x, [None, 2])) - y
+        return batch["a"] * ops.mean(ops.square(difference))
+
+    parts = {
+        "x": tf.sparse.from_dense(POINTS),
+        "y": tf.RaggedTensor.from_tensor(LABELS),
+    }
+    data = tf.data.Dataset.from_tensor_slices(parts).batch(16)
+    data = data.map(lambda batch: {"a": 2.0, **batch})
+    found = []
+    for strategy in (
+        tf.distribute.get_strategy(),
+        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+    ):
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            net = _net(2, 1, "net")
+            model = autoloss.AlternatingModel(
+                {name: autoloss.Objective(loss, net) for name in "ab"}, net=net
+            )
+            model.compile("sgd")
+        history = model.fit(data, validation_data=data, verbose=0).history
+        found.append([history[n][0] for n in ("a", "val_a", "val_b")])
+    np.testing.assert_allclose(*found, rtol=1e-4)
+
+
 def test_arrays_and_metrics_are_told_what_to_do():
     model = _gan()
     for name in ("loss", "metrics"):

@@ -644,6 +644,13 @@ def test_weights_of_a_checkpoint_of_tensorflow_are_noticed(tmp_path):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", ".*no trained weights.*")
             optimizer.apply([tf.ones(3)], [weights])
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        optimizer, weights = restored(
+            lopt_tf.HierarchicalRNN.from_config(config)
+        )
+        assert optimizer.get_config()["pretrained_digest"] is not None
+        optimizer._check_weights()
     # Instead of others, which a configuration does not name any more.
     pretrained.save(path, rule, rule.init_weights(4))
     optimizer, _ = restored(lopt_tf.HierarchicalRNN.from_pretrained(path))

@@ -144,7 +144,8 @@ def test_room_is_for_first_steps(monkeypatch):
     again = runs.load(*runs.save(drawn))
     assert (again.name, again.plan) == (drawn.name, drawn.plan)
     with pytest.raises(compilation.NoRoomError):
-        runs.about_to_step(drawn.name)
+        with runs.about_to_step(drawn.name):
+            raise AssertionError("There is no room.")
 
 
 def test_metatrain_knows_every_choice():

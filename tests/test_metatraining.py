@@ -269,6 +269,20 @@ def test_an_instance_without_a_finite_meta_gradient_is_skipped():
     assert (found.loss, found.counted) == (9, 3)
 
 
+def test_what_counts_as_negative():
+    objectives = np.array(
+        [
+            # Good, rounding, below, then lost; lost, then below; a start below.
+            [0.5, -1e-5, -0.5, 1e30, -2.0],
+            [0.1, 0.5, np.nan, -1e28, -3.0],
+        ],
+        "float32",
+    )
+    initial = tf.constant([1.0, 1.0, 1.0, 1.0, -1.0])
+    found = objective.negative(tf.constant(objectives), initial)
+    assert found.numpy().tolist() == [False, False, True, False, True]
+
+
 def test_the_meta_loss_is_of_instances_whatever_replica_has_them():
     """Also where all of one replica's instances have blown up."""
     _, unroller, vector, _ = _setting(Quadratic(2), {}, instances=2)

@@ -1559,6 +1559,13 @@ def test_what_a_keras_problem_cannot_be():
         given = {"data": x, "labels": y, "loss": "mse", "batch_size": 2}
         with pytest.raises(ValueError, match=message):
             KerasModelProblem(build, **{**given, **changed})
+    # A list of rows is an array.
+    images = [np.ones((2, 3))] * 4
+    net = [keras.Input((2, 3)), keras.layers.Dense(1)]
+    problem = KerasModelProblem(
+        lambda: keras.Sequential(net), images, [1.0] * 4, "mse", 2
+    )
+    assert problem.data.shape == (4, 2, 3)
     model = build()
     problem = KerasModelProblem(lambda: model, x, y, "mse", 2)
     with pytest.raises(ValueError, match="a new model at each call"):

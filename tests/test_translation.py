@@ -186,9 +186,15 @@ def test_published_ppo_sees_a_validation_after_every_fifty_updates():
         ({"updates": 300}, 6),
         ({"updates": 300, "validations": 3}, 3),
         ({"updates": 30}, 1),
+        ({"hold": None}, 40),
+        # The most of at most 40 that divide 500, 100 and 20 decisions.
+        ({"hold": 4}, 25),
+        ({"hold": 20}, 25),
+        ({"hold": 100}, 20),
     ):
         task = tasks.entry("published_translation").task(**given)
-        assert (task.hold, task.validations) == (1, expected)
+        assert task.hold == (given.get("hold") or 1)
+        assert task.validations == expected
     task = tasks.entry("published_translation").task()
     recipe = tasks.recipe("published_translation", "ppo")
     controller = autoloss.Policy(3, hidden=4)

@@ -311,8 +311,16 @@ def _if(now, measure):
 
 def _part(rows, number, count):
     """The part of a tensor's rows that one of `count` replicas takes."""
-    total = tf.shape(rows)[0]
+    if rows.shape.rank == 0:
+        return rows
+    is_sparse = isinstance(rows, tf.SparseTensor)
+    shape = rows.dense_shape if is_sparse else tf.shape(rows)
+    total = shape[0]
     first, last = number * total // count, (number + 1) * total // count
+    if is_sparse:
+        begin = tf.concat([[first], tf.zeros_like(shape[1:])], 0)
+        size = tf.concat([[last - first], shape[1:]], 0)
+        return tf.sparse.slice(rows, begin, size)
     return rows[first:last]
 
 

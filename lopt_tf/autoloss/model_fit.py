@@ -106,9 +106,9 @@ class FittedModel:
         """
         self._assert_compile_called("evaluate")
         _check_outside_of_scopes("evaluate")
-        known = *_TEST_ARGUMENTS, "_use_cached_eval_dataset"
-        _check_arguments("evaluate", arrays, kwargs, known)
+        # Keras' own call, within `fit`, has further arguments.
         if not kwargs.get("_use_cached_eval_dataset"):
+            _check_arguments("evaluate", arrays, kwargs, _TEST_ARGUMENTS)
             names = list(self.objectives)
             x = streams.for_evaluation(x, names)
             self._build_models(x.element_spec)
@@ -141,10 +141,9 @@ def _check_arguments(what, arrays, given, known):
     unknown = [name for name in given if name not in known]
     if arrays or unknown:
         which = repr(unknown[0]) if unknown else "arrays"
-        known = ", ".join(name for name in known if not name.startswith("_"))
         raise ValueError(
             f"`{what}` of an AlternatingModel does not take {which}: it takes "
-            f"data sets, and {known}. Arrays become a data set: "
+            f"data sets, and {', '.join(known)}. Arrays become a data set: "
             "tf.data.Dataset.from_tensor_slices(arrays).batch(32)."
         )
 

@@ -67,8 +67,7 @@ def translate_file(task, folder, source, target, controller, report):
             "Leave it out, or choose another folder."
         )
     if not path.exists():
-        best = best_path(folder)
-        if controller is None and best.exists():
+        if controller is None and (best := best_path(folder)).exists():
             controller = best
         begun = pathlib.Path(folder) / "translator_training.npz"
         save(path, task, trained(task, controller, report, begun))
@@ -180,6 +179,9 @@ class _Begun:
         if self._path is None or not self._path.exists():
             return None
         arrays, facts = checkpointing.load(self._path, _KIND_BEGUN)
+        for name in _OF_SEARCH:
+            # Earlier versions kept it.
+            facts["settings"]["task"].pop(name, None)
         if facts["settings"] != self._settings:
             raise ValueError(
                 f"{self._path} is of a training with other settings. Give it "

@@ -100,14 +100,20 @@ def survivors(objectives, initial, alive, max_multiplier):
     return (lost == 0) & alive
 
 
-def negative(objectives, initial):
+def negative(objectives, initial, multiplier=1e6):
     """Which runs have objectives below zero by more than rounding: bool [K].
+
+    Runs that blow up may do so in either direction.
 
     Args:
         objectives, initial: as for `MetaObjective`.
+        multiplier: of the start, where a run has blown up. Defaults to 1e6.
     """
-    least = tf.reduce_min(objectives, axis=0)
-    return (least < -1e-3 * tf.abs(initial) - _EPSILON) | (initial < -_EPSILON)
+    alive = survivors(
+        tf.abs(objectives), initial, tf.math.is_finite(initial), multiplier
+    )
+    below = objectives < -1e-3 * tf.abs(initial) - _EPSILON
+    return tf.reduce_any(below & alive, axis=0) | (initial < -_EPSILON)
 
 
 def check_nonnegative(problems):

@@ -394,7 +394,10 @@ def in_place(variable):
 
 def can_be_read():
     """Whether all variables have values that Python may look at now."""
-    return _ON_TENSORFLOW and not tf.distribute.has_strategy()
+    return _ON_TENSORFLOW and (
+        not tf.distribute.has_strategy()
+        or tf.distribute.in_cross_replica_context()
+    )
 
 
 def has_value(variable):

@@ -329,9 +329,16 @@ class PublishedTranslation(Translation):
 
     def __post_init__(self):
         asked = self.validations
+        if self.hold is None:
+            self.hold = 1
         presets.filled(self)
-        if asked is None and type(self.updates) is int:
-            self.validations = max(self.updates // _PUBLISHED_PERIOD, 1)
+        counts = self.updates, self.hold
+        if asked is None and all(type(x) is int and x > 0 for x in counts):
+            steps, rest = divmod(*counts)
+            most = max(min(self.updates // _PUBLISHED_PERIOD, steps), 1)
+            self.validations = next(
+                (x for x in range(most, 0, -1) if not (rest or steps % x)), 1
+            )
         super().__post_init__()
 
 
