@@ -36,13 +36,18 @@ class TrueParameters(keras.callbacks.Callback):
 
     def _learned_optimizers(self):
         """The learned ones of the model's optimizers, each once: a list."""
-        found = {}
+        # An AlternatingModel has one for each objective.
+        usual = [
+            getattr(self.model, name, None)
+            for name in ("optimizer", "optimizers")
+        ]
         # Models with a `train_step` of their own keep them as they like.
-        for value in [*vars(self.model).values()]:
-            found |= {id(each): each for each in _learned(value)}
-        for name in ("optimizer", "optimizers"):
-            value = getattr(self.model, name, None)
-            found |= {id(each): each for each in _learned(value)}
+        for places in (usual, [*vars(self.model).values()]):
+            found = {
+                id(each): each for place in places for each in _learned(place)
+            }
+            if found:
+                break
         return list(found.values())
 
 
