@@ -293,7 +293,8 @@ def test_the_meta_loss_is_of_instances_whatever_replica_has_them():
     for parts, expected in (([0, 1], 3.0), ([0, 2], 1.5), ([2], np.nan)):
         found = [
             estimator._summary(
-                tf.zeros((2, 1)), losses[i], is_one, counted=is_one
+                *(tf.zeros((2, 1)), losses[i], is_one, ~is_one),
+                counted=is_one,
             )
             for i in parts
             for is_one in [tf.math.is_finite(losses[i])]
@@ -313,7 +314,7 @@ def test_no_instance_outvotes_the_others():
     alive = tf.ones(4, "bool")
     for large in (1.0, 1e6, 1e30):
         rows = [[3 * large, 4 * large], [0, 0], [0.6, -0.8], [1e-30, 0]]
-        found = estimator._summary(tf.constant(rows), tf.ones(4), alive)
+        found = estimator._summary(tf.constant(rows), tf.ones(4), alive, ~alive)
         expected = [1.8 / 4, 0.8 / 4]
         np.testing.assert_allclose(found.gradient, expected, rtol=1e-5)
 
