@@ -1,6 +1,7 @@
 """Mistakes on command lines, lost starts and bad numbers: nothing is lost."""
 
 import importlib
+import os
 import pathlib
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from lopt_tf.metatraining import curriculum, options
 from train_scripts import (
     autoloss,
     benchmark,
+    command_line,
     evaluate,
     imagenet,
     metatrain,
@@ -287,6 +289,29 @@ def _wait_for_handlers(pid):
             return
         time.sleep(0.01)
     raise TimeoutError(f"process {pid} catches no signal")
+
+
+def test_an_interrupt_that_python_drops_comes_again(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    come = []
+
+    class Collected:
+        def __del__(self):
+            come.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+            # Here it is raised, and dropped.
+            for _ in range(1000):
+                time.sleep(0.001)
+
+    before = signal.getsignal(signal.SIGINT)
+    command_line._take_interrupts({signal.SIGINT: before})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Collected()
+            time.sleep(20)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert come == [1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,6 +5,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 
 from absl import flags
 
@@ -145,6 +146,7 @@ def main(flag_values, *required):
 def _run(program, flag_values, required, argv):
     module = sys.modules[program.__module__]
     handlers = {s: signal.getsignal(s) for s in _SIGNALS}
+    hook = sys.unraisablehook
     try:
         if any(arg in ("--help", "-help", "-h", "--helpfull") for arg in argv):
             print(module.__doc__, flag_values.get_help(), sep="\n")
@@ -180,6 +182,7 @@ def _run(program, flag_values, required, argv):
             return _fail(str(error))
         raise
     finally:
+        sys.unraisablehook = hook
         for number, handler in handlers.items():
             if handler is not None:
                 signal.signal(number, handler)
@@ -228,9 +231,22 @@ def _take_interrupts(handlers):
     Args:
         handlers: {signal: what handled it before}.
     """
+    sys.unraisablehook = _interrupt_again
     for number, handler in handlers.items():
         if handler != signal.SIG_IGN:
             signal.signal(number, _interrupt)
+
+
+def _interrupt_again(unraisable):
+    """Repeats an interrupt that came where Python drops exceptions.
+
+    As in what libraries do at each garbage collection.
+    """
+    if unraisable.exc_type is KeyboardInterrupt:
+        again = [os.getpid(), signal.SIGINT]
+        threading.Timer(0.05, os.kill, again).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _fail(message):
