@@ -7,6 +7,7 @@ norm are those of the rows at hand.
 """
 
 import dataclasses
+import itertools
 import math
 from typing import NamedTuple
 
@@ -73,11 +74,8 @@ class Network(Classifier):
     @property
     def layers(self):
         """See `Problem.layers`: norms are layers, too, as Keras has them."""
-        number, found = 0, []
-        for tensor in self.tensors:
-            number += len(tensor.shape) > 1 or tensor.kind == "ones"
-            found.append(number)
-        return tuple(found)
+        begins = (len(t.shape) > 1 or t.kind == "ones" for t in self.tensors)
+        return tuple(itertools.accumulate(map(int, begins)))
 
     def init(self, seed, instances):
         normal = Problem.init(self, seed, instances)

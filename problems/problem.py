@@ -1,5 +1,7 @@
 """The interface of a problem: a family of objectives of one shape."""
 
+import itertools
+
 import tensorflow as tf
 
 from problems.specification import Specification
@@ -37,11 +39,8 @@ class Problem(Specification):
 
         A layer begins with each tensor of two or more axes. As rules take it.
         """
-        number, found = 0, []
-        for shape in self.shapes:
-            number += len(shape) > 1
-            found.append(number)
-        return tuple(found)
+        begins = (len(shape) > 1 for shape in self.shapes)
+        return tuple(itertools.accumulate(map(int, begins)))
 
     def constants(self, seed, instances):
         """Draws what tells instances apart: {name: array [K or 1, ...]}.

@@ -311,17 +311,29 @@ def _if(now, measure):
 
 def _part(rows, number, count):
     """The part of a tensor's rows that one of `count` replicas takes."""
+    rows = _as_tensor(rows)
     if rows.shape.rank == 0:
         return rows
-    is_sparse = isinstance(rows, tf.SparseTensor)
-    shape = rows.dense_shape if is_sparse else tf.shape(rows)
+    shape = _shape(rows)
     total = shape[0]
     first, last = number * total // count, (number + 1) * total // count
-    if is_sparse:
+    if isinstance(rows, tf.SparseTensor):
         begin = tf.concat([[first], tf.zeros_like(shape[1:])], 0)
         size = tf.concat([[last - first], shape[1:]], 0)
         return tf.sparse.slice(rows, begin, size)
     return rows[first:last]
+
+
+def _as_tensor(rows):
+    is_special = isinstance(rows, (tf.SparseTensor, tf.RaggedTensor))
+    return rows if is_special else tf.convert_to_tensor(rows)
+
+
+def _shape(rows):
+    """The shape of a dense, sparse or ragged tensor, as it is now."""
+    if isinstance(rows, tf.SparseTensor):
+        return rows.dense_shape
+    return tf.shape(rows)
 
 
 def _take_ticks(ticks, most):
@@ -342,10 +354,6 @@ def _rows(batch):
     Those of its first part, in the order of `tf.nest`, that has any.
     """
     for part in tf.nest.flatten(batch):
-        if isinstance(part, tf.RaggedTensor):
-            return tf.cast(part.nrows(), tf.float32)
-        if isinstance(part, tf.SparseTensor):
-            return tf.cast(part.dense_shape[0], tf.float32)
-        if part is not None and (part := tf.convert_to_tensor(part)).shape.rank:
-            return tf.cast(tf.shape(part)[0], tf.float32)
+        if part is not None and (part := _as_tensor(part)).shape.rank:
+            return tf.cast(_shape(part)[0], tf.float32)
     return tf.ones(())

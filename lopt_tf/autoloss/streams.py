@@ -91,11 +91,11 @@ class Streams:
         self.shared = not isinstance(data, dict)
         self.updates = [each.updates for each in objectives.values()]
         self.restarts = steps_per_epoch is None
-        if not self.restarts:
+        if self.restarts:
+            self.steps = self._pass_length()
+        else:
             checks.in_range("steps_per_epoch", steps_per_epoch, 1, 10**12)
-        self.steps = (
-            self._pass_length() if self.restarts else int(steps_per_epoch)
-        )
+            self.steps = int(steps_per_epoch)
         self.iterators = None
 
     def _pass_length(self):

@@ -101,12 +101,13 @@ class ProblemRuns:
         except _NOT_COMPILED as error:
             if not is_first:
                 raise
+            first, *_ = error.message.strip().partition("\n")
             raise ValueError(
                 f"Steps of {name} cannot be computed. If it has layers whose "
                 "second derivatives XLA does not compile, as Keras' recurrent "
                 "ones and attention: use_second_derivatives=False, or the "
                 "estimator pes. Or leave it out. TensorFlow says: "
-                f"{_first_line(error)}"
+                f"{first[:300]}"
             ) from error
 
     def num_compilations(self):
@@ -169,8 +170,3 @@ def write_shares(path, problems, inner_steps_of, inner_steps):
 def _size(problem):
     """The number of parameters of one instance."""
     return sum(math.prod(shape) for shape in problem.shapes)
-
-
-def _first_line(error):
-    lines = [line.strip() for line in str(error.message).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)[:300]

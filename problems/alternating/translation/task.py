@@ -32,7 +32,6 @@ _TRAIN_BATCHES = 4
 _MOST_TOKENS = 60
 # Updates between two of PPO (AutoLoss, section 4).
 _PUBLISHED_PERIOD = 50
-TRANSLATION = sources.TASKS[0]
 
 
 @dataclasses.dataclass(eq=False)
@@ -117,9 +116,9 @@ class Translation(ModelTask):
         (1, 2, 0),
         *((2, 0, 1), (4, 0, 1), (2, 1, 1), (4, 1, 1), (8, 1, 1)),
     )
-    # Entities, then tags, then translation: shares of the updates.
     # The model that is measured now.
     _measured = None
+    # Entities, then tags, then translation: shares of the updates.
     curricula = (
         *((0.95, 0.05, 0.0), (0.9, 0.1, 0.0), (0.8, 0.2, 0.0)),
         *((0.7, 0.3, 0.0), (0.5, 0.5, 0.0)),
@@ -131,6 +130,7 @@ class Translation(ModelTask):
         presets.filled(self)
         self._check_kinds()
         check_positive(int, **{name: getattr(self, name) for name in _COUNTS})
+        check_seed(data_seed=self.data_seed)
         check_positive(float, most=10.0, learning_rate=self.learning_rate)
         if not 0 <= self.dropout < 1:
             raise ValueError(
@@ -163,8 +163,6 @@ class Translation(ModelTask):
             if kind is str and isinstance(value, os.PathLike):
                 value = os.fspath(value)
                 setattr(self, field.name, value)
-            if field.name == "data_seed":
-                check_seed(data_seed=value)
             if kind in (str, bool) and not isinstance(value, kind):
                 raise ValueError(
                     f"`{field.name}` must be {_KINDS[kind]}. Received: "
@@ -299,12 +297,14 @@ class Translation(ModelTask):
             return {}
         self._take(model)
         streams = self.data.streams
-        stream = streams[TRANSLATION][split]
+        stream = streams[data.TRANSLATION][split]
         pairs = [self.data.pairs[split][i] for i in stream.kept]
         told = self.translator.translate([x.source for x in pairs], self.beams)
         right = [x.target for x in pairs]
         batches = (batch for _, batch in stream.whole())
-        _, hits = translator.teacher_forced(self._sums[TRANSLATION], batches)
+        _, hits = translator.teacher_forced(
+            self._sums[data.TRANSLATION], batches
+        )
         tags, entities = (
             translator.tags(self.translator, self.data, task, split)
             for task in self.actions[1:]
@@ -334,11 +334,11 @@ class PublishedTranslation(Translation):
         presets.filled(self)
         counts = self.updates, self.hold
         if asked is None and all(type(x) is int and x > 0 for x in counts):
-            steps, rest = divmod(*counts)
-            most = max(min(self.updates // _PUBLISHED_PERIOD, steps), 1)
-            self.validations = next(
-                (x for x in range(most, 0, -1) if not (rest or steps % x)), 1
+            most = max(self.updates // _PUBLISHED_PERIOD, 1)
+            fits = (
+                x for x in range(most, 0, -1) if not counts[0] % (counts[1] * x)
             )
+            self.validations = next(fits, 1)
         super().__post_init__()
 
 
