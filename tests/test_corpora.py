@@ -321,6 +321,28 @@ def test_data_leave_out_what_is_too_long():
             assert true == told
 
 
+def test_a_digest_tells_data_apart():
+    pytest.importorskip("tokenizers")
+
+    def digest(change=lambda items: None):
+        made = sources.generated({}, 100, 100, 0)
+        change(made.items)
+        return data.Data(made, (20, 20), 300, (40,), 8, 0).digest
+
+    def capital(items):
+        # In no split is anything else; subwords are the same.
+        pair = items["translation"][3]
+        items["translation"][3] = pair._replace(target=pair.target.upper())
+
+    def tag(items):
+        each = items["tags"][3]
+        tags = (items["tags"][4].tags[0], *each.tags[1:])
+        items["tags"][3] = each._replace(tags=tags[::-1])
+
+    found = [digest(), digest(capital), digest(tag)]
+    assert digest() == found[0] and len({*found}) == 3
+
+
 def test_a_missing_library_is_one_sentence():
     with pytest.raises(ValueError, match=r"lopt-tf\[translation\]"):
         optional.module("no_such_library")

@@ -468,6 +468,29 @@ def test_colours_are_judged_in_their_range(tmp_path):
     assert task.sanity_rows()[-1]["images"] == "one class"
 
 
+def test_a_task_tells_files_with_other_contents_apart(tmp_path):
+    folder = _write_images(tmp_path / "images", 16, 12, 3)
+    path = tmp_path / "c.keras"
+    model = _classifier(path, [16, 16, 3], 255)
+
+    def digest():
+        return (
+            tasks.TASKS["gan"]
+            .task(dataset=str(folder), classifier_path=str(path))
+            .data_digest
+        )
+
+    found = [digest()]
+    assert digest() == found[0]
+    (folder / "a" / "0.png").write_bytes((folder / "b" / "0.png").read_bytes())
+    found.append(digest())
+    model.set_weights([2 * x for x in model.get_weights()])
+    model.save(path)
+    found.append(digest())
+    assert len({*found}) == 3
+    assert tasks.TASKS["gan"].task().data_digest is None
+
+
 def test_the_form_follows_the_data_set(mnist):
     entry = tasks.TASKS["gan"]
     assert isinstance(entry.task(**TINY), alternating.Gan)

@@ -476,9 +476,37 @@ def test_a_comparison_that_was_stopped_goes_on(tmp_path):
     for name, values in expected[1].items():
         np.testing.assert_array_equal(found[1][name], values)
     assert found[2] == expected[2]
-    # Another split is not the same.
+    # Another split is not the same, nor are other data.
     baselines.outcomes(*arguments[:-1], "valid", kept=kept)
     assert task.seen == 7
+    task.data_digest = "other"
+    baselines.outcomes(*arguments, kept=kept)
+    assert task.seen == 11
+
+
+def test_a_training_goes_on_with_its_data_alone(tmp_path):
+    def trained(digest, episodes=2, **more):
+        task = Fit()
+        task.data_digest = digest
+        options = autoloss.ControllerOptions(
+            **{**vars(OPTIONS), "episodes": episodes}
+        )
+        return autoloss.train(
+            *(task, options), validation_task=task, output_dir=tmp_path, **more
+        )
+
+    trained("some")
+    with pytest.raises(
+        ValueError, match="contents of files.task: saved 'some', given 'other'"
+    ):
+        trained("other", 4, resume=True)
+    _, history = trained("some", 4, resume=True)
+    assert len(history) == 2
+    # Older checkpoints do not tell.
+    played = trainer.Trainer(Fit(), OPTIONS)
+    saved = played.settings()
+    del saved["contents of files"]
+    assert played.completed(saved) == played.settings()
 
 
 def test_a_controllers_test_that_was_stopped_goes_on(tmp_path):

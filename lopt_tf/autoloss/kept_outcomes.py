@@ -15,8 +15,8 @@ class KeptOutcomes:
     """Episodes under fixed schedules that need not be run again.
 
     Those of models take minutes each: a comparison that was stopped goes on
-    where it was. A file is used for the same task, schedule and start only;
-    what the task's settings do not tell, such as its code, is not looked at.
+    where it was. A file is used for the same task, data, schedule and start
+    only; the code is not looked at.
 
     Args:
         folder: of the files, made when the first is written; None keeps
@@ -77,7 +77,7 @@ class KeptOutcomes:
         if self._read:
             self._say(
                 f"note: {self._read} of {total} episodes are those in "
-                f"{self._folder}. Delete it if code or data have changed."
+                f"{self._folder}. Delete it if the code has changed."
             )
 
     def _episode(self, run, task, candidate, seed, split, draw):
@@ -87,6 +87,7 @@ class KeptOutcomes:
             "schedule": candidate.label,
             "setting": np.asarray(candidate.setting).tolist(),
             **{"start": int(seed), "split": split, "draw": draw},
+            "data": task.data_digest,
         }
         where = json.loads(json.dumps(where, default=checks.plain))
         known = self._known(where)

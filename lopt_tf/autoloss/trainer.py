@@ -28,6 +28,8 @@ _LEARNERS = {
     "ppo": ppo.PPO,
     "evolution": evolution.Evolution,
 }
+# What is compared of data in files.
+_CONTENTS = "contents of files"
 _COUNTS = ("round", "restarts", "steps", "lowest_reward", "best_score")
 
 
@@ -346,15 +348,24 @@ class Trainer(long_run.Trainer):
             "task": {"name": self.task.name, **self.task.get_config()},
             "validation_task": {} if judge is None else judge.get_config(),
             "options": _compared(self.options),
+            _CONTENTS: {
+                "task": self.task.data_digest,
+                "validation_task": judge and judge.data_digest,
+            },
         }
 
     def completed(self, saved):
         defaults = {"options": _compared(ControllerOptions())}
+        # Older checkpoints do not tell.
+        defaults[_CONTENTS] = self.settings()[_CONTENTS]
         # What was trained without a validation task has no arguments of one.
         for part in ("task", "validation_task"):
             task = getattr(self, part)
             defaults[part] = _defaults(task) if saved[part] and task else {}
-        return {part: {**defaults[part], **saved[part]} for part in defaults}
+        return {
+            part: {**default, **saved.get(part, {})}
+            for part, default in defaults.items()
+        }
 
     def products(self):
         save = functools.partial(self.controller.save, training=self.settings())

@@ -141,7 +141,8 @@ def trained(task, controller, report, begun=None):
     settings = task.get_config()
     for name in _OF_SEARCH:
         del settings[name]
-    training = _Begun(begun, played, {"task": settings, "by": by})
+    settings = {"task": settings, "by": by, "data": task.data_digest}
+    training = _Begun(begun, played, settings)
     position = training.position() or played.begin(starts("test", 1))
     try:
         while not played.finished(position):

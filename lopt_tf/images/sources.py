@@ -5,13 +5,12 @@ an order that is a function of (seed, place) alone, and turns a record into an
 image and a label. Only what is used is ever read or decoded.
 """
 
-import hashlib
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-from problems import networks
+from problems import digests, networks
 
 _VALIDATION_FOLDERS = ("validation", "val", "test")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -111,7 +110,7 @@ class Arrays(Indexed):
         self.augmentation = augmentation
         self.image_size = images.shape[1]
         labels = labels.astype("int64")
-        self._digest = _digest(images, labels)
+        self._digest = digests.digest(images, labels)
         # Made here: within a program of tf.data, 2 GB would be the most.
         with tf.device("CPU"):
             self._images, self._labels = map(tf.constant, (images, labels))
@@ -170,7 +169,7 @@ class Files(Indexed):
     def _content(self):
         # Their bytes would take as long as a pass over them.
         start = len(str(self._folder))
-        return _digest("\n".join(path[start:] for path in self._paths))
+        return digests.digest("\n".join(path[start:] for path in self._paths))
 
     def name_of(self, record):
         return self._paths[int(record)]
@@ -191,19 +190,6 @@ def _image_files(folder):
         )
         and file.is_file()
     ]
-
-
-def _digest(*contents):
-    """A text that changes with arrays or texts."""
-    found = hashlib.sha256()
-    for content in contents:
-        if isinstance(content, str):
-            content = content.encode()
-        else:
-            found.update(f"{content.dtype} {content.shape}".encode())
-            content = np.ascontiguousarray(content)
-        found.update(content)
-    return found.hexdigest()
 
 
 def permuted(index, seed, epoch, size):

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from problems import digests
 from problems.alternating import gan_losses, gan_nets
 from problems.alternating import judge as judge_lib
 from problems.alternating.supervised import check_positive
@@ -185,6 +186,18 @@ class GanSettings:
         if self.classifier_path is None:
             of = "" if self.dataset == "digits" else f"{self.dataset}_"
             self._kept_beside = pathlib.Path(folder) / f"{of}classifier.keras"
+
+    @functools.cached_property
+    def data_digest(self):
+        """Of images in files, and of a classifier's file."""
+        of = []
+        if self.dataset != "digits":
+            of += [self.images.train, self.images.held_out]
+        if self.classifier_path is not None:
+            # It says what is wrong with the file.
+            self.judge  # noqa: B018
+            of.append(np.fromfile(self.classifier_path, "uint8"))
+        return digests.digest(*of) if of else None
 
     @functools.cached_property
     def judge(self):

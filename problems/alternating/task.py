@@ -55,6 +55,9 @@ class Task:
             in a row, from the last action to the first. Defaults to (): none.
         feedback: a `Feedback` to tune beside them, if there are two actions.
             Defaults to None.
+        data_digest: a text that tells data in files apart, which `get_config`
+            only names. Nothing that was begun goes on with others. Defaults to
+            None: no such data.
     """
 
     name = None
@@ -68,6 +71,7 @@ class Task:
     ratios = None
     curricula = ()
     feedback = None
+    data_digest = None
 
     @property
     def loss_weights(self):

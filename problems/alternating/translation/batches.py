@@ -87,6 +87,10 @@ class Stream:
             found += [(bucket, rows) for rows in order.reshape(-1, self.size)]
         return [found[i] for i in rng.permutation(len(found))]
 
+    def arrays(self):
+        """All that is in it, a list of arrays."""
+        return [x for places, rows in self._buckets for x in (places, *rows)]
+
     def spaced(self, count):
         """At most so many batches of `whole`, evenly spaced: of all lengths."""
         parts = self._parts()

@@ -1,9 +1,11 @@
 """Three tasks' sentences, split, in subwords, as streams of batches."""
 
+import functools
 import itertools
 
 import numpy as np
 
+from problems import digests
 from problems.alternating.translation import splits, subwords
 from problems.alternating.translation.batches import Stream
 from problems.alternating.translation.sources import TASKS
@@ -52,6 +54,21 @@ class Data:
         self._take_pairs()
         for task in TAGGING:
             self._take_tags(task, found[task])
+
+    @functools.cached_property
+    def digest(self):
+        """A text that changes with any sentence, tag or subword."""
+        texts = [
+            "\n".join(itertools.chain.from_iterable(pairs))
+            for pairs in self.pairs.values()
+        ]
+        arrays = [
+            array
+            for streams in self.streams.values()
+            for stream in streams.values()
+            for array in stream.arrays()
+        ]
+        return digests.digest(*texts, *arrays)
 
     def told(self):
         """A line of text: how many sentences there are, and are not."""

@@ -211,6 +211,10 @@ class Translation(ModelTask):
             *(self.symbols, self.lengths, self.batch_size, self.data_seed),
         )
 
+    @property
+    def data_digest(self):
+        return self.data.digest
+
     def remarks(self):
         return [self.data.told()]
 
