@@ -1,5 +1,7 @@
 """Validation during meta-training: what it measures, what it keeps."""
 
+import shutil
+
 import numpy as np
 import pytest
 import trainings
@@ -41,6 +43,31 @@ def test_validation_keeps_the_best(tmp_path, monkeypatch):
     assert said[2] == "validation after meta-update 6: 1.5000"
     tags = trainings.tags(tmp_path)
     assert {"validation/all", "validation/held_out.0"} <= tags
+
+
+def test_the_weights_at_the_start_may_be_the_best(tmp_path):
+    """And a checkpoint tells which were, wherever it is taken to."""
+    losses = iter([1.0, 3.0, 2.0])
+    start = trainings.rule().init_weights(7)
+    own, other = tmp_path / "own", tmp_path / "other"
+
+    def train(meta_updates, folder, **kwargs):
+        trainings.train(
+            trainings.options(meta_updates=meta_updates),
+            folder,
+            validate=lambda rule, trained: {"held_out": next(losses)},
+            eval_every=2,
+            weights=start,
+            **kwargs,
+        )
+        return checkpointing.load(folder / "best.npz", "lopt_tf.optimizer")[0]
+
+    trainings.assert_same(train(2, own), start)
+    (other / "checkpoints").mkdir(parents=True)
+    (path,) = (own / "checkpoints").glob("*2.npz")
+    shutil.copy(path, other / "checkpoints")
+    trainings.assert_same(train(4, other, resume=True), start)
+    assert not list(losses)
 
 
 def test_validation_measures_the_meta_objective():

@@ -207,6 +207,48 @@ def test_one_compilation_for_all_unroll_lengths():
     assert unroller.num_compilations() == 4
 
 
+def test_objectives_of_minibatches_are_what_steps_see():
+    seed = (0, 0, 5)
+    problem = _net()
+    rule, unroller, vector, flat = _setting(
+        problem, {}, copies=2, records_batches=True
+    )
+    weights = vector.unflatten(flat)
+    constants = unroller.constants(seed)
+    params, log_lrs = unroller.draw_start(seed)
+    carry = unroller.begin(weights, constants, (params, log_lrs))
+    inputs = [unroller.segment_inputs(seed, first) for first in (0, 4)]
+    _, found = unroller.run(weights, constants, carry, inputs)
+    each = {
+        name: tf.repeat(w[None], unroller.size, axis=0)
+        for name, w in weights.items()
+    }
+    state = rule.init_state(each, params, log_lrs)
+    batches = np.concatenate(
+        [np.tile(unroller.batches(seed, first), [1, 2, 1]) for first in (0, 4)]
+    )
+    for batch, values in zip(batches, found):
+        loss, grads = problem.value_and_gradients(params, constants, batch)
+        np.testing.assert_allclose(values, loss, rtol=1e-4)
+        params, state = rule.step(each, state, params, grads)
+    # Where there are none, the objectives stay what they were.
+    both = []
+    for records in (False, True):
+        _, unroller, vector, flat = _setting(
+            Quadratic(3), {}, copies=2, records_batches=records
+        )
+        weights = vector.unflatten(flat)
+        constants = unroller.constants(seed)
+        carry = unroller.begin(weights, constants, unroller.draw_start(seed))
+        segments = [unroller.segment_inputs(seed, 0)]
+        both.append(unroller.run(weights, constants, carry, segments)[1])
+    np.testing.assert_array_equal(*both)
+    with pytest.raises(ValueError, match="estimators es and pes"):
+        metatraining.TrainingOptions(
+            estimator="bptt", use_minibatch_objective=True
+        )
+
+
 def test_persistent_evolution_compiles_once():
     _, unroller, vector, flat = _setting(Quadratic(3), {}, copies=2)
     constants = unroller.constants((5,))

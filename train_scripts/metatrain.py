@@ -74,7 +74,7 @@ FLAGS.int(
 )
 FLAGS.list(
     "eval_problems",
-    ["mlp_test"],
+    ["wide_classifier_validation_problems"],
     "Problems to validate on, by name as --problems.",
 )
 FLAGS.int("eval_steps", 200, "Inner steps of a validation.", lower_bound=1)
@@ -107,6 +107,10 @@ _OPTIONS = {
     ),
     "use_second_derivatives": (bool, "Through the problems' gradients."),
     "use_log_objective": (bool, "Average logarithms of objectives."),
+    "use_minibatch_objective": (
+        bool,
+        "With es and pes: the objective is the loss that a step sees.",
+    ),
     "use_numerator_epsilon": (bool, "Epsilon inside the numerator."),
     "objective_epsilon": (
         float,

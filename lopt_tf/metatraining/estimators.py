@@ -36,6 +36,7 @@ def make(options, problem, rule, replicas):
         copies=kind.copies,
         replicas=replicas,
         keeps_trail=not evolves,
+        records_batches=options.use_minibatch_objective,
     )
     more = {"stdev": options.perturbation} if evolves else {}
     limits = options.obj_train_max_multiplier, options.instance_clip

@@ -102,6 +102,7 @@ class InnerSteps:
     copies: int
     num_replicas: int
     keeps_trail: bool
+    records_batches: bool
 
     @property
     def reuses_loss(self):
@@ -135,9 +136,10 @@ class InnerSteps:
     def forward(self, weights, constants, params, state, inputs):
         """A `Segment` from given params and state."""
         weights = _for_each(weights, self.size)
-        reuses_loss = self.reuses_loss
+        has_batches = self.problem.batch_size is not None
+        takes_loss = self.reuses_loss or (self.records_batches and has_batches)
         # `backward` computes the slopes of reused losses anyway.
-        keeps_slopes = self.keeps_trail and not reuses_loss
+        keeps_slopes = self.keeps_trail and not takes_loss
 
         def body(t, params, state, values, slopes, points):
             points = _write(points, t, (params, state))
@@ -148,7 +150,7 @@ class InnerSteps:
             if keeps_slopes:
                 value, slope = self.problem.value_and_gradients(true, constants)
                 slopes = _write(slopes, t, slope)
-            elif not reuses_loss:
+            elif not takes_loss:
                 value = self.problem.loss(true, constants)
             values = values.write(t, value)
             return t + 1, params, state, values, slopes, points
@@ -164,7 +166,7 @@ class InnerSteps:
             body, params, state, values, slopes, points
         )
         values = values.stack()
-        if reuses_loss:
+        if self.reuses_loss:
             last = self.problem.loss(params, constants)
             values = tf.concat([values[1:], last[None]], axis=0)
         if not self.keeps_trail:

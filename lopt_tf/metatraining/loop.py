@@ -45,7 +45,8 @@ def train(
             their own. The current one if None.
         validate: a `Validation` on held-out problems.
         eval_every: meta-updates between validations; the weights with the
-            best mean so far are kept in `best.npz`. 0 validates never.
+            best mean so far, `weights` included, are kept in `best.npz`. 0
+            validates never.
         stop: a function that tells whether to save and stop after the
             present meta-update. Several workers stop together.
 
@@ -71,7 +72,7 @@ def train(
         options or options_lib.TrainingOptions(),
         weights,
         replicas_lib.Replicas(strategy),
-        validation.BestWeights(validate, eval_every),
+        validation.BestWeights(validate, eval_every, weights is not None),
     )
     run = long_run.LongRun(
         trainer,

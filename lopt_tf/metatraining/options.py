@@ -62,6 +62,9 @@ class TrainingOptions:
         use_second_derivatives: through the problems' gradients (bptt,
             full).
         use_log_objective: average logarithms of the objectives.
+        use_minibatch_objective: take the loss that each inner step sees on
+            its own minibatch for the objective, where there are minibatches;
+            up to twice as fast, and noisy (es, pes). Not in the paper.
         use_numerator_epsilon: see `MetaObjective`.
         objective_epsilon: epsilon in log(l / l0 + epsilon). A smaller value
             rewards converging further. The paper uses 1e-6.
@@ -96,6 +99,7 @@ class TrainingOptions:
     perturbation: float = 0.02
     use_second_derivatives: bool = True
     use_log_objective: bool = True
+    use_minibatch_objective: bool = False
     use_numerator_epsilon: bool = False
     objective_epsilon: float = 1e-6
     obj_train_max_multiplier: float = 0.0
@@ -121,6 +125,13 @@ class TrainingOptions:
             raise ValueError(
                 'The estimator "full" cuts nothing. Received: '
                 f"truncation={self.truncation}"
+            )
+        if self.use_minibatch_objective and (
+            estimators.ESTIMATORS[self.estimator].copies == 1
+        ):
+            raise ValueError(
+                "`use_minibatch_objective` is for the estimators es and pes. "
+                f"Received: estimator={self.estimator!r}"
             )
         if self.weight_average_decay == 1:
             raise ValueError(

@@ -341,6 +341,8 @@ class Trainer(long_run.Trainer):
         if self.options.weight_average_decay:
             arrays["average"] = self.average
         arrays.update({f"slots/{n}": s for n, s in self.slots.items()})
+        best = self.best.weights or {}
+        arrays.update({f"best/{n}": array for n, array in best.items()})
         tasks = []
         for i, it in enumerate(self._under_way):
             saved, description = self._runs.save(it)
@@ -368,7 +370,8 @@ class Trainer(long_run.Trainer):
                 f"note: the learning rate now falls over {now} meta-updates, "
                 f"before over {before}: not what one run of {now} would be"
             )
-        self.best.restore(metadata["best"])
+        best = checkpointing.below("best/", arrays)
+        self.best.restore(metadata["best"], best)
         self.weights = tf.constant(arrays["weights"])
         self.average = tf.constant(arrays.get("average", arrays["weights"]))
         self.slots = {
@@ -398,6 +401,9 @@ class Trainer(long_run.Trainer):
             expected["average"] = self.weights
         expected.update({f"slots/{n}": s for n, s in self.slots.items()})
         shapes = {name: tuple(array.shape) for name, array in expected.items()}
+        best = {f"best/{n}": a.shape for n, a in self.trained_weights().items()}
+        if any(name in arrays for name in best):
+            shapes |= best
         found = {n: a for n, a in arrays.items() if not n.startswith("tasks/")}
         checkpointing.check_arrays("The checkpoint", found, shapes)
 

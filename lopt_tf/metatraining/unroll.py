@@ -34,6 +34,9 @@ class Unroller:
         replicas: the `Replicas` that share the instances; the current
             strategy's if None.
         keeps_trail: whether `forward` also returns what `backward` needs.
+        records_batches: whether the objective of a step is the loss on its
+            minibatch, before the step, if there are minibatches: it costs
+            nothing more. Not with `keeps_trail`. Defaults to `False`.
     """
 
     problem: Problem
@@ -44,6 +47,7 @@ class Unroller:
     copies: int = 1
     replicas: Replicas | None = None
     keeps_trail: bool = False
+    records_batches: bool = False
 
     def __post_init__(self):
         self.replicas = self.replicas or Replicas()
@@ -61,6 +65,7 @@ class Unroller:
             self.copies,
             self.replicas.count,
             self.keeps_trail,
+            self.records_batches,
         )
         compiled = self.replicas.compiled
         self.forward = compiled(steps.forward)

@@ -115,27 +115,31 @@ class BestWeights:
     Args:
         validate: a `Validation`, or a function like it; None never validates.
         every: meta-updates between validations; 0 never validates.
+        given: whether the training starts from weights that may be the best:
+            they are validated, too.
 
     Attributes:
         loss: the best mean loss.
-        weights: the weights with it; None if a run before found them.
-        validated: the meta-update after which the last validation was.
+        weights: the weights with it, {name: array}; None before.
+        validated: the meta-update after which the last validation was; None
+            before.
     """
 
-    def __init__(self, validate=None, every=0):
+    def __init__(self, validate=None, every=0, given=False):
         checks.in_range("eval_every", every, 0, 10**9)
         if every and validate is None:
             raise ValueError("`eval_every` needs `validate`, a `Validation`.")
         self._validate = validate
         self._every = every
+        self._given = given
         self.loss = np.inf
-        self.weights = None
-        self.validated = 0
+        self.weights = self.validated = None
 
     def is_due(self, update):
         """Whether to validate after that meta-update."""
-        is_one = bool(self._every and update) and update % self._every == 0
-        return is_one and self.validated != update
+        if not self._every or update % self._every:
+            return False
+        return bool(update or self._given) and self.validated != update
 
     def measure(self, rule, weights):
         """Validates weights: (scalars, mean loss, whether it is the best)."""
@@ -157,13 +161,20 @@ class BestWeights:
         return getattr(self._validate, "num_compilations", int)()
 
     def state(self):
-        """JSON-ready; the weights have a file of their own."""
+        """What `restore` takes but for the weights, JSON-ready."""
         return {
             "loss": None if np.isinf(self.loss) else self.loss,
             "validated": self.validated,
         }
 
-    def restore(self, state):
-        """The inverse of `state`."""
+    def restore(self, state, weights):
+        """The inverse of `state`.
+
+        Args:
+            state: what it returned.
+            weights: {name: array}; empty in checkpoints of earlier versions,
+                beside which they have a file of their own.
+        """
         self.loss = np.inf if state["loss"] is None else state["loss"]
         self.validated = state["validated"]
+        self.weights = weights or None
