@@ -130,6 +130,25 @@ class Trainer:
 _ALONE = types.SimpleNamespace(num_workers=1, is_chief=True, agree=list)
 
 
+def check_begins(what, kind, output_dir, resume):
+    """Raises CheckpointError at once where a `LongRun` could not begin.
+
+    Args:
+        what: see `Trainer.what`.
+        kind, output_dir: see `LongRun`.
+        resume: see `LongRun.run`.
+    """
+    if not output_dir:
+        return
+    folder = pathlib.Path(output_dir)
+    checkpoints = checkpointing.Checkpoints(folder / "checkpoints", kind)
+    if not resume:
+        checkpoints.check_unused(folder, what)
+    elif not checkpoints.paths():
+        # It says that there is none.
+        checkpoints.load_latest()
+
+
 class LongRun:
     """Runs a trainer in a folder, from which it can resume at any time.
 

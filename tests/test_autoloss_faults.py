@@ -13,6 +13,7 @@ from lopt_tf.autoloss import (
     compiled_episodes,
     episodes,
     metadata,
+    plots,
     ppo,
     reinforce,
     rewards,
@@ -65,6 +66,26 @@ def test_an_episode_that_diverged_spoils_no_other():
     np.testing.assert_allclose(reward, [2, 0, 0, 20])
 
 
+def test_what_diverged_leaves_the_others_in_the_picture(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        plots.figures, "save", lambda figure, path: drawn.append(figure)
+    )
+    results = {
+        name: comparison.Outcome(name, np.array(values))
+        for name, values in {
+            "controller": [2.0, 2.1],
+            "1:1": [2.2, 2.0],
+            "lost": [NAN, 1.0],
+        }.items()
+    }
+    plots.plot_results(tmp_path / "test.png", results, "error")
+    (axis,) = drawn[0].axes
+    shown = [label.get_text() for label in axis.get_yticklabels()]
+    assert shown == ["1:1 (1:1)", "controller (controller)"]
+    assert "far off: lost" in axis.get_xlabel()
+
+
 def test_what_diverged_is_not_chosen(monkeypatch):
     task = alternating.Regression(dimensions=3)
     monkeypatch.setattr(
@@ -81,7 +102,9 @@ def test_what_diverged_is_not_chosen(monkeypatch):
         ]
     )
     lines = []
-    monkeypatch.setattr(baselines, "run", lambda *_: np.array(next(results)))
+    monkeypatch.setattr(
+        baselines, "outcomes", lambda *_: (np.array(next(results)), {}, None)
+    )
     for best in (2, 0):
         chosen, rows = baselines.tune(task, 2)
         assert chosen["best coin"].label == rows[best]["setting"]
@@ -183,7 +206,7 @@ def test_tasks_without_a_validation_are_refused():
         alternating.Gan(max_steps=4, period=5),
     ):
         with pytest.raises(ValueError, match="nothing is validated"):
-            baselines.run(task, [baselines.even(task)], [1], "test")
+            baselines.outcomes(task, [baselines.even(task)], [1], "test")
 
 
 def test_recipes_that_one_algorithm_suits_refuse_others():

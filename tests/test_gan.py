@@ -707,6 +707,7 @@ def test_summaries_tell_details_and_the_worst_group():
     first, second = comparison.summary(task, results)
     assert first["worst group"] == 6.0 and second["worst group"] == 1.5
     assert first["mean score"] == 2.5 and first["updates to 5"] == 200.0
+    assert first["updates to 5: starts"] == 2
     assert "mean score: difference" not in first
     assert second["mean score: difference"] == pytest.approx(0.5)
     assert second["mean score: low"] < 0.5 < second["mean score: high"]

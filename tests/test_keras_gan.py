@@ -11,6 +11,7 @@ from lopt_tf.autoloss import (
     bench,
     compiled_episodes,
     episodes,
+    model_episodes,
     schedules,
     tasks,
 )
@@ -488,7 +489,72 @@ def test_a_task_tells_files_with_other_contents_apart(tmp_path):
     model.save(path)
     found.append(digest())
     assert len({*found}) == 3
-    assert tasks.TASKS["gan"].task().data_digest is None
+
+
+def test_a_classifier_must_be_one_that_scores_can_be_made_of(tmp_path):
+    images = np.random.default_rng(0).uniform(-1, 1, [20, 8, 8, 1])
+    images = np.float32(images)
+
+    def judged(*last, outputs="logits"):
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input([8, 8, 1]), keras.layers.Flatten(), *last]
+        made = judge_lib.Judge(keras.Sequential(layers), outputs=outputs)
+        made.check_fits(images)
+
+    dense = keras.layers.Dense
+    judged(dense(5, "relu"), dense(3))
+    sigmoids = dense(5, "relu"), dense(3, "sigmoid")
+    for outputs in ("logits", "probabilities"):
+        with pytest.raises(ValueError, match="a sigmoid for each class"):
+            judged(*sigmoids, outputs=outputs)
+    with pytest.raises(ValueError, match="two classes at least"):
+        judged(dense(5), dense(1, "sigmoid"))
+    with pytest.raises(ValueError, match="two classes at least"):
+        judged(keras.layers.Reshape([8, 8]), dense(3))
+    with pytest.raises(ValueError, match="are not finite"):
+        judged(dense(5), dense(3, bias_initializer=_nan))
+    with pytest.raises(ValueError, match="classifier_layer"):
+        judged(dense(5000), dense(3))
+    for name in ("classifier_path", "classifier_layer"):
+        with pytest.raises(ValueError, match=f"`{name}` must be a text"):
+            tasks.TASKS["gan"].task(**{name: 2024})
+
+
+def _nan(shape, dtype=None):
+    return np.full(shape, np.nan, "float32")
+
+
+def test_what_has_diverged_has_the_least_score_and_is_not_kept():
+    """Without a score a mean over starts would leave it out."""
+    task = tasks.TASKS["gan"].task(**SHORT)
+    state, _ = task.reset([1, 2])
+    first = state["params"]["generator"]
+    # The second of two.
+    spoilt = first * tf.constant([[1.0], [np.nan]])
+    state["params"] = {**state["params"], "generator": spoilt}
+    step = tf.function(task.step, jit_compile=True)
+    for _ in range(task.max_steps):
+        state, _ = step(state, tf.one_hot([0, 0], 2))
+    details = task.details(state, "test")
+    assert details["mean score"][1] == details["last score"][1] == 1.0
+    assert details["last score"][0] > 1.0
+    np.testing.assert_array_equal(state["best_params"][1], first[1])
+    assert np.isfinite(task.result(state, "test")).all()
+    task = tasks.TASKS["gan"].task(form="keras", **SHORT)
+    played = compiled_episodes.episodes_of(task, schedules.Ratio([(1, 0)]))
+    position = played.begin([1])
+    values = [np.nan * x for x in played.model.generator.get_weights()]
+    played.model.generator.set_weights(values)
+    (episode,) = position.state
+    spoilt = [
+        tf.identity(v.value) for v in model_episodes._variables(played.model)
+    ]
+    position = position._replace(state=[episode._replace(values=spoilt)])
+    while not played.finished(position):
+        position, _ = played.advance(position)
+    assert played.details(position, "test")["mean score"] == 1.0
+    assert position.state[0].best == 1.0
+    assert played.result(position, "test") > 1.0
 
 
 def test_the_form_follows_the_data_set(mnist):
@@ -532,7 +598,9 @@ def test_mistakes_are_one_line(tmp_path, capfd):
         "bright": np.full([12, 8, 8], 255.0),
         "narrow": np.zeros([12, 8, 4]),
         "four": np.zeros([12, 8, 8, 4], "uint8"),
+        "large": np.zeros([12, 32, 32], "uint8"),
     }
+    np.savez(tmp_path / "keras.npz", x_train=wrong["four"])
     for name, array in wrong.items():
         np.savez(tmp_path / f"{name}.npz", images=array)
     own = f"--set=classifier_path={tmp_path}/good.keras"
@@ -553,6 +621,9 @@ def test_mistakes_are_one_line(tmp_path, capfd):
         ([tmp_path / "bright.npz", own], "values in 0..1, or be bytes"),
         ([tmp_path / "narrow.npz", own], r"Received: (12, 8, 4, 1)"),
         ([tmp_path / "four.npz", own, "--set=form=keras"], "1 or 3 channels"),
+        ([tmp_path / "large.npz", own], "up to 28. Received: (12, 32, 32)"),
+        ([tmp_path / "keras.npz", own], "Others are for form='keras'"),
+        (["digits", "--set=dataset=mnist"], "dataset is given twice"),
         ([folder, own.replace("good", "bad")], "is damaged"),
         ([folder, f"--set=classifier_path={tmp_path}/bad.h5"], "is damaged"),
         ([folder, own.replace("good", "none")], "There is no classifier"),

@@ -12,11 +12,13 @@ from keras import ops
 from lopt_tf import autoloss
 from lopt_tf.autoloss import (
     baselines,
+    bench,
     comparison,
     compiled_episodes,
     episodes,
     kept_outcomes,
     rewards,
+    sample_pictures,
     schedules,
     starts,
     trainer,
@@ -436,10 +438,10 @@ def test_a_model_task_begins_as_its_first_episode():
     """What an episode leaves behind is no part of the next one."""
     task = Fit()
     candidate = baselines.published(task)["1:1"]
-    first = baselines.run(task, [candidate] * 2, [5], "test")
-    again = baselines.run(task, [candidate], [5], "test")
+    first = baselines.outcomes(task, [candidate] * 2, [5], "test")[0]
+    again = baselines.outcomes(task, [candidate], [5], "test")[0]
     np.testing.assert_array_equal(first, [again[0]] * 2)
-    other = baselines.run(task, [candidate], [6], "test")
+    other = baselines.outcomes(task, [candidate], [6], "test")[0]
     assert other[0] != first[0]
 
 
@@ -533,6 +535,104 @@ def test_a_controllers_test_that_was_stopped_goes_on(tmp_path):
     # Another controller has episodes of its own.
     comparison.run_controller(task, other, 3, None, kept)
     assert task.seen == 4
+
+
+def test_pictures_of_a_test_that_was_stopped_are_of_all_starts(tmp_path):
+    class Pictured(Counts):
+        def samples_of(self, model, count):
+            level = np.tanh(float(model.net.get_weights()[0][0, 0]))
+            return np.full([count, 3, 3], level)
+
+    class Look(sample_pictures.SamplePicture):
+        def draw(self, task, images):
+            self.images = images
+            super().draw(task, images)
+
+    config = {"num_actions": 2, "hidden": 0, "seed": 1}
+    task = Pictured()
+    learned = ScheduleController(task.name, task.actions, FEATURES, config)
+    kept = kept_outcomes.KeptOutcomes(tmp_path / "kept")
+    found = []
+    for number in range(2):
+        look = Look(tmp_path / f"{number}.png", [1, 2, 3])
+        if number == 0:
+            task.last = 3
+            with pytest.raises(KeyboardInterrupt):
+                comparison.run_controller(task, learned, 3, look, kept)
+            task.seen, task.last = 0, None
+        comparison.run_controller(task, learned, 3, look, kept)
+        found.append(look.images)
+        assert task.seen == 1 and look.path.exists()
+    np.testing.assert_array_equal(*found)
+    played = compiled_episodes.episodes_of(task, learned.schedule())
+    position, _ = episodes.play(played, starts.starts("test", 3))
+    expected = played.samples(position, 16)
+    assert len(np.unique(expected)) == 3
+    np.testing.assert_allclose(found[0], expected, atol=1 / 127)
+
+
+def test_a_mean_over_validations_does_not_favour_early_ends():
+    class Patient(Fit):
+        patience = 1
+
+        def measure(self, model, split):
+            # 1 at the start, then worse and worse.
+            number = 1 + int(model.schedule_state.step) // self.period
+            return {"loss": 0.0, "error": float(number)}
+
+    task = Patient()
+    played = compiled_episodes.episodes_of(task, schedules.Ratio([(1, 1)]))
+    position, _ = episodes.play(played, [1])
+    assert [y for _, y in played.curves(position)[0]] == [2.0]
+    assert played.details(position)["mean score"] == 2.0
+    task.patience = 2
+    position, _ = episodes.play(played, [1])
+    # The third of three validations was not made.
+    assert played.details(position)["mean score"] == pytest.approx(8 / 3)
+
+
+def test_baselines_can_be_tuned_for_the_mean_of_the_curve(
+    tmp_path, monkeypatch
+):
+    task = Fit()
+    grids = baselines.grids(task)
+    (name, candidates), *_ = grids.items()
+    best = {"result": 1, "mean score": 2}
+
+    def outcomes(task, candidates, seeds, *_, **__):
+        values = {
+            of: np.tile(np.arange(len(candidates))[:, None] != place, (1, 2))
+            for of, place in best.items()
+        }
+        return values.pop("result"), values, None
+
+    monkeypatch.setattr(baselines, "outcomes", outcomes)
+    for by, place in ((None, 1), ("mean score", 2)):
+        chosen, _ = baselines.tune(task, 2, names=[name], by=by)
+        assert chosen[name] is not None
+        assert chosen[name].label == candidates[place].label
+        # Each choice is kept for its own purpose, and for these data.
+        for digest in ("some", "other"):
+            task.data_digest = digest
+            said = []
+            runs = bench.Bench(tmp_path, 2, 2, True, said.append, [name], by)
+            again = runs.chosen(task)
+            assert again[name].label == candidates[place].label
+            assert len(said) == 2
+    with pytest.raises(ValueError, match="cannot be tuned by 'loss'.*mean sc"):
+        baselines.tune(task, 2, names=[name], by="loss")
+
+
+def test_a_training_that_cannot_begin_makes_nothing(tmp_path):
+    class Dear(Fit):
+        def build(self):
+            raise AssertionError("it was built")
+
+    with pytest.raises(ValueError, match="no checkpoint"):
+        autoloss.train(Dear(), OPTIONS, output_dir=tmp_path, resume=True)
+    autoloss.train(Fit(), OPTIONS, output_dir=tmp_path)
+    with pytest.raises(ValueError, match="already holds a training"):
+        autoloss.train(Dear(), OPTIONS, output_dir=tmp_path)
 
 
 def test_validations_of_models_draw_otherwise_than_tests():
@@ -668,5 +768,5 @@ def test_episodes_begin_with_new_optimizers():
         task = Trained()
         task.trains = trains
         candidate = baselines.published(task)["1:1"]
-        found.append(baselines.run(task, [candidate], [5], "test"))
+        found.append(baselines.outcomes(task, [candidate], [5], "test")[0])
     np.testing.assert_array_equal(*found)

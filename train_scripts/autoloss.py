@@ -16,8 +16,8 @@ translation that is trained under the controller once and kept in DIR.
 
 Generated images are judged by a classifier: the folder gets classifier.keras
 (of digits; mnist_classifier.keras), scores.csv (what known images have) and
-samples.png, drawn anew while a controller is validated or tested; of Keras
-networks also curves.csv and curves.png, the results over updates.
+samples.png, drawn when a controller is validated or tested; of Keras networks
+also curves.csv and curves.png, the results over updates.
 """
 
 import json
@@ -95,6 +95,12 @@ FLAGS.int(
     "Starts of each candidate when baselines are tuned.",
     lower_bound=1,
 )
+FLAGS.str(
+    "tune_by",
+    None,
+    "What baselines are tuned for instead of the result: mean score, last "
+    "score or best score, of a task that has them.",
+)
 FLAGS.bool("fine", True, "Whether baselines' grids are fine.")
 FLAGS.list(
     "baselines",
@@ -105,7 +111,7 @@ FLAGS.list(
 _OF_TRAINING = ("algorithm", *_OPTIONS, "resume", "checkpoint_every_s")
 # Evolution looks at whole episodes' results alone.
 _OF_GRADIENTS = ("entropy_bonus", "step_scale")
-_OF_COMPARISON = ("starts", "tuning_starts", "fine", "baselines")
+_OF_COMPARISON = ("starts", "tuning_starts", "tune_by", "fine", "baselines")
 _OF_TRANSLATION = ("input", "output")
 # Flags that a mode does without.
 _IGNORED = {
@@ -174,6 +180,7 @@ def compare(folder):
         *(folder, FLAGS.starts, FLAGS.tuning_starts, FLAGS.fine),
         command_line.say,
         FLAGS.baselines or (),
+        FLAGS.tune_by,
     )
     if FLAGS.mode == "baseline":
         runs.baseline(_entry().task(**_given()))
@@ -216,6 +223,8 @@ def _given():
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise flags.Error(f"--set takes name=value. Received: {text}")
+        if name in config:
+            raise flags.Error(f"{name} is given twice.")
         if name in _entry().controller:
             raise flags.Error(f"--mode decides the {name}; leave --set={name}.")
         try:

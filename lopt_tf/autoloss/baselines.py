@@ -9,6 +9,7 @@ import numpy as np
 
 from lopt_tf.autoloss import (
     compiled_episodes,
+    contract,
     episodes,
     kept_outcomes,
     metadata,
@@ -202,18 +203,11 @@ def _feedbacks(value, slopes, levels, few):
     ]
 
 
-def run(task, candidates, seeds, split, draw=0, kept=None):
-    """Results [len(candidates), len(seeds)] of schedules of one kind.
-
-    Arguments as of `outcomes`.
-    """
-    return outcomes(task, candidates, seeds, split, draw, kept)[0]
-
-
 def outcomes(task, candidates, seeds, split, draw=0, kept=None):
-    """Results as of `run`, the task's details as such arrays, by name, curves.
+    """Results of schedules of one kind [candidates, starts], details, curves.
 
-    The curves are lists [candidates][starts], or None: `Episodes.curves`.
+    Details are such arrays by name; curves are lists [candidates][starts], or
+    None: `Episodes.curves`.
 
     Args:
         task: a `problems.alternating.Task`. All candidates and starts run side
@@ -261,6 +255,19 @@ def _best(task, candidates, means):
     return candidates[place] if np.isfinite(scores[place]) else None
 
 
+def _judged_by(task, results, details, by):
+    """What candidates are judged by, an array [candidates, starts]."""
+    if by is None:
+        return results
+    known = [name for name in contract.OF_RESULTS if name in details]
+    if by not in known:
+        raise ValueError(
+            f"The task {task.name!r} cannot be tuned by {by!r}. Known: "
+            f"{', '.join(known) or 'nothing but the result'}."
+        )
+    return details[by]
+
+
 def _told(best):
     if best is None:
         return "left out, no candidate has a finite result"
@@ -268,7 +275,7 @@ def _told(best):
     return best.label + edge
 
 
-def tune(task, count, fine=True, report=None, names=None, kept=None):
+def tune(task, count, fine=True, report=None, names=None, kept=None, by=None):
     """Chooses the best setting of each kind on the validation split.
 
     Args:
@@ -278,6 +285,8 @@ def tune(task, count, fine=True, report=None, names=None, kept=None):
         report: a function of one line of text.
         names: of the grids to choose from. Defaults to all.
         kept: see `outcomes`.
+        by: one of `contract.OF_RESULTS`, such as "mean score", to choose by
+            that in place of the result. Defaults to `None`.
 
     Returns:
         {name: Candidate}, without kinds whose candidates have all diverged; and
@@ -288,8 +297,10 @@ def tune(task, count, fine=True, report=None, names=None, kept=None):
     for name, candidates in grids(task, fine).items():
         if names is not None and name not in names:
             continue
-        results = run(task, candidates, seeds, "valid", VALIDATION_DRAW, kept)
-        means = results.mean(axis=1)
+        results, details, _ = outcomes(
+            task, candidates, seeds, "valid", VALIDATION_DRAW, kept
+        )
+        means = _judged_by(task, results, details, by).mean(axis=1)
         best = _best(task, candidates, means)
         if best is not None:
             chosen[name] = best

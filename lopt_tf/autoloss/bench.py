@@ -27,15 +27,27 @@ class Bench:
         fine: whether baselines' grids are fine.
         report: a function of one line of text.
         names: of the fixed schedules to run. Defaults to all.
+        by: what baselines are tuned for, see `baselines.tune`. Defaults to
+            `None`: the result.
     """
 
-    def __init__(self, folder, starts, tuning_starts, fine, report, names=()):
+    def __init__(
+        self,
+        folder,
+        starts,
+        tuning_starts,
+        fine,
+        report,
+        names=(),
+        by=None,
+    ):
         self.folder = pathlib.Path(folder)
         self.starts = starts
         self.tuning_starts = tuning_starts
         self.fine = fine
         self.say = report
         self.names = tuple(names)
+        self.by = by
         self._kept = KeptOutcomes(self.folder / "outcomes", report)
 
     def baseline(self, task):
@@ -109,8 +121,7 @@ class Bench:
             task.keep_beside(self.folder)
         rows = comparison.transfer(
             *(made, controller, self.starts, self.tuning_starts, self.say),
-            self.names or None,
-            self._kept,
+            *(self.names or None, self._kept, self.by),
         )
         self._write_table("transfer", rows)
         self.say(f"Results: {self.folder}/transfer.csv")
@@ -144,7 +155,8 @@ class Bench:
         What was tuned before is kept, also that of other grids.
         """
         settings = {"task": task.name, **task.get_config()}
-        settings["tuning_starts"] = self.tuning_starts
+        settings |= {"tuning_starts": self.tuning_starts, "by": self.by}
+        settings["data"] = task.data_digest
         path = self.folder / "tuning.json"
         known = known_choices(path, settings)
         labels = {name: [c.label for c in grid] for name, grid in grids.items()}
@@ -158,7 +170,7 @@ class Bench:
         for name in missing:
             chosen, rows = baselines.tune(
                 *(task, self.tuning_starts, self.fine, self.say, [name]),
-                self._kept,
+                *(self._kept, self.by),
             )
             best = chosen[name].label if name in chosen else None
             tuned = {"candidates": labels[name], "chosen": best, "rows": rows}

@@ -49,13 +49,12 @@ def run_controller(task, controller, count, look=None, kept=None):
         task: of the controller's actions.
         controller: a `ScheduleController`.
         count: of starts.
-        look: as `episodes.play` takes it.
-        kept: `KeptOutcomes`, of models that make no pictures to look at.
-            Defaults to `None`.
+        look: a `SamplePicture`. Defaults to `None`.
+        kept: `KeptOutcomes`, of models. Defaults to `None`.
     """
     controller.check_fits(task)
-    if kept is not None and _is_kept(task, look):
-        return _kept_outcome(task, controller, count, kept)
+    if kept is not None and isinstance(task, alternating.ModelTask):
+        return _kept_outcome(task, controller, count, kept, look)
     played = compiled_episodes.episodes_of(
         task, controller.schedule(), segment_length(task)
     )
@@ -66,15 +65,7 @@ def run_controller(task, controller, count, look=None, kept=None):
     return found, shares
 
 
-def _is_kept(task, look):
-    """Whether episodes take minutes, and nothing looks into them."""
-    if not isinstance(task, alternating.ModelTask):
-        return False
-    without_pictures = alternating.ModelTask.samples_of
-    return look is None or type(task).samples_of is without_pictures
-
-
-def _kept_outcome(task, controller, count, kept):
+def _kept_outcome(task, controller, count, kept, look):
     """As `run_controller`, an episode at a time."""
     played = compiled_episodes.episodes_of(
         task, controller.schedule(), segment_length(task)
@@ -86,12 +77,15 @@ def _kept_outcome(task, controller, count, kept):
         details = played.details(position, "test").items()
         details = {name: values[None] for name, values in details}
         curves = played.curves(position)
-        return results, details, curves and [curves], shares
+        images = look and played.samples(position, look.columns)
+        return results, details, curves and [curves], shares, images
 
     policy = baselines.Candidate("learned", None, controller.identity())
-    *outcome, shares = kept.controller(
+    *outcome, shares, images = kept.controller(
         alone, task, policy, starts("test", count)
     )
+    if look and images is not None:
+        look.draw(task, images)
     return {"controller": Outcome("learned", *outcome)}, shares
 
 
@@ -155,6 +149,8 @@ def _of_detail(name, values, controller, schedule):
     """{column: number} of one detail of a schedule; see `summary`."""
     known = values[np.isfinite(values)]
     row = {name: float(known.mean()) if len(known) else None}
+    if len(known) < len(values):
+        row[f"{name}: starts"] = len(known)
     if controller is None or schedule == "controller":
         return row
     others = controller.details[name]
@@ -176,7 +172,16 @@ def paired(first, second):
     return {"difference": mean, "low": low, "high": high}
 
 
-def transfer(tasks, controller, count, tuning, report, names=None, kept=None):
+def transfer(
+    tasks,
+    controller,
+    count,
+    tuning,
+    report,
+    names=None,
+    kept=None,
+    by=None,
+):
     """Rows: a frozen controller beside schedules tuned anew, by task.
 
     Args:
@@ -186,6 +191,7 @@ def transfer(tasks, controller, count, tuning, report, names=None, kept=None):
         report: a function of one line of text.
         names: of the grids that are tuned. Defaults to all.
         kept: see `baselines.outcomes`.
+        by: see `baselines.tune`.
     """
     rows = []
     for number, (name, task) in enumerate(tasks.items()):
@@ -193,7 +199,7 @@ def transfer(tasks, controller, count, tuning, report, names=None, kept=None):
         for line in task.remarks():
             report(line)
         chosen, _ = baselines.tune(
-            task, tuning, fine=False, names=names, kept=kept
+            task, tuning, fine=False, names=names, kept=kept, by=by
         )
         learned, _ = run_controller(task, controller, count, None, kept)
         even = baselines.even(task)

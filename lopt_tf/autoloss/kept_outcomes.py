@@ -44,11 +44,14 @@ class KeptOutcomes:
         return _joined(found, len(candidates), len(seeds))
 
     def controller(self, run, task, policy, seeds):
-        """Test outcomes of a controller, and its shares [segments, E, actions].
+        """Test outcomes of a controller, shares and images of its episodes.
+
+        Shares are [segments, E, actions], images in -1..1 [E, count, ...] or
+        None.
 
         Args:
-            run: a function of (policy, seed, draw): such outcomes and shares
-                of one episode.
+            run: a function of (policy, seed, draw): such outcomes, shares and
+                images of one episode.
             policy: with a `label` and a `setting` that tells it from others.
             task, seeds: as for `outcomes`.
         """
@@ -64,7 +67,13 @@ class KeptOutcomes:
         shares = np.full([longest, len(each), len(task.actions)], np.nan)
         for place, share in enumerate(each):
             shares[: len(share), place] = share
-        return results[0], details, curves and curves[0], shares
+        images = [x.get("images") for x in found]
+        if any(x is None for x in images):
+            # Of a task without, or of an earlier version.
+            images = None
+        else:
+            images = np.float32(images) / 127.5 - 1
+        return results[0], details, curves and curves[0], shares, images
 
     def _counted(self, task, candidates, seeds):
         """(candidate, place, seed) of each episode; tells how far it is."""
@@ -138,8 +147,8 @@ class KeptOutcomes:
         folders.write_text(self._path(where), json.dumps(content) + "\n")
 
 
-def _plain(results, details, curves, shares=None):
-    """Outcomes of one episode as JSON has them."""
+def _plain(results, details, curves, shares=None, images=None):
+    """Outcomes of one episode as JSON has them, images as bytes."""
     found = {
         "result": float(results[0, 0]),
         "details": {name: float(x[0, 0]) for name, x in details.items()},
@@ -147,6 +156,9 @@ def _plain(results, details, curves, shares=None):
     }
     if shares is not None:
         found["shares"] = np.float32(shares[:, 0]).tolist()
+    if images is not None:
+        pixels = np.clip(np.round((images[0] + 1) * 127.5), 0, 255)
+        found["images"] = pixels.astype(int).tolist()
     return found
 
 

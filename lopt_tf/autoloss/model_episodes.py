@@ -264,12 +264,18 @@ class ModelEpisodes(episodes.Episodes):
     def details(self, position, split=None):
         """The task's, and of the results at an episode's validations their
         mean, the last and the best: "mean score", "last score", "best score".
+
+        In the mean the last result stands for validations after an early end.
         """
         told, rows = self.task.details_of, []
         is_test = split == "test"
         for each in self._with_kept(position) if is_test else position.state:
             curve = each.curve or ((0, each.measured[self.task.result_name]),)
             scores = [score for _, score in curve]
+            if each.finished:
+                # One that ended early stays as good as it is.
+                missing = self.task.max_steps // self.task.period - len(scores)
+                scores += scores[-1:] * missing
             found = {
                 "mean score": float(np.mean(scores)),
                 "last score": scores[-1],

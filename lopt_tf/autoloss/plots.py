@@ -77,11 +77,12 @@ def plot_results(path, results, result_name):
     """Test results {schedule: `comparison.Outcome`}, a line for each."""
     # A schedule that is far off would flatten all others.
     medians = {name: np.median(x.results) for name, x in results.items()}
-    middle = np.median(list(medians.values()))
+    known = [x for x in medians.values() if np.isfinite(x)]
+    middle = np.median(known) if known else 0.0
     shown = {
         name: value
         for name, value in results.items()
-        if abs(medians[name] - middle) < 0.3 * abs(middle)
+        if abs(medians[name] - middle) <= 0.3 * abs(middle)
     }
     figure, axis = _axes(0.45 * len(shown) + 1.4)
     names = list(shown)[::-1]

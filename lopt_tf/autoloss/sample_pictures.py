@@ -4,8 +4,8 @@ import time
 
 from lopt_tf.autoloss import plots
 
-# Columns of the picture, and the most rows.
-_COLUMNS, _ROWS = 16, 8
+# The most rows of the picture.
+_ROWS = 8
 _EVERY_S = 30.0
 
 
@@ -18,7 +18,13 @@ class SamplePicture:
     Args:
         path: of the picture, a PNG file that is replaced.
         starts: seeds of the episodes.
+
+    Attributes:
+        columns: images of each.
+        drawn: whether there is a picture.
     """
+
+    columns = 16
 
     def __init__(self, path, starts):
         self.path = path
@@ -35,14 +41,18 @@ class SamplePicture:
         """
         if time.monotonic() < self._next and not played.finished(position):
             return
-        images = played.samples(position, _COLUMNS)
+        images = played.samples(position, self.columns)
         if images is not None:
-            labels = played.task.groups(self.starts)
-            if labels is None or len(set(labels)) == 1:
-                labels = [str(start) for start in self.starts]
-            first = {x: place for place, x in reversed([*enumerate(labels)])}
-            places = sorted(first.values())[:_ROWS]
-            chosen = [labels[place] for place in places]
-            plots.plot_samples(self.path, images[places], chosen)
-            self.drawn = True
+            self.draw(played.task, images)
         self._next = time.monotonic() + _EVERY_S
+
+    def draw(self, task, images):
+        """Draws images in -1..1 of all starts [E, columns, ...]."""
+        labels = task.groups(self.starts)
+        if labels is None or len(set(labels)) == 1:
+            labels = [str(start) for start in self.starts]
+        first = {x: place for place, x in reversed([*enumerate(labels)])}
+        places = sorted(first.values())[:_ROWS]
+        chosen = [labels[place] for place in places]
+        plots.plot_samples(self.path, images[places], chosen)
+        self.drawn = True

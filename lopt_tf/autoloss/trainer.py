@@ -73,6 +73,8 @@ def train(
             that the options' features and rewards need.
         KeyboardInterrupt: when interrupted; the rounds before are saved.
     """
+    # Tasks may take long to begin, and keep files.
+    long_run.check_begins(Trainer.what, _KIND, output_dir, resume)
     trainer = Trainer(task, options, validation_task, look)
     long_run.LongRun(
         trainer, _KIND, output_dir, report, checkpoint_every_s
@@ -146,7 +148,7 @@ class Trainer(long_run.Trainer):
         is_model = isinstance(self.task, alternating.ModelTask)
         usual = episodes_lib.SEGMENT
         if is_model:
-            usual = max(self.task.period, -(-self.task.max_steps // 20))
+            usual = max(self.task.period, -(-self.task.max_steps // 400))
         return self.learner.segment_length or usual
 
     @property

@@ -9,6 +9,7 @@ import tensorflow as tf
 from problems.alternating import gan_losses, gan_nets, gan_update, image_data
 from problems.alternating.gan_settings import (
     GOAL,
+    LEAST_SCORE,
     RESULT_IMAGES,
     RESULT_SEEDS,
     SCORE_SEEDS,
@@ -83,8 +84,8 @@ class Gan(GanSettings, AlternatingTask):
             # Of the generator's loss, and the discriminator's two parts.
             "averages": tf.zeros([count, 3]),
             "best_params": generator,
-            "best_score": none,
-            "score": tf.ones([count]),
+            "best_score": none + LEAST_SCORE,
+            "score": none + LEAST_SCORE,
             "score_sum": none,
             "reached": tf.fill([count], np.inf),
             "improvement": none,
@@ -206,9 +207,11 @@ class Gan(GanSettings, AlternatingTask):
         def score(each):
             return self.judge.score(self._images(*each, count, place))
 
-        return tf.map_fn(
+        found = tf.map_fn(
             score, (generators, seeds), fn_output_signature=tf.float32
         )
+        # Images of what has diverged are not numbers.
+        return tf.where(tf.math.is_finite(found), found, LEAST_SCORE)
 
     def _images(self, generator, seed, count, place):
         z = gan_update.normal([count, self.z_dim], seed, place)

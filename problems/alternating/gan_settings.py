@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 
 import numpy as np
@@ -16,6 +17,8 @@ from problems.alternating.task import DataMissing, Feedback
 RESULT_IMAGES = {"valid": 2000, "test": 5000}
 RESULT_SEEDS = {"valid": 2**30, "test": 2**30 + 1}
 SCORE_SEEDS = 2**29
+# No score is less: that of what has learned nothing, or has diverged.
+LEAST_SCORE = 1.0
 # A score that is told when it is first reached (chosen: digits can be read).
 GOAL = 5.0
 # Settings by what they must be: kind, most, names.
@@ -120,7 +123,8 @@ class GanSettings:
             return
         if True in table:
             raise ValueError(
-                f"`{name}` must be True or False. Received: {name}={value!r}"
+                f"`{name}` must be True or False (in commands: true, false). "
+                f"Received: {name}={value!r}"
             )
         raise ValueError(
             f"Unknown {name} {value!r}. Known: {', '.join(table)}."
@@ -142,6 +146,14 @@ class GanSettings:
             check_positive(float, 1e6, balances=ratio)
 
     def _check_classifier(self):
+        for name in ("classifier_path", "classifier_layer"):
+            value = getattr(self, name)
+            if isinstance(value, os.PathLike):
+                setattr(self, name, os.fspath(value))
+            elif not isinstance(value, str | None):
+                raise ValueError(
+                    f"`{name}` must be a text. Received: {name}={value!r}"
+                )
         try:
             low, high = map(float, self.classifier_range)
             fits = -1e6 <= low < high <= 1e6
@@ -189,15 +201,9 @@ class GanSettings:
 
     @functools.cached_property
     def data_digest(self):
-        """Of images in files, and of a classifier's file."""
-        of = []
-        if self.dataset != "digits":
-            of += [self.images.train, self.images.held_out]
-        if self.classifier_path is not None:
-            # It says what is wrong with the file.
-            self.judge  # noqa: B018
-            of.append(np.fromfile(self.classifier_path, "uint8"))
-        return digests.digest(*of) if of else None
+        """Of images and classifier: scores of two of these do not compare."""
+        both = self.images.train, self.images.held_out
+        return digests.digest(*both, *self.judge.model.get_weights())
 
     @functools.cached_property
     def judge(self):

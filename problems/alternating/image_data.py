@@ -19,6 +19,8 @@ TRAINED_ON = 1400
 PREPARED = ("mnist", "cifar10")
 _OF_KERAS = ("x_train", "x_test", "y_train", "y_test")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+# Height and width; the compiled form has matrices in place of convolutions.
+_LARGEST_COMPILED = 28
 # Fewer images are no data set (chosen).
 _LEAST = 10
 
@@ -104,12 +106,18 @@ def read_images(path):
     Raises:
         ValueError: if it is missing, damaged, or has other images.
     """
+    others = "Others are for form='keras'."
+    if "images" not in (names := _names(path)):
+        raise ValueError(
+            f"{path} has no array called images (it has {', '.join(names)}). "
+            f"{others}"
+        )
     (pixels,) = _arrays(path, ["images"])
-    if pixels.ndim != 3:
+    if pixels.ndim != 3 or pixels.shape[1] > _LARGEST_COMPILED:
         raise ValueError(
             f"The images of {path} must be at least ten, [count, size, size] "
-            f"with a size divisible by 4. Received: {pixels.shape}. Others are "
-            "for form='keras'."
+            f"with a size divisible by 4, up to {_LARGEST_COMPILED}. Received: "
+            f"{pixels.shape}. {others}"
         )
     pixels = scaled(_checked(path, pixels, 4))
     most = len(pixels) * 4 // 5
@@ -234,6 +242,8 @@ def _naming(file):
         yield
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(f"{file} is no image, or damaged.") from error
+    except tf.errors.OpError as error:
+        raise ValueError(f"{file} cannot be read: {error.message}") from error
 
 
 def _prepared(name, data_dir):

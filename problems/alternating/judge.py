@@ -21,6 +21,8 @@ _BATCH, _WIDTH, _FEATURES = 64, 32, 64
 _OUTPUTS = ("logits", "probabilities")
 # Images that are asked for at once, so that memory is bounded.
 _AT_ONCE = 500
+# Of an image; distances take the time of their cube.
+_MOST_FEATURES = 4096
 # Images whose outputs are looked at, and how far sums of chances may be off 1.
 _LOOKED_AT, _ROUNDING = 16, 1e-2
 # What a classifier that was kept must know of the images that it judges.
@@ -70,6 +72,13 @@ class Judge:
             )
         last = self.model.layers[-2] if self.layer is None else None
         features = _output(self.model, last or self.model.get_layer(self.layer))
+        size = features.shape[1:]
+        if None not in size and np.prod(size) > _MOST_FEATURES:
+            raise ValueError(
+                f"The features of the classifier, {tuple(size)}, are more than "
+                f"{_MOST_FEATURES:,}: too many to compare images by. Name "
+                "another layer (classifier_layer)."
+            )
         both = keras.Model(self.model.inputs, [self.model.outputs[0], features])
         object.__setattr__(self, "_both", both)
 
@@ -125,8 +134,22 @@ class Judge:
     def _check_outputs(self, images):
         """Raises ValueError if outputs cannot be what they are said to be."""
         found = self._outputs(scaled(images))[0].numpy()
+        if found.ndim != 2 or found.shape[1] < 2:
+            raise ValueError(
+                "A classifier tells apart two classes at least: outputs "
+                f"[images, classes]. These are {found.shape}."
+            )
+        if not np.isfinite(found).all():
+            raise ValueError("The classifier's outputs are not finite.")
         sums = np.abs(found.sum(1) - 1).max()
         are_chances = found.min() >= 0 and sums < _ROUNDING
+        if not are_chances and 0 < found.min() <= found.max() < 1:
+            raise ValueError(
+                "The classifier's outputs are all within 0..1, but no chances "
+                f"(their sums are up to {sums:.3g} off 1) and hardly logits: "
+                "a sigmoid for each class, say. Name one with a softmax, or "
+                "without an activation."
+            )
         if are_chances != (self.outputs == "probabilities"):
             other = next(x for x in _OUTPUTS if x != self.outputs)
             raise ValueError(

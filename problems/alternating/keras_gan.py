@@ -179,9 +179,9 @@ class KerasGan(GanSettings, ModelTask):
         return image_data.scaled(real[rows]), z
 
     def measure(self, model, split):
-        step, score = int(model.schedule_state.step), 0.0
+        step, score = int(model.schedule_state.step), gan_settings.LEAST_SCORE
         # Noise may have a higher score than what networks learn at first: an
-        # untrained generator has none, so that it is not kept.
+        # untrained generator has the least, so that it is not kept.
         if step:
             place = gan_settings.SCORE_SEEDS + step
             score = self._score(model, self.score_images, place)
@@ -194,8 +194,7 @@ class KerasGan(GanSettings, ModelTask):
     def metadata(self, model, found):
         averages = model.averages.values.value
         return {
-            # No score is less than 1.
-            "score": tf.maximum(found["valid_inception score"], 1.0),
+            "score": found["valid_inception score"],
             "generator_loss": averages[:1],
             "discriminator_loss": tf.reduce_mean(averages[1:])[None],
         }
@@ -207,10 +206,14 @@ class KerasGan(GanSettings, ModelTask):
         closeness = {}
         if split == "test":
             closeness = self.compared(self._images(model, _COMPARED))
-        return closeness | {
+        found = closeness | {
             f"reaches {goal:g}": float(bool(reached)),
             f"updates to {goal:g}": min(reached, default=float("nan")),
         }
+        if self.block > 1 and curve:
+            # Schedules make more or less of them in as many choices.
+            found["updates"] = float(curve[-1][0])
+        return found
 
     def samples_of(self, model, count):
         """Images of a kept generator, without an axis of one channel."""
@@ -224,7 +227,9 @@ class KerasGan(GanSettings, ModelTask):
     def _score(self, model, count, place):
         draws = self._draws(model, count, place)
         parts = [self._judged(z)[0].numpy() for z in draws]
-        return float(scores.inception_score(np.concatenate(parts)))
+        score = float(scores.inception_score(np.concatenate(parts)))
+        # Images of what has diverged are not numbers.
+        return score if np.isfinite(score) else gan_settings.LEAST_SCORE
 
     def _draws(self, model, count, place):
         """z for `count` images, some at a time."""
