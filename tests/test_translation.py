@@ -32,6 +32,7 @@ from problems.alternating.translation.batches import Batch
 from problems.alternating.translation.language import Language
 from problems.alternating.translation.task import Translation
 from train_scripts import autoloss as program
+from train_scripts.suites import translation as translation_suite
 
 pytest.importorskip("tokenizers")
 pytest.importorskip("sacrebleu")
@@ -43,6 +44,7 @@ SMALL = {
     **{"updates": 12, "hold": 3, "validations": 2, "dropout": 0.2},
     "language": {"subordinate": 0.0},
 }
+SMALL_CORPUS = {"pairs": 300, "tagged": 60, "valid": 20, "test": 20}
 OUTPUTS = {"translation": 30, "tags": 7, "entities": 6}
 
 
@@ -438,3 +440,19 @@ def test_a_translator_that_learns_nothing_says_so(task, monkeypatch):
     )
     with pytest.raises(ValueError, match="has learned nothing"):
         translating.trained(task, None, lambda line: None)
+
+
+def test_updates_are_timed_beside_plain_keras(tmp_path, monkeypatch):
+    monkeypatch.setattr(translation_suite, "_UPDATES", 4)
+    monkeypatch.setattr(translation_suite, "_SENTENCES", SMALL_CORPUS)
+    (row,) = translation_suite.measure(1, ["demo"])
+    assert row["name"] == "translation/demo"
+    assert row["value"] > 0 and row["settings"]["times_train_on_batch"] > 0
+    # Both do the same arithmetic.
+    task = Translation(**SMALL)
+    plain = translation_suite._Plain(task).model
+    batch = task.batch(None, 0, 0, 0)
+    found = plain((batch.source, batch.inputs))
+    expected = networks.loss_of("translation")(plain, batch, False)
+    loss = translation_suite._masked(tf.constant(batch.targets), found)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)

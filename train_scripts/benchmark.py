@@ -7,9 +7,10 @@ step with the learned optimizer over one with Adam. scaling: time per inner step
 against parameters, tensors and instances, with a plot beside the file. corpus:
 one pass through problems, two meta-updates each, and the share of compilation.
 autoloss: task steps per second of episodes under a policy, and a matrix product
-beside them. images: train steps of ResNet50 V2 and Inception V3 over those with
-Adam, memory, and the input pipeline's images per second. Repetitions of what is
-compared alternate, and medians are taken.
+beside them. translation: updates of the task's three presets, over those of
+`train_on_batch`. images: train steps of ResNet50 V2 and Inception V3 over those
+with Adam, memory, and the input pipeline's images per second. Repetitions of
+what is compared alternate, and medians are taken.
 """
 
 import importlib
@@ -27,6 +28,7 @@ SUITES = {
     "corpus": ("repetitions",),
     "autoloss": ("problems", "estimator"),
     "images": ("problems", "instances", "estimator"),
+    "translation": ("problems", "instances", "estimator"),
 }
 FLAGS = command_line.Flags()
 FLAGS.enum("suite", "metatraining", list(SUITES), "What to measure.")
