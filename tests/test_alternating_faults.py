@@ -197,6 +197,18 @@ def test_epochs_without_a_loss_are_passed_over(tmp_path):
     np.testing.assert_array_equal(model.net.get_weights()[0], last[0])
 
 
+def test_epochs_without_a_loss_end_nothing():
+    """Keras' own patience is 0; a callback may be used again and again."""
+    model = _model("sgd", schedules.Curriculum([[0.5, 0.5]]))
+    stopping = keras.callbacks.EarlyStopping("up", mode="min")
+    plateau = keras.callbacks.ReduceLROnPlateau("up", mode="min", patience=0)
+    history = _fit(model, epochs=6, callbacks=[stopping, plateau])
+    assert len(history["up"]) == len(history["learning_rate"]) == 6
+    first = stopping.on_epoch_end
+    _fit(model, epochs=1, callbacks=[stopping, plateau])
+    assert stopping.on_epoch_end is first
+
+
 def test_fit_in_a_scope_says_so():
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     with strategy.scope():

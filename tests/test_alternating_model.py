@@ -491,6 +491,40 @@ class _Scaled:
 keras.saving.register_keras_serializable("tests")(_Scaled)
 
 
+def test_a_controller_decides_in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        classifier = _two_headed().classifier
+        model = autoloss.AlternatingModel(
+            {
+                "class": autoloss.Objective(class_loss, classifier),
+                "copy": autoloss.Objective(auxiliary_loss, classifier),
+            },
+            classifier=classifier,
+        )
+        options = autoloss.ControllerOptions(
+            features=("last_action", "progress"), hidden=4
+        )
+        controller = autoloss.ScheduleController.untrained(
+            "toy", model.objectives, options
+        )
+        model.compile("adam", controller)
+        data = tf.data.Dataset.from_tensor_slices((POINTS, LABELS)).batch(8)
+        model.fit(data, verbose=0)
+        assert controller.policy.compute_dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_nothing_stays_on_the_host():
+    """XLA on a GPU cannot reach variables of 32-bit integers."""
+    model = _two_headed()
+    model.compile(lopt_tf.HierarchicalRNN.from_pretrained(), "1:1")
+    for optimizer in {id(x): x for x in model.optimizers.values()}.values():
+        for variable in (*model.variables, *optimizer.variables):
+            assert variable.dtype != "int32", variable.path
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_a_model_as_keras_users_have_them(policy, tmp_path):
     """Names, callbacks, optimizers' options, objects as losses, files."""

@@ -316,6 +316,36 @@ def test_variable_without_gradient_stays(attention):
     assert np.any(after[0] != true[0])
 
 
+def test_the_first_variable_may_rest_from_the_start():
+    """The two points of attention are told apart by any tensor that moved."""
+    variables = _variables()
+    optimizer = _optimizer(use_attention=True)
+    optimizer.build(variables)
+    gradients = _gradients(variables)
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        for _ in range(2):
+            optimizer.apply([None, *gradients[1:]], variables)
+    attended = [np.array(v) for v in variables]
+    true = [np.array(t) for t in optimizer.true_parameters()]
+    assert np.any(true[1] != attended[1]) and np.all(true[0] == attended[0])
+    optimizer.hold_true_parameters()
+    np.testing.assert_array_equal(variables[1], true[1])
+    optimizer.hold_attended_parameters()
+    np.testing.assert_array_equal(variables[1], attended[1])
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_no_variable_stays_on_the_host(attention):
+    """XLA on a GPU cannot reach variables of 32-bit integers."""
+    for optimizer in (
+        _optimizer(use_attention=attention, use_ema=True),
+        lopt_tf.LearnedAdam(),
+    ):
+        optimizer.build(_variables())
+        types = {v.path: v.dtype for v in optimizer.variables}
+        assert "int32" not in types.values(), types
+
+
 def test_embedding():
     rng = np.random.default_rng(0)
     words = rng.integers(20, size=(64, 4))

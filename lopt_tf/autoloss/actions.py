@@ -49,7 +49,7 @@ class Actions:
         found = self.state.metadata()
         for name in _PER_ACTION:
             found[name] = tf.gather(found[name], self.order, axis=1)
-        step = self.state.step.value
+        step = tf.cast(self.state.step.value, tf.int32)
         return self.schedule(found, step, self.state.seed())
 
     def choose(self):

@@ -22,13 +22,11 @@ class Hooks(keras.callbacks.Callback):
         ends_on_nan: whether to end with an objective's loss that is not
             finite, as `keras.callbacks.TerminateOnNaN` does with *the* loss.
             Defaults to `False`.
-        monitors: the other callbacks that monitor something.
     """
 
-    def __init__(self, ends_on_nan=False, monitors=()):
+    def __init__(self, ends_on_nan=False):
         super().__init__()
         self._ends_on_nan = ends_on_nan
-        self._monitors = monitors
 
     def on_train_begin(self, logs=None):
         self._is_first = True
@@ -60,11 +58,6 @@ class Hooks(keras.callbacks.Callback):
         loss = (logs or {}).get(f"val_{next(iter(self.model.objectives))}")
         if loss is not None and np.isfinite(loss):
             self.model.schedule_state.validate(loss)
-        for each in self._monitors:
-            value = (logs or {}).get(each.monitor)
-            if _is_nan(value) and hasattr(each, "wait"):
-                # An epoch that says nothing is not one without improvement.
-                each.wait -= 1
 
     def on_train_end(self, logs=None):
         if self.model.optimizer is None:
@@ -92,21 +85,39 @@ def added_to(callbacks, optimizer):
             )
     given.sort(key=lambda each: not getattr(each, "acts_first", False))
     nan = keras.callbacks.TerminateOnNaN
-    monitors = [each for each in given if hasattr(each, "_is_improvement")]
-    for each in monitors:
-        _pass_over_nan(each)
-    hooks = Hooks(any(isinstance(each, nan) for each in given), monitors)
-    return [hooks, *given]
+    for each in given:
+        if hasattr(each, "_is_improvement"):
+            _pass_over_nan(each)
+    return [Hooks(any(isinstance(each, nan) for each in given)), *given]
 
 
 def _pass_over_nan(callback):
-    """To Keras the first value is the best one, even if it is NaN."""
-    is_improvement = callback._is_improvement
+    """Has a callback that monitors a loss leave out epochs without one."""
+    if getattr(callback, "_passes_over_nan", False):
+        # Of an earlier `fit`.
+        return
+    callback._passes_over_nan = True
+    is_improvement, on_epoch_end = (
+        callback._is_improvement,
+        callback.on_epoch_end,
+    )
 
     def guarded(value, reference):
+        # To Keras the first value is the best one, even if it is NaN.
         return not _is_nan(value) and is_improvement(value, reference)
 
+    def at_end(epoch, logs=None):
+        # An epoch that says nothing is not one without improvement.
+        if not _is_nan((logs or {}).get(callback.monitor)):
+            on_epoch_end(epoch, logs)
+        elif isinstance(callback, keras.callbacks.ReduceLROnPlateau):
+            # What it tells of any epoch.
+            rate = callback.model.optimizer.learning_rate
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
+
     callback._is_improvement = guarded
+    if hasattr(callback, "wait"):
+        callback.on_epoch_end = at_end
 
 
 def _is_nan(value):

@@ -39,7 +39,8 @@ class Policy(keras.Model):
         seed=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Whatever the policy of the model that it schedules.
+        super().__init__(dtype="float32", **kwargs)
         checks.in_range("num_actions", num_actions, *BOUNDS["num_actions"])
         checks.in_range("hidden", hidden, *BOUNDS["hidden"])
         checks.in_range("logit_scale", logit_scale, *BOUNDS["logit_scale"])
@@ -112,5 +113,11 @@ def network(hidden, activation, outputs, seed):
         draw = keras.initializers.GlorotUniform(
             None if seed is None else seed + depth
         )
-        model.add(keras.layers.Dense(width, function, kernel_initializer=draw))
+        model.add(
+            keras.layers.Dense(
+                *(width, function),
+                kernel_initializer=draw,
+                dtype="float32",
+            )
+        )
     return model

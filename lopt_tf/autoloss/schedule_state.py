@@ -51,11 +51,13 @@ class ScheduleState(keras.layers.Layer):
         super().__init__(trainable=False, **kwargs)
         self.actions = actions
         draw = random.randrange(2**31)
-        self.step = self._scalar("step", "int32")
-        self.draw = self._scalar("draw", "int32", draw)
-        self.total = self._scalar("total", "int32", 1)
-        self.validations = self._scalar("validations", "int32")
-        self.taken = self._of("taken", [actions], "int32")
+        # Not of 32 bits: those stay on the host, where XLA on a GPU cannot
+        # reach them.
+        self.step = self._scalar("step", "int64")
+        self.draw = self._scalar("draw", "int64", draw)
+        self.total = self._scalar("total", "int64", 1)
+        self.validations = self._scalar("validations", "int64")
+        self.taken = self._of("taken", [actions], "int64")
         # 0 before the first measurement.
         self.measured = self._of("measured", [1, actions])
         self.last_action = self._of("last_action", [1, actions])
@@ -119,7 +121,8 @@ class ScheduleState(keras.layers.Layer):
 
     def seed(self):
         """The seed of the next choice: a pair of integers."""
-        return tf.stack([self.draw.value, self.step.value])
+        both = tf.stack([self.draw.value, self.step.value])
+        return tf.cast(both, tf.int32)
 
     def measure(self, measured, losses, magnitudes):
         """Takes measurements [actions] of the objectives in a mask.
@@ -155,7 +158,7 @@ class ScheduleState(keras.layers.Layer):
         self.run_length.assign(length)
         self.last_action.assign(chosen[None])
         self.validated.assign(tf.zeros([1]))
-        taken = updates * tf.cast(chosen, tf.int32)
+        taken = tf.cast(updates, tf.int64) * tf.cast(chosen, tf.int64)
         self.taken.assign(self.taken.value + taken)
         self.action_counts.assign(self.action_counts.value + chosen)
         self.step.assign(self.step.value + 1)

@@ -63,20 +63,10 @@ class Records(sources.Source):
     def in_order(self):
         return tf.data.TFRecordDataset(self._files)
 
-    def shuffled(self, seed, first, per_epoch):
-        def epoch(number):
-            return self._epoch(seed, number).take(per_epoch)
-
-        epochs = tf.data.Dataset.counter(first // per_epoch)
-        return epochs.flat_map(epoch).skip(first % per_epoch)
-
     def _epoch(self, seed, epoch):
-        count = len(self._files)
-        files = tf.data.Dataset.range(count).map(
-            lambda number: tf.gather(
-                self._files, sources.permuted(number, seed, epoch, count)
-            )
-        )
+        order = sources.permutation(len(self._files), seed, epoch)
+        files = tf.gather(self._files, order)
+        files = tf.data.Dataset.from_tensor_slices(files)
         records = files.interleave(
             tf.data.TFRecordDataset,
             cycle_length=_FILES,
@@ -86,11 +76,8 @@ class Records(sources.Source):
         )
 
         def mixed(number, block):
-            size = tf.size(block, "int64")
-            order = sources.permuted(
-                # Another permutation than that of the files.
-                *(tf.range(size), seed, epoch * 2**20 + number + 1, size)
-            )
+            size = tf.size(block)
+            order = sources.permutation(size, seed, epoch, number)
             return tf.data.Dataset.from_tensor_slices(tf.gather(block, order))
 
         blocks = records.batch(_BLOCK).enumerate().prefetch(1)

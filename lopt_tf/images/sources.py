@@ -66,6 +66,15 @@ class Source:
             per_epoch: how many records an epoch has, at most `size`. Each
                 epoch has an order of its own.
         """
+
+        def epoch(number):
+            return self._epoch(seed, number).take(per_epoch)
+
+        epochs = tf.data.Dataset.counter(first // per_epoch)
+        return epochs.flat_map(epoch).skip(first % per_epoch)
+
+    def _epoch(self, seed, epoch):
+        """Dataset of all records, each once, in an epoch's order."""
         raise NotImplementedError
 
     def name_of(self, record):
@@ -82,17 +91,14 @@ class Source:
 
 
 class Indexed(Source):
-    """A source whose records are indices: any of them can be read at once."""
+    """A source whose records are indices."""
 
     def in_order(self):
         return tf.data.Dataset.range(self.size)
 
-    def shuffled(self, seed, first, per_epoch):
-        def index(place):
-            epoch = place // per_epoch
-            return permuted(place % per_epoch, seed, epoch, self.size)
-
-        return tf.data.Dataset.counter(first).map(index)
+    def _epoch(self, seed, epoch):
+        order = permutation(self.size, seed, epoch)
+        return tf.data.Dataset.from_tensor_slices(order)
 
 
 class Arrays(Indexed):
@@ -192,11 +198,15 @@ def _image_files(folder):
     ]
 
 
-def permuted(index, seed, epoch, size):
-    """The place of an index in an epoch's permutation of `size` records."""
-    return tf.random.experimental.index_shuffle(
-        index, tf.stack([tf.cast(seed, "int64"), epoch]), size - 1
-    )
+def permutation(size, *numbers):
+    """0 .. size - 1 in an order that integers draw, all bits of them."""
+    key = tf.zeros([2], "int64")
+    for number in numbers:
+        key = tf.random.experimental.stateless_fold_in(
+            key, tf.cast(number, "int64")
+        )
+    places = tf.range(tf.cast(size, "int64"))
+    return tf.random.experimental.stateless_shuffle(places, key)
 
 
 def open_splits(name, data_dir=None, manual_dir=None, image_size=None):

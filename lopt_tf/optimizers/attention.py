@@ -123,8 +123,9 @@ class TwoPoints:
                     lambda part: np.zeros(part.shape, part.dtype), plain(true)
                 ),
             )
-            zero = np.zeros((), "int32")
-            self._holds_true = self._add("state_holds_true_parameters", zero)
+            self._holds_true = self._add(
+                "state_holds_true_parameters", inputs.integer(0)
+            )
 
     def _points(self):
         """The variables of `Points`; () without attention."""

@@ -6,6 +6,7 @@ for every tensor, a third one for the whole problem; each level biases the one
 below.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -152,14 +153,10 @@ class HierarchicalRNNRule(ElementStep):
         return {}
 
     def has_started(self, state):
-        # Any step makes every mean square positive.
-        mean_squares = state["mean_squares"]
-        while isinstance(mean_squares, (list, tuple)):
-            mean_squares = mean_squares[0]
-        if 0 in tuple(mean_squares.shape):
-            return ops.zeros((), "bool")
-        mean_squares = ops.convert_to_tensor(mean_squares)
-        return ops.reshape(mean_squares, (-1,))[0] != 0
+        # Any step makes mean squares positive: of tensors with a gradient.
+        parts = keras.tree.flatten(state["mean_squares"])
+        found = [ops.any(ops.convert_to_tensor(x) != 0) for x in parts]
+        return ops.any(ops.stack(found))
 
     def updates(self, weights, state, layout, gradients):
         elements = {n: state[n] for n in _ELEMENT_STATE if n in state}

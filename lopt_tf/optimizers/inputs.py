@@ -1,5 +1,7 @@
 """What a step can work with: checks of variables and gradients."""
 
+import keras
+import numpy as np
 from keras import ops
 
 from lopt_tf.optimizers import backends
@@ -7,6 +9,15 @@ from lopt_tf.optimizers import backends
 _TYPES = ("float16", "bfloat16", "float32", "float64")
 # The largest float32: wider gradients are cut there.
 _LARGEST = 3.4028234663852886e38
+
+
+def integer(value):
+    """An integer as Keras' own counters are, for a variable.
+
+    On TensorFlow of 64 bits: those of 32 stay on the host, where XLA on a GPU
+    cannot reach them.
+    """
+    return np.asarray(value, keras.backend.standardize_dtype("int"))
 
 
 def path(variable):

@@ -140,12 +140,12 @@ class LearnedOptimizer(
             name: self._add_packed(f"state_{name}", state.pop(name))
             for name in sorted(state)
         }
-        zero = np.zeros((), "int32")
+        zero = inputs.integer(0)
         self._skipped_steps = self._add("state_skipped_steps", zero)
         self._build_points()
         # The last ones: files of older versions do not have them.
         self._skipped_in_a_row = self._add("state_skipped_in_a_row", zero)
-        digest = skipped_steps.shapes_digest(variables)
+        digest = inputs.integer(skipped_steps.shapes_digest(variables))
         self._shapes_digest = self._add("shapes_digest", digest)
         if self._copied_variables is not None:
             self.load_own_variables(self._copied_variables())
@@ -352,7 +352,7 @@ class LearnedOptimizer(
                 ops.logical_and(finite, new.finite),
                 functools.partial(write_all, new),
             )
-        self._count(variables.counters, ops.cast(taken, "int32"))
+        self._count(variables.counters, ops.cast(taken, "int"))
 
     def _write_state(self, variables, new, chosen):
         for name, own in variables.state.items():
@@ -367,7 +367,8 @@ class LearnedOptimizer(
             _assign(variables.state[true], new.state[true], chosen)
             points = variables.points
             _assign(points.attended, new.attended, chosen)
-            _assign(points.holds_true, ops.zeros((), "int32"), chosen)
+            zero = ops.zeros_like(backends.value(points.holds_true))
+            _assign(points.holds_true, zero, chosen)
 
     def _decays(self, learning_rate):
         """What weight decay removes of each parameter; None without it."""

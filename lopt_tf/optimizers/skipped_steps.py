@@ -5,7 +5,6 @@ import warnings
 import zlib
 
 import keras
-import numpy as np
 from keras import ops
 
 from lopt_tf.optimizers import backends
@@ -134,4 +133,4 @@ class SkippedSteps:
 def shapes_digest(variables):
     """A positive integer that tells shapes from others: exact as float32."""
     shapes = str([tuple(v.shape) for v in variables])
-    return np.int32(zlib.crc32(shapes.encode()) % (2**24 - 1) + 1)
+    return zlib.crc32(shapes.encode()) % (2**24 - 1) + 1
