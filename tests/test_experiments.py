@@ -331,6 +331,10 @@ def test_training_that_blows_up(tmp_path, monkeypatch):
         )
         work.close()
     assert len(calls) == 1
+    work = ExperimentFolder(tmp_path, {}, report=said.append)
+    row = training.progress_made(work, "mine", rule, training.options(5))
+    work.close()
+    assert row["meta_updates"] == 0
     assert any("given up (not finite at all)" in line for line in said)
     for name, array in rule.init_weights(0).items():
         np.testing.assert_array_equal(contender.weights[name], array)

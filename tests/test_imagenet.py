@@ -106,7 +106,36 @@ def test_training_is_resumed_exactly(
     assert metrics(parts) == rows
 
 
+def test_what_differs_between_optimizers_is_told():
+    def run(optimizer, seed=0, **settings):
+        row = {"step": 1, "loss": 1.0, "seconds": 1.0, "split": "train"}
+        settings |= {"optimizer": optimizer, "seed": seed}
+        rows = {"train": [row], "test": [row]}
+        return comparison.Run(
+            *(pathlib.Path("x"), "net", optimizer, settings, {}, rows)
+        )
+
+    same = {"data": [{"content": "a"}], "label_smoothing": 0.0}
+    found = comparison._told_apart([run("adam", **same), run("lion", **same)])
+    assert [x.optimizer for x in found] == ["adam", "lion"]
+    smooth = run("lion", **same | {"label_smoothing": 0.1})
+    found = comparison._told_apart([run("adam", **same), smooth])
+    assert [x.optimizer for x in found] == [
+        "adam, label_smoothing=0.0",
+        "lion, label_smoothing=0.1",
+    ]
+    # Other data are no other seed.
+    other = run("adam", 1, **same | {"data": [{"content": "b"}]})
+    found = comparison._told_apart([run("adam", **same), other])
+    first, second = (x.optimizer for x in found)
+    assert first != second and "data=" in first and "data=" in second
+    assert comparison._task(found[0])[2:] != comparison._task(found[1])[2:]
+
+
 def test_rows_come_about_every_hundred_steps():
+    with pytest.raises(ValueError, match="no divisor near 100 but 1"):
+        image_settings.Settings(steps=100_003).completed()
+
     for steps, every in ((12, 12), (1000, 100), (202, 101), (1009, 1009)):
         settings = image_settings.Settings(steps=steps).completed()
         assert settings.log_every == every
@@ -156,8 +185,16 @@ def test_a_training_that_diverges_keeps_what_was_before(
     assert not (folder / "model.keras").exists()
     (kept,) = (folder / "backups").iterdir()
     assert kept.name == "step-000000006"
+    # How it came to that is there, too: nobody takes it for one that was
+    # stopped when all was well.
+    assert metrics(folder)[-1]["step"] == 12
+    (row,) = comparison.summary([comparison.read(folder)])
+    assert row["diverged"] == 1 and row["train_loss"] == np.inf
+    assert np.isnan(row["test_top1"]) and np.isnan(row["steps_to_adam"])
     # What was before can be gone on from.
     assert _run(folder, *flags, "--resume") == 0
+    (row,) = comparison.summary([comparison.read(folder)])
+    assert row["diverged"] == 0 and row["train_loss"] < np.inf
 
 
 def test_a_training_goes_on_with_its_own_data_alone(

@@ -265,6 +265,27 @@ def test_records_are_mixed(imagenet, monkeypatch):
     assert late == taken[35:]
     other = [int(r) for r in train.shuffled(1, 0, 28).take(28)]
     assert other != first
+    # Of one file, too, it is another order in each epoch, whatever bits of
+    # seeds and epochs differ.
+    monkeypatch.setattr(train, "_files", [f"{path}-0"])
+    orders = {
+        tuple(int(r) for r in train._epoch(seed, epoch))
+        for seed in (0, 256)
+        for epoch in (0, 1, 2, 256, 2**20)
+    }
+    assert len(orders) == 10
+    assert all(sorted(order) == list(range(10)) for order in orders)
+
+
+def test_an_index_has_an_order_for_each_epoch():
+    source = sources.open_splits("digits")[0]
+    orders = {
+        tuple(source._epoch(seed, epoch).as_numpy_iterator())
+        for seed in (0, 256)
+        for epoch in (0, 1, 256, 512)
+    }
+    assert len(orders) == 8
+    assert all(sorted(order) == list(range(source.size)) for order in orders)
 
 
 def _damaged_tar(folder):

@@ -90,6 +90,11 @@ def main():
     FLAGS.refuse(SUITES[FLAGS.suite], f"with --suite={FLAGS.suite}")
     if path.is_dir():
         raise ValueError(f"--output={path} is a folder; name a file.")
+    if FLAGS.suite == "scaling":
+        from lopt_tf.reporting import figures
+
+        # Better now than after all the runs.
+        figures.check_available()
     rows = []
     with folders.usable(path.parent):
         for row in _rows():

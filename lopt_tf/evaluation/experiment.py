@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import platform
 
+import keras
 import tensorflow as tf
 
 import lopt_tf
@@ -66,6 +67,9 @@ def evaluate(
         "experiment": experiment,
         **dataclasses.asdict(settings),
         "optimizer": learned and fingerprint(learned),
+        "data_dir": data_dir and str(data_dir),
+        "backend": keras.backend.backend(),
+        "devices": _devices(),
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "versions": versions(),
     }
@@ -82,7 +86,6 @@ def evaluate(
                 **everything,
                 "optimizer_from": learned
                 and (learned.name or str(learned.path)),
-                "data_dir": data_dir,
                 **folder.facts,
             },
             command,
@@ -122,6 +125,12 @@ def fingerprint(trained):
     config = repr(trained.rule.get_config())
     digest = pretrained.digest(trained.weights, config)
     return f"{trained.rule.name} {digest[:12]}"
+
+
+def _devices():
+    """The kinds of devices that there are."""
+    kinds = {each.device_type for each in tf.config.list_logical_devices()}
+    return sorted(kinds)
 
 
 def versions():

@@ -162,6 +162,9 @@ class Backups(keras.callbacks.Callback):
         ]
         # A worker may have moving averages of its own.
         if self._group.agree([bool(wrong)])[0]:
+            if self._group.is_chief:
+                # How it came to that; who goes on drops what is no more.
+                self._metrics.write(self._folder.parent / "metrics.csv")
             raise FloatingPointError(
                 f"After step {step} {(wrong or ['another worker'])[0]} is not "
                 "finite any more: the training has diverged. Lower the "

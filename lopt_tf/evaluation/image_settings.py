@@ -21,6 +21,8 @@ _BOUNDS = {
 }
 # Steps between two lines, about, and how often to test, unless it is said.
 _LOGGED = 100
+# Rows after fewer steps than this take longer than the steps.
+_LEAST_LOGGED = 10
 _TESTS = 10
 
 
@@ -80,6 +82,12 @@ class Settings:
         self._check()
         steps = self.steps
         every = self.log_every or _divisor_near(_LOGGED, steps)
+        if self.log_every is None and every < min(_LEAST_LOGGED, steps):
+            raise ValueError(
+                f"`steps`, {steps}, has no divisor near {_LOGGED} but {every}: "
+                "a row after so few steps would slow the training. Choose "
+                "other `steps`, or give `log_every`."
+            )
         tests = self.test_every or every * max(1, steps // every // _TESTS)
         backups = self.checkpoint_every or tests
         intervals = {

@@ -222,21 +222,23 @@ class _Run:
         training = self._batches.training(first, self._strategy)
         self._describe(first)
         epochs = settings.steps // every
-        self._model.fit(
-            training,
-            steps_per_epoch=every,
-            epochs=epochs,
-            validation_data=self._tests.test(self._strategy, at_once),
-            validation_steps=self._tests.test_steps(at_once),
-            validation_freq=[
-                epoch
-                for epoch in range(1, epochs + 1)
-                if epoch * every % settings.test_every == 0 or epoch == epochs
-            ],
-            callbacks=self._callbacks,
-            shuffle=False,
-            verbose=0,
-        )
+        with self._divergence_noted():
+            self._model.fit(
+                training,
+                steps_per_epoch=every,
+                epochs=epochs,
+                validation_data=self._tests.test(self._strategy, at_once),
+                validation_steps=self._tests.test_steps(at_once),
+                validation_freq=[
+                    epoch
+                    for epoch in range(1, epochs + 1)
+                    if epoch * every % settings.test_every == 0
+                    or epoch == epochs
+                ],
+                callbacks=self._callbacks,
+                shuffle=False,
+                verbose=0,
+            )
         if self._backups.was_stopped:
             raise KeyboardInterrupt
         self._save_model()
@@ -259,7 +261,7 @@ class _Run:
         optimizer = self._model.optimizer
         with self._scope():
             optimizer.build(self._model.trainable_variables)
-        facts = {
+        self._facts = facts = {
             "parameters": self._model.count_params(),
             "tensors": len(self._model.trainable_variables),
             "optimizer_bytes": nbytes(optimizer.variables),
@@ -268,13 +270,8 @@ class _Run:
             "devices": _devices(),
             "versions": experiment.versions(),
         }
-        if self._group.is_chief:
-            for name, content in (
-                ("settings", self._binding()),
-                ("facts", facts),
-            ):
-                text = json.dumps(content, indent=1) + "\n"
-                folders.write_text(self._root / f"{name}.json", text)
+        self._write("settings", self._binding())
+        self._write("facts", facts)
         self._report(
             f"{self._settings.model}: {facts['parameters']:,} parameters in "
             f"{facts['tensors']} tensors; {self._batches.size:,} images; "
@@ -283,6 +280,21 @@ class _Run:
         )
         if first:
             self._report(f"resuming after step {first}")
+
+    def _write(self, name, content):
+        """Writes a file for all workers."""
+        if self._group.is_chief:
+            text = json.dumps(content, indent=1) + "\n"
+            folders.write_text(self._root / f"{name}.json", text)
+
+    @contextlib.contextmanager
+    def _divergence_noted(self):
+        """Has facts.json tell of a training that diverged."""
+        try:
+            yield
+        except FloatingPointError:
+            self._write("facts", {**self._facts, "diverged": True})
+            raise
 
     def _save_model(self):
         """Writes the network, without its optimizer."""
@@ -388,6 +400,11 @@ def _undecoded_reported(dataset, find):
     """
     try:
         yield
+    except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError) as error:
+        message = " ".join(error.message.split())
+        raise ValueError(
+            f"An image of {dataset} cannot be read: {message[:300]}"
+        ) from error
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         # Without the names of our own files, some of which tell of images.
         lines = [line.strip() for line in str(error).splitlines()]

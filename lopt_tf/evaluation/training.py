@@ -74,13 +74,16 @@ def progress_made(folder, label, rule, settings, measure=None):
         checkpoints = checkpointing.Checkpoints(
             output_dir / "checkpoints", loop.KIND
         )
-        _, metadata = checkpoints.load_latest()
-        row = {"meta_updates": metadata["update"]}
-        moments = {
-            "before": rule.init_weights(settings.seed),
-            "best": _best(output_dir, rule, settings),
-            "after": _weights(output_dir / "optimizer.npz"),
-        }
+        row = {"meta_updates": 0}
+        moments = dict.fromkeys(
+            ("before", "best", "after"), rule.init_weights(settings.seed)
+        )
+        # One that blew up at once has none.
+        if checkpoints.paths():
+            _, metadata = checkpoints.load_latest()
+            row = {"meta_updates": metadata["update"]}
+            moments["best"] = _best(output_dir, rule, settings)
+            moments["after"] = _weights(output_dir / "optimizer.npz")
         for moment, weights in moments.items() if measure else ():
             losses = measure(rule, weights).values()
             row[f"meta_loss_{moment}"] = np.mean(list(losses))

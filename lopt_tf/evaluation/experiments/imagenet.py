@@ -10,6 +10,7 @@ import pathlib
 
 import numpy as np
 
+from lopt_tf import checkpointing
 from lopt_tf.evaluation import image_callbacks, plots, results
 from lopt_tf.evaluation.curves import grouped
 from lopt_tf.reporting import report
@@ -25,10 +26,14 @@ LEARNED = "never"
 _SHARED = ("model", "dataset", "batch_size", "image_size", "steps")
 # What else must be known of a training.
 _NEEDED = ("optimizer", "seed", "learning_rate")
-# What tells trainings with one optimizer apart, where it differs.
+# What tells trainings apart that are no seeds of one another: where it differs
+# between any of a panel, and between those of one optimizer.
+_OF_TASK = (
+    *("augmentation", "label_smoothing", "dtype_policy", "start_from"),
+    "data",
+)
 _DIFFERING = (
-    *("weights", "learning_rate", "decay_share", "augmentation"),
-    *("label_smoothing", "dtype_policy", "start_from"),
+    *("weights", "learning_rate", "decay_share"),
     # Medians over seeds are of the same steps.
     *("log_every", "test_every"),
 )
@@ -111,6 +116,8 @@ def run(folder, settings):
                     "Adam's last one (the best Adam's, if there are several) "
                     "on the same seed; the median over seeds, infinite if "
                     "never reached.",
+                    "diverged": "Of the seeds; their training loss counts as "
+                    "infinite, and they have no last test.",
                 },
             ),
             report.Table(
@@ -184,8 +191,11 @@ def _told_apart(runs):
             dataclasses.replace(run, optimizer="learned") if own else run
             for run, own in zip(runs, weights)
         ]
+    panels = grouped(runs, lambda run: run.problem)
     named = [
-        dataclasses.replace(run, optimizer=_label(run, members))
+        dataclasses.replace(
+            run, optimizer=_label(run, members, panels[run.problem])
+        )
         for members in grouped(runs).values()
         for run in members
     ]
@@ -201,14 +211,29 @@ def _told_apart(runs):
     return named
 
 
-def _label(run, others):
-    """The optimizer's name, and what differs from the others of that name."""
+def _label(run, others, panel):
+    """The optimizer's name, and what differs from others'.
+
+    Args:
+        run: the training.
+        others: all of its optimizer.
+        panel: all of its problem.
+    """
     differing = [
-        f"{name}={run.settings.get(name)}"
-        for name in _DIFFERING
-        if len({str(other.settings.get(name)) for other in others}) > 1
+        f"{name}={_setting(run, name)}"
+        for names, runs in ((_DIFFERING, others), (_OF_TASK, panel))
+        for name in names
+        if len({_setting(other, name) for other in runs}) > 1
     ]
     return ", ".join([run.optimizer, *differing])
+
+
+def _setting(run, name):
+    """A setting as a text; of data, their digest's beginning."""
+    value = run.settings.get(name)
+    if name == "data":
+        return checkpointing.digest(value)[:8]
+    return str(value)
 
 
 def summary(runs):
@@ -217,7 +242,7 @@ def summary(runs):
     adams = grouped(adams, _task)
 
     def steps_to_adam(run):
-        rivals = adams.get(_task(run), ())
+        rivals = [x for x in adams.get(_task(run), ()) if not _diverged(x)]
         if not rivals:
             return np.nan
         span = min(_last_step(rival) for rival in rivals) / 10
@@ -225,7 +250,7 @@ def summary(runs):
         reached = np.nanmin([_trailing_means(x, span)[-1] for x in rivals])
         means = _trailing_means(run, span)
         steps = run.column("train", "step")
-        return steps[means <= reached * (1 + 1e-12)].min(initial=np.inf)
+        return steps[means <= reached * (1 + 1e-9)].min(initial=np.inf)
 
     rows = []
     for (problem, optimizer), members in grouped(runs).items():
@@ -235,11 +260,14 @@ def summary(runs):
             "learning_rate": members[0].settings["learning_rate"],
             "seeds": len(members),
             "last_step": int(min(r.rows["train"][-1]["step"] for r in members)),
+            "diverged": sum(map(_diverged, members)),
             "train_loss": _mean(_last_loss(run) for run in members),
         }
         for name in image_callbacks.METRICS:
-            tests = [run.column("test", name) for run in members]
-            row[f"test_{name}"] = _mean(test[-1] for test in tests)
+            row[f"test_{name}"] = _mean(
+                np.nan if _diverged(run) else run.column("test", name)[-1]
+                for run in members
+            )
         accuracies = [run.column("test", "top1").max() for run in members]
         row["best_top1"] = _mean(accuracies)
         steps = [steps_to_adam(run) for run in members]
@@ -251,8 +279,7 @@ def summary(runs):
 
 def _task(run):
     """What trainings share whose losses are compared."""
-    same = [run.settings.get(n) for n in ("augmentation", "start_from")]
-    return (run.problem, run.seed, *same)
+    return (run.problem, run.seed, *(_setting(run, n) for n in _OF_TASK))
 
 
 def _mean(values):
@@ -270,15 +297,24 @@ def _trailing_means(run, span):
     """
     steps, losses = (run.column("train", x) for x in ("step", "loss"))
     sizes = np.diff(steps, prepend=0)
-    found = np.full(len(steps), np.nan)
-    for place, step in enumerate(steps):
-        inside = (steps > step - span) & (steps <= step)
-        if step >= span:
-            found[place] = np.average(losses[inside], weights=sizes[inside])
-    return found
+    first = np.searchsorted(steps, steps - span, side="right")
+    sums, counts = (
+        np.concatenate([[0.0], np.cumsum(x)]) for x in (losses * sizes, sizes)
+    )
+    last = np.arange(1, len(steps) + 1)
+    means = (sums[last] - sums[first]) / (counts[last] - counts[first])
+    return np.where(steps >= span, means, np.nan)
+
+
+def _diverged(run):
+    """Whether a training ended because it was not finite any more."""
+    finite = np.isfinite(run.column("train", "loss")[-1])
+    return bool(run.facts.get("diverged")) or not finite
 
 
 def _last_loss(run):
+    if _diverged(run):
+        return np.inf
     losses = run.column("train", "loss")
     return float(np.mean(losses[-max(1, len(losses) // 10) :]))
 
