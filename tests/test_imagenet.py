@@ -190,7 +190,7 @@ def test_a_training_that_diverges_keeps_what_was_before(
     assert metrics(folder)[-1]["step"] == 12
     (row,) = comparison.summary([comparison.read(folder)])
     assert row["diverged"] == 1 and row["train_loss"] == np.inf
-    assert np.isnan(row["test_top1"]) and np.isnan(row["steps_to_adam"])
+    assert np.isnan(row["test_top1"]) and "steps_to_adam" not in row
     # What was before can be gone on from.
     assert _run(folder, *flags, "--resume") == 0
     (row,) = comparison.summary([comparison.read(folder)])
