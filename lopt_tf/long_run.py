@@ -264,13 +264,17 @@ class LongRun:
         self._saved_at = time.monotonic()
         stopped = False
         try:
-            self._log(trainer.measure())
+            held = trainer.measure(), trainer.scalar_step()
             while trainer.step_number < trainer.num_steps and not stopped:
                 row = trainer.step()
                 progress.add(row)
+                # A run that ends before its first step leaves no event file.
+                self._log(*held)
+                held = {}, None
                 self._log(row)
                 self._log(trainer.measure())
                 stopped = self._save_or_stop()
+            self._log(*held)
             self._save()
         except BaseException as error:
             self._save_after(error)
@@ -287,15 +291,16 @@ class LongRun:
         self._trainer.say(line)
         return True
 
-    def _log(self, values):
+    def _log(self, values, step=None):
         known = {name: x for name, x in values.items() if x is not None}
         if not (known and self._writes):
             return
         if self._scalars is None:
-            # A run that ends before its first step leaves no event file.
             folder = str(self._folder / "tensorboard")
             self._scalars = tf.summary.create_file_writer(folder)
-        with self._scalars.as_default(step=self._trainer.scalar_step()):
+        if step is None:
+            step = self._trainer.scalar_step()
+        with self._scalars.as_default(step=step):
             for name, value in known.items():
                 tf.summary.scalar(name, value)
 

@@ -24,6 +24,7 @@ from lopt_tf.evaluation import (
     image_settings,
     image_training,
     keras_training,
+    plots,
 )
 from lopt_tf.evaluation.experiments import imagenet as comparison
 from lopt_tf.images import models, views
@@ -195,6 +196,33 @@ def test_a_training_that_diverges_keeps_what_was_before(
     assert _run(folder, *flags, "--resume") == 0
     (row,) = comparison.summary([comparison.read(folder)])
     assert row["diverged"] == 0 and row["train_loss"] < np.inf
+
+
+def test_a_training_that_diverges_before_its_first_backup_begins_anew(
+    small_net, tmp_path, monkeypatch
+):
+    flags = ["--optimizer=adam", "--checkpoint_every=12", "--test_every=12"]
+    with monkeypatch.context() as patch:
+        patch.setattr(image_backups.Backups, "_save", _never)
+        patch.setattr(image_callbacks.Metrics, "on_epoch_begin", _spoil)
+        assert _run(tmp_path, *flags) == 2
+    found = comparison.read(tmp_path)
+    (row,) = comparison.summary([found])
+    assert row["diverged"] == 1
+    picture = tmp_path / "curves.png"
+    plots.plot_trainings(picture, [found], "t", "test", "step", "top1")
+    assert picture.exists()
+    assert _run(tmp_path, *flags) == 0
+
+
+def _never(self, epoch, step):
+    raise AssertionError("it was backed up")
+
+
+def _spoil(self, epoch, logs=None):
+    self._began, self._is_training = 0.0, True
+    weight = self.model.weights[-1]
+    weight.assign(np.full(weight.shape, np.nan))
 
 
 def test_a_training_goes_on_with_its_own_data_alone(

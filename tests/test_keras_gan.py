@@ -513,8 +513,13 @@ def test_a_classifier_must_be_one_that_scores_can_be_made_of(tmp_path):
         judged(keras.layers.Reshape([8, 8]), dense(3))
     with pytest.raises(ValueError, match="are not finite"):
         judged(dense(5), dense(3, bias_initializer=_nan))
-    with pytest.raises(ValueError, match="classifier_layer"):
-        judged(dense(5000), dense(3))
+    wide = keras.Sequential([keras.Input([8, 8, 1]), keras.layers.Flatten()])
+    wide.add(dense(5000))
+    wide.add(dense(3))
+    wide = judge_lib.Judge(wide)
+    wide.check_fits(images)
+    with pytest.raises(ValueError, match="5,000 numbers.*classifier_layer"):
+        judge_lib.sanity_rows(wide, image_data.Images(images, images))
     for name in ("classifier_path", "classifier_layer"):
         with pytest.raises(ValueError, match=f"`{name}` must be a text"):
             tasks.TASKS["gan"].task(**{name: 2024})
@@ -524,8 +529,8 @@ def _nan(shape, dtype=None):
     return np.full(shape, np.nan, "float32")
 
 
-def test_what_has_diverged_has_the_least_score_and_is_not_kept():
-    """Without a score a mean over starts would leave it out."""
+def test_what_has_diverged_has_no_score_and_is_not_kept():
+    """It counts as 0: a mean over starts would leave out what is NaN."""
     task = tasks.TASKS["gan"].task(**SHORT)
     state, _ = task.reset([1, 2])
     first = state["params"]["generator"]
@@ -536,8 +541,10 @@ def test_what_has_diverged_has_the_least_score_and_is_not_kept():
     for _ in range(task.max_steps):
         state, _ = step(state, tf.one_hot([0, 0], 2))
     details = task.details(state, "test")
-    assert details["mean score"][1] == details["last score"][1] == 1.0
+    assert details["mean score"][1] == details["last score"][1] == 0.0
     assert details["last score"][0] > 1.0
+    _, told = step(state, tf.one_hot([0, 0], 2))
+    assert told["score"][1] == 1.0
     np.testing.assert_array_equal(state["best_params"][1], first[1])
     assert np.isfinite(task.result(state, "test")).all()
     task = tasks.TASKS["gan"].task(form="keras", **SHORT)
@@ -552,8 +559,8 @@ def test_what_has_diverged_has_the_least_score_and_is_not_kept():
     position = position._replace(state=[episode._replace(values=spoilt)])
     while not played.finished(position):
         position, _ = played.advance(position)
-    assert played.details(position, "test")["mean score"] == 1.0
-    assert position.state[0].best == 1.0
+    assert played.details(position, "test")["mean score"] == 0.0
+    assert position.state[0].best == 0.0
     assert played.result(position, "test") > 1.0
 
 

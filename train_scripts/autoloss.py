@@ -95,11 +95,12 @@ FLAGS.int(
     "Starts of each candidate when baselines are tuned.",
     lower_bound=1,
 )
-FLAGS.str(
+FLAGS.enum(
     "tune_by",
     None,
-    "What baselines are tuned for instead of the result: mean score, last "
-    "score or best score, of a task that has them.",
+    ["mean score", "last score", "best score"],
+    "What baselines are tuned for instead of the result, of a task that has "
+    "it: a GAN, or one of models.",
 )
 FLAGS.bool("fine", True, "Whether baselines' grids are fine.")
 FLAGS.list(

@@ -152,18 +152,22 @@ class Bench:
     def _tuned(self, task, grids):
         """{name: label, or None where all have diverged} of these grids.
 
-        What was tuned before is kept, also that of other grids.
+        What was tuned before is kept, also of other grids, or for another
+        purpose.
         """
         settings = {"task": task.name, **task.get_config()}
-        settings |= {"tuning_starts": self.tuning_starts, "by": self.by}
-        settings["data"] = task.data_digest
+        settings["tuning_starts"] = self.tuning_starts
+        if task.data_digest is not None:
+            settings["data"] = task.data_digest
         path = self.folder / "tuning.json"
         known = known_choices(path, settings)
         labels = {name: [c.label for c in grid] for name, grid in grids.items()}
+        suffix = f", {self.by}" if self.by else ""
+        keys = {name: name + suffix for name in grids}
         missing = [
             name
             for name in grids
-            if known.get(name, {}).get("candidates") != labels[name]
+            if known.get(keys[name], {}).get("candidates") != labels[name]
         ]
         if missing:
             self.say("Tuning fixed schedules on validation data:")
@@ -174,11 +178,11 @@ class Bench:
             )
             best = chosen[name].label if name in chosen else None
             tuned = {"candidates": labels[name], "chosen": best, "rows": rows}
-            known[name] = tuned
+            known[keys[name]] = tuned
             keep_choices(path, settings, known)
             rows = [row for each in known.values() for row in each["rows"]]
             tables.write_csv(self.folder / "tuning.csv", rows)
-        return {name: known[name]["chosen"] for name in grids}
+        return {name: known[keys[name]]["chosen"] for name in grids}
 
     def _wanted(self, schedules):
         return {

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.stats
 
 from lopt_tf.autoloss import baselines, compiled_episodes, episodes, tasks
+from lopt_tf.autoloss.sample_pictures import SamplePicture
 from lopt_tf.autoloss.starts import starts
 from problems import alternating
 
@@ -77,7 +78,8 @@ def _kept_outcome(task, controller, count, kept, look):
         details = played.details(position, "test").items()
         details = {name: values[None] for name, values in details}
         curves = played.curves(position)
-        images = look and played.samples(position, look.columns)
+        # Whoever asks: they are kept for who wants a picture.
+        images = played.samples(position, SamplePicture.columns)
         return results, details, curves and [curves], shares, images
 
     policy = baselines.Candidate("learned", None, controller.identity())

@@ -12,7 +12,7 @@ _SPEAK_EVERY_S = 30.0
 
 
 class KeptOutcomes:
-    """Episodes under fixed schedules that need not be run again.
+    """Episodes that need not be run again.
 
     Those of models take minutes each: a comparison that was stopped goes on
     where it was. A file is used for the same task, data, schedule and start
@@ -96,8 +96,9 @@ class KeptOutcomes:
             "schedule": candidate.label,
             "setting": np.asarray(candidate.setting).tolist(),
             **{"start": int(seed), "split": split, "draw": draw},
-            "data": task.data_digest,
         }
+        if task.data_digest is not None:
+            where["data"] = task.data_digest
         where = json.loads(json.dumps(where, default=checks.plain))
         known = self._known(where)
         self._read += known is not None

@@ -40,7 +40,7 @@ class Policy(keras.Model):
         **kwargs,
     ):
         # Whatever the policy of the model that it schedules.
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})
         checks.in_range("num_actions", num_actions, *BOUNDS["num_actions"])
         checks.in_range("hidden", hidden, *BOUNDS["hidden"])
         checks.in_range("logit_scale", logit_scale, *BOUNDS["logit_scale"])

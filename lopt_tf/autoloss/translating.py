@@ -183,6 +183,7 @@ class _Begun:
         for name in _OF_SEARCH:
             # Earlier versions kept it.
             facts["settings"]["task"].pop(name, None)
+        facts["settings"].setdefault("data", self._settings["data"])
         if facts["settings"] != self._settings:
             raise ValueError(
                 f"{self._path} is of a training with other settings. Give it "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import pathlib
 import platform
 
 import keras
@@ -67,8 +68,7 @@ def evaluate(
         "experiment": experiment,
         **dataclasses.asdict(settings),
         "optimizer": learned and fingerprint(learned),
-        "data_dir": data_dir and str(data_dir),
-        "backend": keras.backend.backend(),
+        "data_dir": data_dir and str(pathlib.Path(data_dir).resolve()),
         "devices": _devices(),
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "versions": versions(),
@@ -128,9 +128,9 @@ def fingerprint(trained):
 
 
 def _devices():
-    """The kinds of devices that there are."""
+    """Keras' backend, and the kinds of devices that there are."""
     kinds = {each.device_type for each in tf.config.list_logical_devices()}
-    return sorted(kinds)
+    return [keras.backend.backend(), *sorted(kinds)]
 
 
 def versions():

@@ -133,6 +133,9 @@ class _Run:
                 "another folder."
             )
         kept = [self._root / name for name in ("metrics.csv", "model.keras")]
+        if _has_diverged(self._root):
+            # Before its first backup: there is nothing to go on from.
+            kept.pop(0)
         # Of a training that was stopped before its first backup, there is
         # nothing to lose; another program's settings are other results.
         kept += [] if _is_training(path) else [path]
@@ -146,6 +149,8 @@ class _Run:
         """What a resumed training must share; of files, what they hold."""
         found = dataclasses.asdict(self._settings)
         found["data"] = [split.identity() for split in self._splits]
+        # Backups of before have seen a part of an epoch in another order.
+        found["order_of_epochs"] = 2
         name = self._settings.optimizer
         if str(name).removesuffix("_cosine") not in keras_training.KERAS:
             trained = pretrained.load_rule(name)
@@ -341,6 +346,15 @@ def nbytes(variables):
     )
 
 
+def _has_diverged(folder):
+    """Whether facts.json says that the training there did."""
+    try:
+        facts = json.loads((folder / "facts.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and facts.get("diverged") is True
+
+
 def _is_training(path):
     """Whether a settings.json is one of ours."""
     try:
@@ -402,6 +416,8 @@ def _undecoded_reported(dataset, find):
         yield
     except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError) as error:
         message = " ".join(error.message.split())
+        if "ReadFile" not in message:
+            raise
         raise ValueError(
             f"An image of {dataset} cannot be read: {message[:300]}"
         ) from error

@@ -139,7 +139,7 @@ def plot_trainings(path, runs, title, split, x, y):
     """Draws a column of metrics.csv, a panel for each problem.
 
     Args:
-        runs: with problem, optimizer and `column(split, name)`.
+        runs: with problem, optimizer, facts, rows and `column(split, name)`.
         title: the headline.
         split: "train" or "test".
         x, y: the columns; "loss" is on a logarithmic axis.
@@ -149,6 +149,16 @@ def plot_trainings(path, runs, title, split, x, y):
         by_optimizer = grouped(own, operator.attrgetter("optimizer"))
         colors = _colors(by_optimizer)
         for optimizer, members in by_optimizer.items():
+            # Those that diverged may have none, and none to the end.
+            longest = max(len(run.rows[split]) for run in members)
+            members = [
+                run
+                for run in members
+                if not run.facts.get("diverged")
+                or len(run.rows[split]) == longest > 0
+            ]
+            if not members:
+                continue
             across, up = (
                 _aligned([run.column(split, name) for run in members])
                 for name in (x, y)

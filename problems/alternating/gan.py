@@ -9,7 +9,7 @@ import tensorflow as tf
 from problems.alternating import gan_losses, gan_nets, gan_update, image_data
 from problems.alternating.gan_settings import (
     GOAL,
-    LEAST_SCORE,
+    NO_SCORE,
     RESULT_IMAGES,
     RESULT_SEEDS,
     SCORE_SEEDS,
@@ -84,8 +84,8 @@ class Gan(GanSettings, AlternatingTask):
             # Of the generator's loss, and the discriminator's two parts.
             "averages": tf.zeros([count, 3]),
             "best_params": generator,
-            "best_score": none + LEAST_SCORE,
-            "score": none + LEAST_SCORE,
+            "best_score": none + NO_SCORE,
+            "score": none + NO_SCORE,
             "score_sum": none,
             "reached": tf.fill([count], np.inf),
             "improvement": none,
@@ -211,7 +211,7 @@ class Gan(GanSettings, AlternatingTask):
             score, (generators, seeds), fn_output_signature=tf.float32
         )
         # Images of what has diverged are not numbers.
-        return tf.where(tf.math.is_finite(found), found, LEAST_SCORE)
+        return tf.where(tf.math.is_finite(found), found, NO_SCORE)
 
     def _images(self, generator, seed, count, place):
         z = gan_update.normal([count, self.z_dim], seed, place)
@@ -232,7 +232,7 @@ class Gan(GanSettings, AlternatingTask):
         return {
             "validated": tf.fill(state["finished"].shape, validated),
             "finished": state["finished"],
-            "score": state["score"],
+            "score": tf.maximum(state["score"], 1.0),
             "improvement": state["improvement"],
             "mean_improvement": state["mean_improvement"],
             "generator_loss": averages[:, 0],

@@ -17,8 +17,9 @@ from problems.alternating.task import DataMissing, Feedback
 RESULT_IMAGES = {"valid": 2000, "test": 5000}
 RESULT_SEEDS = {"valid": 2**30, "test": 2**30 + 1}
 SCORE_SEEDS = 2**29
-# No score is less: that of what has learned nothing, or has diverged.
-LEAST_SCORE = 1.0
+# That of what has learned nothing yet, or has diverged: less than any other,
+# so that it is not kept. Schedules see 1, the least score of images.
+NO_SCORE = 0.0
 # A score that is told when it is first reached (chosen: digits can be read).
 GOAL = 5.0
 # Settings by what they must be: kind, most, names.
@@ -202,8 +203,11 @@ class GanSettings:
     @functools.cached_property
     def data_digest(self):
         """Of images and classifier: scores of two of these do not compare."""
-        both = self.images.train, self.images.held_out
-        return digests.digest(*both, *self.judge.model.get_weights())
+        of = [self.images.train, self.images.held_out]
+        # One that nobody keeps is trained again, perhaps in other bits.
+        if self.classifier_path is not None or self._kept_beside is not None:
+            of += self.judge.model.get_weights()
+        return digests.digest(*of)
 
     @functools.cached_property
     def judge(self):

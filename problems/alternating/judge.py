@@ -72,18 +72,13 @@ class Judge:
             )
         last = self.model.layers[-2] if self.layer is None else None
         features = _output(self.model, last or self.model.get_layer(self.layer))
-        size = features.shape[1:]
-        if None not in size and np.prod(size) > _MOST_FEATURES:
-            raise ValueError(
-                f"The features of the classifier, {tuple(size)}, are more than "
-                f"{_MOST_FEATURES:,}: too many to compare images by. Name "
-                "another layer (classifier_layer)."
-            )
         both = keras.Model(self.model.inputs, [self.model.outputs[0], features])
         object.__setattr__(self, "_both", both)
 
     def ask(self, images):
         """Probabilities [images, classes] and features [images, features].
+
+        Both are NaN of what is not finite, which layers may hide.
 
         Args:
             images: in -1..1, [images, height, width, channels].
@@ -91,7 +86,12 @@ class Judge:
         outputs, features = self._outputs(images)
         if self.outputs == "logits":
             outputs = tf.nn.softmax(outputs)
-        return outputs, tf.reshape(features, [tf.shape(features)[0], -1])
+        features = tf.reshape(features, [tf.shape(features)[0], -1])
+        is_finite = tf.reduce_all(tf.math.is_finite(images), [1, 2, 3])
+        return [
+            tf.where(is_finite[:, None], each, float("nan"))
+            for each in (outputs, features)
+        ]
 
     def _outputs(self, images):
         """What the model itself makes of images."""
@@ -169,7 +169,19 @@ class Judge:
             images: as for `told`.
             real_features: what `told` returns of real images.
         """
+        check_features(real_features)
         return scores.closeness(self.told(images)[1], real_features)
+
+
+def check_features(features):
+    """Raises ValueError if images cannot be compared by them in time."""
+    count = features.shape[1]
+    if count > _MOST_FEATURES:
+        raise ValueError(
+            f"The classifier's layer has {count:,} numbers for an image, too "
+            f"many to compare images by (at most {_MOST_FEATURES:,}). Name "
+            "another one (classifier_layer)."
+        )
 
 
 def _output(model, layer):
@@ -286,6 +298,7 @@ def sanity_rows(judge, images):
             is_kind = images.train_labels == kinds[counts.argmax()]
             known["one class"] = some(images.train[is_kind])
     told = {name: judge.told(each) for name, each in known.items()}
+    check_features(told["real"][1])
     return [
         {
             "images": name,

@@ -179,9 +179,8 @@ class KerasGan(GanSettings, ModelTask):
         return image_data.scaled(real[rows]), z
 
     def measure(self, model, split):
-        step, score = int(model.schedule_state.step), gan_settings.LEAST_SCORE
-        # Noise may have a higher score than what networks learn at first: an
-        # untrained generator has the least, so that it is not kept.
+        step, score = int(model.schedule_state.step), gan_settings.NO_SCORE
+        # Noise may have a higher score than what networks learn at first.
         if step:
             place = gan_settings.SCORE_SEEDS + step
             score = self._score(model, self.score_images, place)
@@ -194,7 +193,7 @@ class KerasGan(GanSettings, ModelTask):
     def metadata(self, model, found):
         averages = model.averages.values.value
         return {
-            "score": found["valid_inception score"],
+            "score": tf.maximum(found["valid_inception score"], 1.0),
             "generator_loss": averages[:1],
             "discriminator_loss": tf.reduce_mean(averages[1:])[None],
         }
@@ -229,7 +228,7 @@ class KerasGan(GanSettings, ModelTask):
         parts = [self._judged(z)[0].numpy() for z in draws]
         score = float(scores.inception_score(np.concatenate(parts)))
         # Images of what has diverged are not numbers.
-        return score if np.isfinite(score) else gan_settings.LEAST_SCORE
+        return score if np.isfinite(score) else gan_settings.NO_SCORE
 
     def _draws(self, model, count, place):
         """z for `count` images, some at a time."""

@@ -172,6 +172,9 @@ def read(path):
         image_callbacks.read_metrics(path / "metrics.csv"),
         lambda row: row["split"],
     )
+    if facts.get("diverged"):
+        # Perhaps before its first test.
+        rows.setdefault("test", [])
     if set(rows) != {"train", "test"}:
         raise ValueError(f"The training in {path} was not tested yet.")
     model, dataset, batch, size, steps = shared
@@ -268,7 +271,10 @@ def summary(runs):
                 np.nan if _diverged(run) else run.column("test", name)[-1]
                 for run in members
             )
-        accuracies = [run.column("test", "top1").max() for run in members]
+        accuracies = [
+            run.column("test", "top1").max(initial=-np.inf) for run in members
+        ]
+        accuracies = np.where(np.isneginf(accuracies), np.nan, accuracies)
         row["best_top1"] = _mean(accuracies)
         steps = [steps_to_adam(run) for run in members]
         if not np.any(np.isnan(steps)):
@@ -297,13 +303,16 @@ def _trailing_means(run, span):
     """
     steps, losses = (run.column("train", x) for x in ("step", "loss"))
     sizes = np.diff(steps, prepend=0)
+    finite = np.isfinite(losses)
     first = np.searchsorted(steps, steps - span, side="right")
-    sums, counts = (
-        np.concatenate([[0.0], np.cumsum(x)]) for x in (losses * sizes, sizes)
-    )
     last = np.arange(1, len(steps) + 1)
-    means = (sums[last] - sums[first]) / (counts[last] - counts[first])
-    return np.where(steps >= span, means, np.nan)
+
+    def within(values):
+        sums = np.concatenate([[0.0], np.cumsum(values)])
+        return sums[last] - sums[first]
+
+    means = within(np.where(finite, losses, 0.0) * sizes) / within(sizes)
+    return np.where((steps >= span) & (within(~finite) == 0), means, np.nan)
 
 
 def _diverged(run):

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 
 import numpy as np
 
@@ -68,6 +69,7 @@ class Data:
             for stream in streams.values()
             for array in stream.arrays()
         ]
+        texts.append(json.dumps(self.labels))
         return digests.digest(*texts, *arrays)
 
     def told(self):
