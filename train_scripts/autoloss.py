@@ -219,13 +219,14 @@ def _entry():
 
 def _given():
     """The task's arguments of --set, --dataset and --data_dir."""
-    config = FLAGS.given(["dataset", "data_dir"])
+    named = FLAGS.given(["dataset", "data_dir"])
+    config = dict(named)
     for text in FLAGS.set:
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise flags.Error(f"--set takes name=value. Received: {text}")
-        if name in config:
-            raise flags.Error(f"{name} is given twice.")
+        if name in named:
+            raise flags.Error(f"{name} is given twice: --{name} and --set.")
         if name in _entry().controller:
             raise flags.Error(f"--mode decides the {name}; leave --set={name}.")
         try:
