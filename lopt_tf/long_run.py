@@ -247,6 +247,7 @@ class LongRun:
             saved = _json_ready(self._trainer.completed(metadata["settings"]))
             checkpointing.check_settings(saved, given)
             self._trainer.restore(arrays, metadata)
+            self._check_agreement()
         except checkpointing.CheckpointError:
             raise
         except _MISFITS as error:
@@ -256,6 +257,18 @@ class LongRun:
                 f"({type(error).__name__}: {_first_line(error)}). It was left "
                 "as it is: start anew in another folder."
             ) from error
+
+    def _check_agreement(self):
+        """Raises CheckpointError if workers would go on from other steps."""
+        if self._replicas.num_workers == 1:
+            return
+        own = self._trainer.step_number
+        chief = self._replicas.of_chief(own)
+        if own != chief:
+            raise checkpointing.CheckpointError(
+                f"This worker found step {own} in {self._folder}, the first "
+                f"one step {chief}: all must see one folder."
+            )
 
     def _run(self):
         trainer = self._trainer

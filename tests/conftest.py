@@ -23,6 +23,9 @@ import tensorflow as tf  # noqa: E402
 
 import lopt_tf  # noqa: E402
 
+# A shell's background jobs ignore it, and so would the programs under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Two devices, for MirroredStrategy.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

@@ -136,6 +136,14 @@ def test_reports_escape_names(tmp_path):
     assert bad not in (tmp_path / "report.html").read_text()
 
 
+def test_a_compile_cache_without_spaces(tmp_path, monkeypatch):
+    """XLA would take what is before them for the folder."""
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    with pytest.raises(ValueError, match="takes no spaces"):
+        with compile_cache.used(str(tmp_path / "my cache"), print):
+            raise AssertionError("It was used.")
+
+
 def test_the_compile_cache_is_verified(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "tensorflow")
     monkeypatch.setenv("TF_XLA_FLAGS", "")

@@ -14,7 +14,7 @@ import slow_cases
 import trainings
 
 import lopt_tf
-from lopt_tf import checkpointing, compilation, distribution
+from lopt_tf import checkpointing, compilation, distribution, metatraining
 from lopt_tf.metatraining import (
     Curriculum,
     TrainingOptions,
@@ -146,6 +146,29 @@ def test_room_is_for_first_steps(monkeypatch):
     with pytest.raises(compilation.NoRoomError):
         with runs.about_to_step(drawn.name):
             raise AssertionError("There is no room.")
+
+
+def test_a_process_without_room_for_one_step_is_the_last(
+    tmp_path, monkeypatch, capsys
+):
+    """The next one would have none either, and so on for ever."""
+    begun = []
+    monkeypatch.setattr(os, "execv", lambda *command: begun.append(command))
+    step = iter("123")
+
+    def train(*_, output_dir, **__):
+        folder = pathlib.Path(output_dir) / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        (folder / f"checkpoint-{next(step, 3)}.npz").touch()
+        raise compilation.NoRoomError("There is no room.")
+
+    monkeypatch.setattr(metatraining, "train", train)
+    arguments = ["metatrain", *TINY, f"--output_dir={tmp_path}"]
+    for restarts in (1, 2, 3, 3):
+        status = metatrain.main(arguments)
+        assert len(begun) == restarts
+    assert status == 2
+    assert "Here not one step has room" in capsys.readouterr().err
 
 
 def test_metatrain_knows_every_choice():

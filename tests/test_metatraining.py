@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lopt_tf import compilation, metatraining
+from lopt_tf import checks, compilation, metatraining
 from lopt_tf.metatraining import (
     curriculum,
     estimators,
     meta_optimizers,
     objective,
+    problem_runs,
     unroll,
 )
 from lopt_tf.metatraining import estimator as estimator_lib
@@ -205,6 +206,40 @@ def test_one_compilation_for_all_unroll_lengths():
             _, run = estimator.step(vector, flat, constants, run, segments)
     # forward, backward, start, start_backward: once each.
     assert unroller.num_compilations() == 4
+
+
+def test_what_rounding_takes_below_zero_counts_as_zero():
+    values = tf.constant([[-1e-9, 0.0, 1.0]])
+    initial = tf.constant([1.0, 1.0, 1.0])
+    for more in ({}, {"use_numerator_epsilon": True}):
+        score = objective.MetaObjective(epsilon=1e-12, **more)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            found = score(values, initial)
+        assert np.isfinite(found).all() and found[0] == found[1]
+        slopes = tape.gradient(found, values).numpy()[0]
+        assert slopes[0] == 0 and slopes[2] > 0
+
+
+def test_memory_is_counted_before_the_work(monkeypatch):
+    monkeypatch.setattr(checks, "memory", lambda: 2**20)
+    problems = {"net": _net()}
+    rule = HierarchicalRNNRule(**SMALL)
+    options = metatraining.TrainingOptions(instances=2)
+    problem_runs.check_size(problems, rule, options)
+    options = metatraining.TrainingOptions(
+        instances=1000, estimator="bptt", segment_length=100
+    )
+    with pytest.raises(ValueError, match="1,000 instances of net .segments"):
+        problem_runs.check_size(problems, rule, options)
+    # Parameters and 20 numbers of state for each, about.
+    assert 15 < problem_runs._state_size(rule) < 40
+    with pytest.raises(ValueError, match="with attention"):
+        metatraining.train(
+            problems,
+            HierarchicalRNNRule(**SMALL, use_attention=True),
+            metatraining.TrainingOptions(use_minibatch_objective=True),
+        )
 
 
 def test_objectives_of_minibatches_are_what_steps_see():

@@ -35,6 +35,11 @@ def used(folder, say):
     if not folder or "tensorflow" in sys.modules:
         yield
         return
+    if len(str(folder).split()) != 1:
+        raise ValueError(
+            f"XLA takes no spaces in the folder of --compile_cache: {folder}. "
+            "Name another one."
+        )
     # Machine code of one machine must not reach another kind of machine.
     path = pathlib.Path(folder).expanduser() / _machine()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

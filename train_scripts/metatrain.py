@@ -12,6 +12,7 @@ parameter servers run until they are terminated).
 """
 
 import dataclasses
+import pathlib
 import sys
 
 from absl import flags
@@ -208,14 +209,24 @@ def main():
     if FLAGS.strategy == "parameter_server" and distribution.serve():
         return
     strategy = distribution.make(FLAGS.strategy, FLAGS.tpu)
+    before = _checkpoints()
     try:
         _train(strategy)
     except compilation.NoRoomError as error:
         if FLAGS.strategy in ("multi_worker", "parameter_server"):
             # The other processes would miss this one.
             raise ValueError(str(error)) from error
+        if _checkpoints() == before:
+            # Another process would come no further.
+            raise ValueError(f"{error} Here not one step has room.") from error
         raise command_line.Restart(str(error)) from error
     command_line.say(f"Trained optimizer: {FLAGS.output_dir}/optimizer.npz")
+
+
+def _checkpoints():
+    """The names of the run's checkpoints."""
+    folder = pathlib.Path(FLAGS.output_dir or ".") / "checkpoints"
+    return sorted(path.name for path in folder.glob("*.npz"))
 
 
 def _refuse_ignored():

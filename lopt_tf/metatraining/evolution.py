@@ -96,7 +96,10 @@ class _Evolution(Estimator):
         alive = tf.reduce_all(is_finite, axis=0)
         gradients = directions * scale[:, None]
         negative = objectives_lib.negative(objectives, initial)
-        return self._summary(gradients, losses, alive, negative), alive
+        # One that was lost from its start has no loss.
+        counted = tf.math.is_finite(losses)
+        found = self._summary(gradients, losses, alive, negative, counted)
+        return found, alive
 
 
 class PersistentEvolution(_Evolution):

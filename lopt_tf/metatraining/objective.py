@@ -40,7 +40,9 @@ class MetaObjective:
         if not self.use_log:
             # Of an objective that begins below zero less is better, too.
             return objectives / (tf.abs(initial) + _EPSILON)
-        scale = initial + _EPSILON
+        # Rounding may take what is never negative below zero.
+        objectives = tf.maximum(objectives, 0.0)
+        scale = tf.maximum(initial, 0.0) + _EPSILON
         if self.use_numerator_epsilon:
             return tf.math.log((objectives + self.epsilon) / scale)
         return tf.math.log(objectives / scale + self.epsilon)

@@ -131,18 +131,40 @@ class ProblemRuns:
         return ProblemRun(number, name, start, list(plan), run, constants)
 
 
-def check_size(problems, instances):
-    """Raises ValueError if not even the parameters fit into memory.
+def check_size(problems, rule, options, workers=1):
+    """Raises ValueError if what one segment takes does not fit into memory.
 
     Args:
         problems: {name: Problem}.
-        instances: of a problem, side by side.
+        rule: an `UpdateRule`.
+        options: `TrainingOptions`.
+        workers: that share the instances, each with memory of its own.
     """
+    kind, state = estimators.ESTIMATORS[options.estimator], _state_size(rule)
+    # Parameters and state, and gradients beside them; backpropagation keeps
+    # those of each step of a segment.
+    each = kind.copies * (state + 2)
+    segment = ""
+    if kind.copies == 1:
+        each += options.segment_length * (state + 1)
+        segment = f" (segments of {options.segment_length} steps)"
     for name, problem in problems.items():
-        # Parameters, gradients, and something of a state.
         checks.fits_memory(
-            f"{instances:,} instances of {name}", 3 * instances * _size(problem)
+            f"{options.instances:,} instances of {name}{segment}",
+            each * options.instances * _size(problem) // workers,
         )
+
+
+def _state_size(rule):
+    """Numbers of a rule's state for each parameter, about."""
+    count = 1000
+    rates = rule.draw_log_learning_rates(
+        [np.full([count], 0.5, "float32")], [np.full([1], 0.5, "float32")]
+    )
+    params = [np.zeros([count], "float32")]
+    state = rule.init_state(rule.init_weights(0), params, rates)
+    sizes = [math.prod(x.shape) for x in tf.nest.flatten(state)]
+    return sum(sizes) // count
 
 
 def write_shares(path, problems, inner_steps_of, inner_steps):

@@ -42,7 +42,13 @@ class Trainer(long_run.Trainer):
             raise ValueError("There are no problems to train on.")
         if options.use_log_objective:
             objective_lib.check_nonnegative(problems)
-        problem_runs.check_size(problems, options.instances)
+        if options.use_minibatch_objective and rule.attends:
+            raise ValueError(
+                "`use_minibatch_objective` is of the point where gradients are "
+                "taken; with attention that is none that anybody uses."
+            )
+        workers = replicas.num_workers if replicas else 1
+        problem_runs.check_size(problems, rule, options, workers)
         self.problems = dict(problems)
         self.rule = rule
         self.options = options
