@@ -348,20 +348,21 @@ def nbytes(variables):
 
 def _has_diverged(folder):
     """Whether facts.json says that the training there did."""
-    try:
-        facts = json.loads((folder / "facts.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(facts, dict) and facts.get("diverged") is True
+    return _content(folder / "facts.json").get("diverged") is True
 
 
 def _is_training(path):
     """Whether a settings.json is one of ours."""
+    return {"model", "checkpoint_every"} <= {*_content(path)}
+
+
+def _content(path):
+    """The dictionary in a JSON file; {} if there is none."""
     try:
-        saved = json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
-        return False
-    return isinstance(saved, dict) and {"model", "checkpoint_every"} <= {*saved}
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _check_steps(settings, group, steps_per_execution, jit_compile):
