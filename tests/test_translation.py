@@ -24,6 +24,7 @@ from lopt_tf.autoloss import (
 from problems.alternating.translation import (
     layers,
     networks,
+    presets,
     scores,
     search,
     subwords,
@@ -42,6 +43,8 @@ SMALL = {
     **{"pairs": 60, "tagged": 60, "valid": 8, "test": 8, "symbols": 200},
     **{"width": 8, "embedding": 8, "batch_size": 4, "lengths": [40]},
     **{"updates": 12, "hold": 3, "validations": 2, "dropout": 0.2},
+    # It takes long to compile.
+    "jit_compile": False,
     "language": {"subordinate": 0.0},
 }
 SMALL_CORPUS = {"pairs": 300, "tagged": 60, "valid": 20, "test": 20}
@@ -246,6 +249,22 @@ def test_each_task_takes_its_own_batches(task, monkeypatch):
     assert "BLEU" not in played.details(position)
 
 
+@pytest.mark.slow
+def test_updates_are_the_same_with_xla():
+    found = []
+    for jit_compile in (True, False):
+        chosen = {"dropout": 0.0, "jit_compile": jit_compile}
+        task = Translation(**{**SMALL, **chosen})
+        played = compiled_episodes.episodes_of(
+            task, schedules.Ratio([[1, 1, 1]]), 4
+        )
+        assert played.model.jit_compile is jit_compile
+        position, _ = played.advance(played.begin([3]))
+        found.append(position.state[0].values)
+    for compiled, plain in zip(*found):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-4)
+
+
 def test_a_run_resumes_in_the_middle_exactly(task):
     features = tuple(tasks.entry("published_translation").recipe.features)
     assert len(features) == 18
@@ -319,6 +338,7 @@ def test_settings_are_the_presets_unless_given():
         ),
         ({"own_optimizers": "False"}, "must be true or false"),
         ({"own_optimizers": None}, "must be true or false"),
+        ({"jit_compile": 1}, "`jit_compile` must be true or false"),
         ({"entities": None}, "`entities` must be a text"),
         ({"language": None}, "`language` must be arguments of"),
         ({"language": {"seed": 0.5}}, "`seed` must be a non-negative"),
@@ -445,6 +465,7 @@ def test_a_translator_that_learns_nothing_says_so(task, monkeypatch):
 def test_updates_are_timed_beside_plain_keras(tmp_path, monkeypatch):
     monkeypatch.setattr(translation_suite, "_UPDATES", 4)
     monkeypatch.setattr(translation_suite, "_SENTENCES", SMALL_CORPUS)
+    monkeypatch.setitem(presets.PRESETS["demo"], "jit_compile", False)
     (row,) = translation_suite.measure(1, ["demo"])
     assert row["name"] == "translation/demo"
     assert row["value"] > 0 and row["settings"]["times_train_on_batch"] > 0

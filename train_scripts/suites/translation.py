@@ -74,7 +74,7 @@ class _Plain:
         self.model.compile(
             keras.optimizers.Adam(task.learning_rate, global_clipnorm=1.0),
             _masked,
-            jit_compile=False,
+            jit_compile=task.jit_compile,
         )
 
     def run(self, number):

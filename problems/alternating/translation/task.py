@@ -64,6 +64,7 @@ class Translation(ModelTask):
             are longer are left out.
         updates: of an episode, in all.
         hold: updates between two decisions.
+        jit_compile: whether XLA compiles updates.
         validations: of an episode.
         valid, test: sentences of each task to measure on, those included
             that are too long. Published test sentences are taken, all of them.
@@ -93,6 +94,7 @@ class Translation(ModelTask):
     lengths: tuple | None = None
     updates: int | None = None
     hold: int | None = None
+    jit_compile: bool | None = None
     validations: int | None = None
     valid: int | None = None
     test: int | None = None
@@ -157,8 +159,9 @@ class Translation(ModelTask):
 
     def _check_kinds(self):
         """Raises ValueError for a value of another kind than its default."""
+        of_preset = presets.PRESETS[self.preset]
         for field in dataclasses.fields(self):
-            kind = type(field.default)
+            kind = type(of_preset.get(field.name, field.default))
             value = getattr(self, field.name)
             if kind is str and isinstance(value, os.PathLike):
                 value = os.fspath(value)
@@ -235,7 +238,7 @@ class Translation(ModelTask):
         if self.own_optimizers:
             optimizer = {task: self._optimizer() for task in self.actions}
         # Each task has data of its own: none is measured while it rests.
-        model.compile(optimizer, measure_every=0, jit_compile=False)
+        model.compile(optimizer, measure_every=0, jit_compile=self.jit_compile)
         return model
 
     def networks(self, outputs):
