@@ -10,6 +10,9 @@ from problems.alternating.translation import layers
 class RecurrentEncoder(keras.layers.Layer):
     """Residual LSTM layers; the first reads in both directions.
 
+    The first is residual, too, where embeddings are as wide as it: attention
+    finds words sooner by what they are than by what was read of them.
+
     Args:
         symbols: of the vocabulary.
         embedding, width: of subwords, and of the layers (even).
@@ -36,7 +39,8 @@ class RecurrentEncoder(keras.layers.Layer):
         reverse = tf.reverse_sequence(x, lengths, seq_axis=1)
         reverse = self.backward(reverse)
         reverse = tf.reverse_sequence(reverse, lengths, seq_axis=1)
-        x = ops.concatenate([self.forward(x), reverse], -1)
+        y = ops.concatenate([self.forward(x), reverse], -1)
+        x = x + y if x.shape[-1] == y.shape[-1] else y
         for layer in self.further:
             x = x + layer(self.dropout(x, training=training))
         return self.dropout(x, training=training)
