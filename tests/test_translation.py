@@ -11,8 +11,10 @@ import tensorflow as tf
 from lopt_tf import autoloss
 from lopt_tf.autoloss import (
     baselines,
+    comparison,
     compiled_episodes,
     episodes,
+    kept_outcomes,
     metadata,
     ppo,
     rewards,
@@ -283,6 +285,27 @@ def test_a_run_resumes_in_the_middle_exactly(task):
         assert np.isfinite(records.features).all()
     for a, b in zip(*found):
         np.testing.assert_array_equal(a, b)
+
+
+def test_translation_alone_is_tuned_with_learning_rates_of_its_own(tmp_path):
+    task = Translation(**SMALL)
+    name = "best translation alone"
+    grid = baselines.grids(task)[name]
+    rates = [dict(each.changes)["learning_rate"] for each in grid]
+    assert rates == sorted(rates) and task.learning_rate in rates
+    assert [each.at_edge for each in grid] == [True, False, False, True]
+    kept = kept_outcomes.KeptOutcomes(tmp_path / "outcomes")
+    chosen, rows = baselines.tune(task, 1, names=[name], kept=kept)
+    results = {row["setting"]: row["validation"] for row in rows}
+    assert len({*results.values()}) == len(rates)
+    assert results[chosen[name].label] == min(results.values())
+    (outcome,) = comparison.run_baselines(task, chosen, 1, kept).values()
+    rate = dict(chosen[name].changes)["learning_rate"]
+    alone = baselines.published(task)["translation alone"]
+    (expected,) = comparison.run_baselines(
+        Translation(**{**SMALL, "learning_rate": rate}), {"": alone}, 1
+    ).values()
+    np.testing.assert_allclose(outcome.results, expected.results)
 
 
 def test_curricula_end_with_the_first_action():

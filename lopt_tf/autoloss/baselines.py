@@ -37,12 +37,21 @@ class Candidate(typing.NamedTuple):
         kind: the class in `schedules`, or what makes one of settings.
         setting: its setting for one episode.
         at_edge: whether it is at the edge of its grid. Defaults to False.
+        changes: settings of a `ModelTask` that it takes in place of the task's
+            own, as sorted pairs. Defaults to none.
     """
 
     label: str
     kind: Callable
     setting: object
     at_edge: bool = False
+    changes: tuple = ()
+
+    def task(self, task):
+        """The task with its changes."""
+        if not self.changes:
+            return task
+        return type(task)(**task.get_config() | dict(self.changes))
 
 
 def published(task):
@@ -81,7 +90,8 @@ def grids(task, fine=True):
 
     Ratios of each pair of actions (or those that the task suggests), coins
     over the simplex, weighted sums where actions can be combined, curricula
-    that the task suggests, and for two actions the rule that watches
+    that the task suggests, the first action alone with other settings of the
+    task that it suggests, and for two actions the rule that watches
     overfitting, where the task tells both losses, and the feedback that the
     task suggests.
 
@@ -98,6 +108,9 @@ def grids(task, fine=True):
     found["best coin"] = _coins(len(task.actions), fine, parts)
     if task.curricula:
         found["best curriculum"] = _curricula(task.curricula)
+    if task.alone_settings:
+        name = f"best {task.actions[0]} alone"
+        found[name] = _alone(task)
     supplied = compiled_episodes.kind_of(task).supplied(task)
     if len(task.actions) == 2 and supplied.issuperset(metadata.GAP_NEEDS):
         found["best overfitting rule"] = _gaps(fine)
@@ -177,6 +190,18 @@ def _curricula(settings):
     return found
 
 
+def _alone(task):
+    """Candidates of the first action alone, by settings of the task."""
+    found = []
+    for place, changes in enumerate(task.alone_settings):
+        told = ", ".join(f"{name} {value:.3g}" for name, value in changes)
+        edge = place in (0, len(task.alone_settings) - 1)
+        row = tuple(np.eye(len(task.actions))[0])
+        label = f"{task.actions[0]} alone, {told}"
+        found.append(Candidate(label, Constant, row, edge, changes))
+    return found
+
+
 def _gaps(fine):
     # Negative: the validation loss may well be the lower one.
     small = np.linspace(-0.5, 0.5, 21 if fine else 7)
@@ -221,7 +246,7 @@ def outcomes(task, candidates, seeds, split, draw=0, kept=None):
         kept = kept or kept_outcomes.KeptOutcomes()
         return kept.outcomes(
             lambda candidate, seed, draw: _together(
-                task, [candidate], [seed], split, draw
+                candidate.task(task), [candidate], [seed], split, draw
             ),
             *(task, candidates, seeds, split, draw),
         )

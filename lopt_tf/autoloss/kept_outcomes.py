@@ -38,7 +38,9 @@ class KeptOutcomes:
                 episode. The other arguments are as there.
         """
         found = [
-            self._episode(run, task, each, seed, split, int(draw) + place)
+            self._episode(
+                run, each.task(task), each, seed, split, int(draw) + place
+            )
             for each, place, seed in self._counted(task, candidates, seeds)
         ]
         return _joined(found, len(candidates), len(seeds))

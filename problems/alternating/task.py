@@ -53,6 +53,9 @@ class Task:
             None, which takes the grid's own.
         curricula: each action's share of the episode, a tuple of such, to try
             in a row, from the last action to the first. Defaults to (): none.
+        alone_settings: settings of a `ModelTask`, each as pairs (name, number),
+            to try with the first action alone, in their order. Defaults to ():
+            none.
         feedback: a `Feedback` to tune beside them, if there are two actions.
             Defaults to None.
         data_digest: a text that tells data in files apart, which `get_config`
@@ -70,6 +73,7 @@ class Task:
     coin_parts = None
     ratios = None
     curricula = ()
+    alone_settings = ()
     feedback = None
     data_digest = None
 

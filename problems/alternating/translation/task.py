@@ -30,6 +30,8 @@ _KINDS = {str: "a text", bool: "true or false"}
 # Batches of training sentences that validations measure, too.
 _TRAIN_BATCHES = 4
 _MOST_TOKENS = 60
+# Learning rates that translation alone is tried with, in the task's.
+_RATES = (0.3, 0.6, 1.0, 2.0)
 # Updates between two of PPO (AutoLoss, section 4).
 _PUBLISHED_PERIOD = 50
 
@@ -204,6 +206,11 @@ class Translation(ModelTask):
 
     def get_config(self):
         return {**dataclasses.asdict(self), "lengths": list(self.lengths)}
+
+    @property
+    def alone_settings(self):
+        rates = (factor * self.learning_rate for factor in _RATES)
+        return tuple((("learning_rate", rate),) for rate in rates)
 
     @functools.cached_property
     def data(self):
