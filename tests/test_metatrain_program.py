@@ -304,6 +304,8 @@ def test_metatrain_validates_on_networks(tmp_path, capsys):
         (["--min_steps=4", "--max_steps=40"], "at least one segment"),
         (["--min_parameter_scale=2"], "at most `max_parameter_scale`"),
         (["--max_parameter_scale=0.5"], "at most `max_parameter_scale`"),
+        (["--meta_weight_decay=0.1"], "meta_optimizer='adam'"),
+        (["--meta_optimizer=adamw"], "meta_weight_decay=0.0"),
         (["--weight_average_decay=1"], "below 1"),
         (["--resume"], "no checkpoint"),
         (["--output_dir="], "--output_dir must be given"),

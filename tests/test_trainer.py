@@ -360,6 +360,33 @@ def test_only_named_weights_are_trained(estimator, tmp_path):
         )
 
 
+def test_weight_decay_is_towards_the_start(tmp_path, monkeypatch):
+    """Also in a run that was resumed without the weights it began with."""
+    start = {n: w + 1 for n, w in trainings.rule().init_weights(0).items()}
+
+    def train(decay, folder=None, **kwargs):
+        options = trainings.options(
+            meta_optimizer="adamw" if decay else "adam",
+            meta_weight_decay=decay,
+            meta_learning_rate=0.01,
+            trained_weights=RATE_HEAD,
+        )
+        return trainings.train(options, folder, **kwargs)
+
+    def distance(weights):
+        return sum(np.sum((start[n] - w) ** 2) for n, w in weights.items())
+
+    free, held = (train(decay, weights=start) for decay in (0.0, 50.0))
+    assert 0 < distance(held) < distance(free)
+    changed = {n for n in start if np.any(start[n] != held[n])}
+    assert changed == set(RATE_HEAD)
+    with monkeypatch.context() as patch:
+        _Stopper(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(50.0, tmp_path, weights=start)
+    trainings.assert_same(train(50.0, tmp_path, resume=True), held)
+
+
 def test_shares_of_problems(tmp_path, monkeypatch):
     """A table says which problems the inner steps were spent on."""
     with monkeypatch.context() as patch:
@@ -638,6 +665,8 @@ def test_hopeless_training_ends_with_one_error(tmp_path):
         {"meta_optimizer": "sgd"},
         {"meta_updates": 0},
         {"instances": 0},
+        {"meta_weight_decay": 0.1},
+        {"meta_optimizer": "adamw"},
         {"weight_average_decay": 1.0},
         {"weight_average_decay": -0.1},
         {"min_parameter_scale": 0.0},

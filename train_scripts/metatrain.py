@@ -94,6 +94,11 @@ _OPTIONS = {
         float,
         "The learning rate falls linearly to this share of itself.",
     ),
+    "meta_weight_decay": (
+        float,
+        "With adamw: each update goes the learning rate times this share of "
+        "the way back to the weights that training began with.",
+    ),
     "gradient_clip": (float, "Bound of each meta-gradient element."),
     "l2_reg": (float, "Weight of half the squared norm."),
     "perturbation": (float, "Standard deviation of perturbations (es, pes)."),
@@ -151,7 +156,12 @@ _CURRICULUM = {
     ),
 }
 FLAGS.options({**_OPTIONS, **_CURRICULUM}, "{} The preset's if not given.")
-FLAGS.enum("meta_optimizer", None, ["adam", "rmsprop"], "Updates the weights.")
+FLAGS.enum(
+    "meta_optimizer",
+    None,
+    ["adam", "adamw", "rmsprop"],
+    "Updates the weights; adamw needs --meta_weight_decay.",
+)
 _RULE_SETTINGS = {
     "level_sizes": (
         list,

@@ -60,8 +60,11 @@ class Trainer(long_run.Trainer):
         self.vector = estimators.WeightVector(start, options.trained_weights)
         start = {name: tf.constant(array) for name, array in start.items()}
         self.weights = self.vector.flatten(start)
-        make = meta_optimizers.OPTIMIZERS[options.meta_optimizer]
-        self.meta_optimizer = make(options.meta_learning_rate)
+        self.meta_optimizer = meta_optimizers.make(
+            options.meta_optimizer,
+            options.meta_learning_rate,
+            options.meta_weight_decay,
+        )
         self.slots = self.meta_optimizer.init(self.weights)
         # See `weight_average_decay`; the weights themselves without it.
         self.average = self.weights
