@@ -295,6 +295,7 @@ def test_metatrain_validates_on_networks(tmp_path, capsys):
         (["--problems=sum_of_quadratics_problems.1"], "use_log_objective"),
         (["--problems=mnist_convnet"], "tfds build mnist"),
         (["--estimator=full", "--truncation=5"], "cuts nothing"),
+        (["--estimator=full", "--staggered_starts"], "there is one"),
         (["--preset=guess"], "quick|recommended|paper"),
         (["--level_sizes=3,x"], "--level_sizes takes integers"),
         (["--level_sizes=1,2,3,4"], "must hold 1, 2 or 3"),

@@ -19,7 +19,7 @@ from lopt_tf.optimizers.update_rule import UpdateRule
 from problems import corpus, datasets, everyday_data, networks, text
 from problems.classifiers import FullyConnected
 from problems.convnet import ConvNet
-from problems.everyday_networks import PlainNet
+from problems.everyday_networks import PlainNet, ResidualMLP
 from problems.keras_model import KerasModelProblem, KerasNetwork
 from problems.matmul import MatMulAlgorithm
 from problems.problem import fold, stateless_seed
@@ -239,6 +239,10 @@ DIFFERENTIATED = [
     Saddle(),
     _small_convnet(),
     FullyConnected(4, 3, _data(datasets.random, n_classes=3), 5, (6,)),
+    ResidualMLP(
+        *(4, 3, _data(datasets.random, n_classes=3), 5, 6, 2),
+        use_layer_norm=True,
+    ),
 ]
 
 

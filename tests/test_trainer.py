@@ -336,6 +336,71 @@ def test_every_problem_is_trained_in_other_units():
     assert trainings.options().scaled(Quadratic(2)) == Quadratic(2)
 
 
+# Twenty meta-updates for each run.
+STAGGERED = {
+    "estimator": "pes",
+    "staggered_starts": True,
+    "curriculum": metatraining.Curriculum(
+        starts=2, min_steps=100, max_steps=100
+    ),
+}
+
+
+def test_only_first_runs_are_staggered():
+    def draw(number, is_first, **kwargs):
+        options = trainings.options(**{**STAGGERED, **kwargs})
+        runs = problem_runs.ProblemRuns(
+            *(problems, trainings.rule(), options, replicas.Replicas())
+        )
+        it = runs.draw(number, is_first)
+        return it.plan, runs.next_start(it).plan
+
+    problems = {"only": Quadratic(2)}
+    whole = [1] * 20
+    assert draw(0, True, staggered_starts=False) == (whole, whole)
+    assert draw(0, False) == (whole, whole)
+    found = [draw(number, True) for number in range(100)]
+    assert all(then == whole for _, then in found)
+    lengths = [len(plan) for plan, _ in found]
+    assert all(plan == whole[: len(plan)] for plan, _ in found)
+    assert min(lengths) == 1 and max(lengths) == 20
+    assert np.mean(lengths) == pytest.approx(10.5, abs=2)
+
+
+def test_staggered_runs_are_of_different_ages():
+    def ages(**kwargs):
+        """Of the two runs under way, after each pair of meta-updates."""
+        trainer_ = trainer.Trainer(
+            corpus.select(trainings.NAMES),
+            trainings.rule(),
+            trainings.options(**{**STAGGERED, **kwargs}),
+        )
+        found = []
+        for _ in range(50):
+            trainer_.step()
+            trainer_.step()
+            found.append([it.run.step for it in trainer_._under_way])
+        return np.array(found)
+
+    assert np.all(np.ptp(ages(staggered_starts=False), axis=1) == 0)
+    together = np.ptp(ages(), axis=1) == 0
+    # Only until the first of them has ended.
+    assert not np.any(together[20:])
+
+
+def test_staggered_training_resumes_exactly(tmp_path, monkeypatch):
+    options = trainings.options(**STAGGERED, meta_updates=50)
+    expected = trainings.train(options)
+    for stop in (1, 20):
+        with monkeypatch.context() as patch:
+            _Stopper(patch, stop)
+            with pytest.raises(KeyboardInterrupt):
+                trainings.train(options, tmp_path, resume=stop > 1)
+    trainings.assert_same(
+        trainings.train(options, tmp_path, resume=True), expected
+    )
+
+
 RATE_HEAD = ("learning_rate", "learning_rate_bias", "learning_rate_momentum")
 
 

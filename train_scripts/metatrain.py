@@ -89,6 +89,11 @@ _OPTIONS = {
     "segment_length": (int, "Inner steps in one compiled call."),
     "truncation": (int, "Inner steps after which a gradient is cut."),
     "parallel_tasks": (int, "Problems under way at a time."),
+    "staggered_starts": (
+        bool,
+        "The first runs end early at random, so that later ones do not begin "
+        "together.",
+    ),
     "meta_learning_rate": (float, "Learning rate of the meta-optimizer."),
     "meta_learning_rate_decay": (
         float,

@@ -50,6 +50,12 @@ class TrainingOptions:
             "es" and "pes": after each segment;
             "full" (which takes no other value): never.
         parallel_tasks: problems under way at a time, updated in turn.
+        staggered_starts: the first run on each of these places ends at a
+            random one of its partial unrolls, so that later runs do not begin
+            together: from then on all ages are seen at any time. (The first
+            runs themselves begin together, and fresh; all instances of a
+            problem are of one age.) Not with "full", where a run is one
+            unroll. Not in the paper.
         meta_optimizer: "adam", "adamw" or "rmsprop".
         meta_learning_rate: its learning rate.
         meta_learning_rate_decay: the learning rate falls linearly to this
@@ -95,6 +101,7 @@ class TrainingOptions:
     segment_length: int = 20
     truncation: int = 0
     parallel_tasks: int = 8
+    staggered_starts: bool = False
     meta_optimizer: str = "adam"
     meta_learning_rate: float = 3e-3
     meta_learning_rate_decay: float = 1.0
@@ -138,6 +145,12 @@ class TrainingOptions:
             raise ValueError(
                 'The estimator "full" cuts nothing. Received: '
                 f"truncation={self.truncation}"
+            )
+        if self.estimator == "full" and self.staggered_starts:
+            raise ValueError(
+                "`staggered_starts` cuts runs between partial unrolls, and "
+                'with the estimator "full" there is one. Received: '
+                f"staggered_starts={self.staggered_starts}"
             )
         if self.use_minibatch_objective and (
             estimators.ESTIMATORS[self.estimator].copies == 1

@@ -31,7 +31,7 @@ _QUICK_PROBLEMS = (
     "optimization_test_problems.4",
     "bowl_problems.2",
 )
-# All but the widest, a step of which takes a hundred times as long as others'.
+# All but the widest two, whose steps take many times as long as the others'.
 _EVERYDAY = tuple(
     f"everyday_network_problems.{i}" for i in range(22) if i not in (16, 17)
 )

@@ -161,7 +161,7 @@ class Trainer(long_run.Trainer):
 
     def _step(self):
         while len(self._under_way) < self._num_parallel:
-            self._under_way.append(self._draw())
+            self._under_way.append(self._draw(is_first=True))
         place = self._place()
         it = self._under_way[place]
         estimate, it.run = self._estimate(place, it)
@@ -184,10 +184,10 @@ class Trainer(long_run.Trainer):
             self._under_way[place] = self._runs.next_start(it) or self._draw()
         return self._scalars(it.name, estimate)
 
-    def _draw(self):
+    def _draw(self, is_first=False):
         number = self._drawn
         self._drawn += 1
-        return self._runs.draw(number)
+        return self._runs.draw(number, is_first)
 
     def _scalars(self, name, estimate):
         """What TensorBoard shows of a meta-update on a problem."""
