@@ -398,9 +398,12 @@ def layer_normed(values, gain):
 
 def normed(values, axes, gain):
     """Values with mean 0 and variance 1 over some axes, times a gain."""
-    mean, variance = tf.nn.moments(values, list(axes), keepdims=True)
+    # Not `tf.nn.moments`: its second derivatives leave the mean out.
+    axes = list(axes)
+    centred = values - tf.reduce_mean(values, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
     scale = tf.math.rsqrt(variance + _VARIANCE_EPSILON)
-    return (values - mean) * scale * _for_all_places(gain, values)
+    return centred * scale * _for_all_places(gain, values)
 
 
 def _for_all_places(vector, values):

@@ -239,6 +239,10 @@ DIFFERENTIATED = [
     Saddle(),
     _small_convnet(),
     FullyConnected(4, 3, _data(datasets.random, n_classes=3), 5, (6,)),
+    PlainNet(
+        *(4, 3, _data(datasets.random, n_classes=3), 5, (6,), "tanh"),
+        use_batch_norm=True,
+    ),
     ResidualMLP(
         *(4, 3, _data(datasets.random, n_classes=3), 5, 6, 2),
         use_layer_norm=True,
