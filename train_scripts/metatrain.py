@@ -24,14 +24,15 @@ FLAGS.str("output_dir", None, "Folder for everything.")
 FLAGS.enum(
     "preset",
     "quick",
-    ["quick", "recommended", "paper", "scale"],
+    ["quick", "recommended", "paper", "scale", "rates"],
     "quick and recommended: backpropagation with the meta-gradient of each "
     "instance clipped, and bounded learning rates; minutes on eleven small "
     "problems, and an hour or two on fifty, networks above all (add "
     "--eval_every to keep the best weights). paper: the published procedure "
     "and budget (days on a small machine). scale: recommended with wide "
     "networks, small starts, runs of 100 to 2,000 steps and averaged weights "
-    "(hours on two cores).",
+    "(hours on two cores). rates: of the weights of --start_from those that "
+    "set the learning rates, by pes, over runs of 100 to 5,000 steps (a day).",
 )
 FLAGS.enum(
     "optimizer",
@@ -270,6 +271,16 @@ def _refuse_unused(options):
         FLAGS.refuse(names, "with --nouse_log_objective")
 
 
+def _check_start(options):
+    """Refuses to train a part of weights that nobody has trained."""
+    if options.trained_weights and not FLAGS.start_from:
+        raise flags.Error(
+            f"Only {', '.join(options.trained_weights)} would be trained, and "
+            "all other weights stay random: --start_from must name trained "
+            "ones, such as --start_from=hierarchical_rnn_scaled."
+        )
+
+
 def _train(strategy):
     from lopt_tf import metatraining
     from lopt_tf.metatraining import presets
@@ -278,6 +289,7 @@ def _train(strategy):
     preset = presets.PRESETS[FLAGS.preset]
     options = _changed(preset.options)
     _refuse_unused(options)
+    _check_start(options)
     rule, weights = _rule(preset.rule_settings)
     if not getattr(rule, "has_lower_bound", False):
         FLAGS.refuse(["bound_reference"], "without --min_log_lr")
@@ -319,7 +331,8 @@ def _changed(options):
         options.curriculum, **FLAGS.given(_CURRICULUM)
     )
     given = FLAGS.given((*_OPTIONS, "estimator", "meta_optimizer"))
-    given["trained_weights"] = tuple(given.get("trained_weights", ()))
+    if "trained_weights" in given:
+        given["trained_weights"] = tuple(given["trained_weights"])
     return dataclasses.replace(options, curriculum=curriculum, **given)
 
 
