@@ -9,6 +9,7 @@ from problems.everyday_networks import (
     PlainNet,
     PooledConvNet,
     RecurrentNet,
+    ResidualMLP,
 )
 from problems.keras_model import KerasModelProblem
 from problems.matmul import MatMulAlgorithm
@@ -57,5 +58,6 @@ __all__ += ["Classifier", "FullyConnected", "SoftmaxRegression"]
 __all__ += ["SparseSoftmaxRegression", "OneHotSparseSoftmaxRegression"]
 __all__ += ["ConvNet", "ResidualNet"]
 __all__ += ["PlainNet", "PooledConvNet", "RecurrentNet", "AttentionNet"]
+__all__ += ["ResidualMLP"]
 __all__ += ["Rescale", "SumTask", "LogObjective", "SparseProblem"]
 __all__ += ["Reparameterized"]

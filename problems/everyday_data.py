@@ -1,4 +1,4 @@
-"""Data for everyday networks: drawn from a seed, or part of scikit-learn.
+"""Data for everyday networks: drawn from a seed, or part of what is installed.
 
 Each function draws as `datasets.Dataset` needs it: (data, labels) of
 `num_features` columns and `num_examples` rows. None of it are the data of
@@ -7,6 +7,8 @@ Each function draws as `datasets.Dataset` needs it: (data, labels) of
 
 import numpy as np
 import sklearn.datasets
+
+from problems import text
 
 _TEACHER_UNITS = 32
 _PACKAGED = {
@@ -67,6 +69,22 @@ def tokens(num_features, num_examples, n_classes, random_seed=None):
         draws = rng.uniform(size=(num_examples, 1))
         rows[:, place] = np.sum(draws > reached, axis=1)
     return rows[:, :-1], rows[:, 1:]
+
+
+def source(num_features, num_examples, modules, random_seed=None):
+    """Pieces of Python source, and what follows each character, as `tokens`.
+
+    Args:
+        num_features: characters in a piece.
+        num_examples: how many pieces, from random places.
+        modules: of the standard library; see `text.standard_library`.
+        random_seed: as for `teacher`.
+    """
+    characters = text.standard_library(modules)
+    rng = np.random.default_rng(random_seed)
+    starts = rng.integers(len(characters) - num_features, size=num_examples)
+    pieces = characters[starts[:, None] + np.arange(num_features + 1)]
+    return pieces[:, :-1], pieces[:, 1:]
 
 
 def packaged(num_features, num_examples, name, random_seed=None):

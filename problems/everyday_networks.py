@@ -150,6 +150,57 @@ class PlainNet(Network):
 
 
 @specified
+class ResidualMLP(Network):
+    """A layer, blocks that add to their input what two layers make of it, one.
+
+    A block is x + W2 relu(W1 x + b1) + b2, of its normed input if wanted.
+
+    Args:
+        num_features: input size.
+        num_classes, dataset, batch_size, start, weight_decay, num_scored: as
+            in `Network`.
+        size: of all hidden layers.
+        blocks: how many.
+        use_layer_norm: at the beginning of each block. Defaults to `False`.
+    """
+
+    num_features: int
+    num_classes: int
+    dataset: object
+    batch_size: int = dataclasses.field()
+    size: int = dataclasses.field()
+    blocks: int = dataclasses.field()
+    start: str | float = "glorot"
+    weight_decay: float = 0.0
+    use_layer_norm: bool = False
+    num_scored: int | None = None
+
+    @property
+    def tensors(self):
+        square = (self.size, self.size)
+        norm = _norm(self.size) if self.use_layer_norm else []
+        return [
+            *_layer((self.num_features, self.size)),
+            *([*norm, *_layer(square), *_layer(square)] * self.blocks),
+            *_layer((self.size, self.num_classes)),
+        ]
+
+    def logits(self, params, data):
+        params = iter(params)
+
+        def dense(values):
+            return add(product(values, next(params)), next(params))
+
+        values = dense(data)
+        for _ in range(self.blocks):
+            branch = values
+            if self.use_layer_norm:
+                branch = add(layer_normed(values, next(params)), next(params))
+            values += dense(tf.nn.relu(dense(branch)))
+        return dense(values)
+
+
+@specified
 class PooledConvNet(Network):
     """3x3 convolutions, each followed by 2x2 means, and a linear layer.
 
@@ -277,7 +328,7 @@ class AttentionNet(Network):
     @property
     def tensors(self):
         size = self.size
-        norm = [Tensor((size,), "ones"), Tensor((size,), "zeros")]
+        norm = _norm(size)
         return [
             Tensor((self.num_classes, size), "embedding"),
             Tensor((self.num_places, size), "embedding"),
@@ -298,7 +349,7 @@ class AttentionNet(Network):
             return add(product(values, next(params)), next(params))
 
         def norm(values):
-            return add(normed(values, (-1,), next(params)), next(params))
+            return add(layer_normed(values, next(params)), next(params))
 
         one_hot = tf.one_hot(tf.cast(data, "int32"), self.num_classes)
         values = product(one_hot, next(params)) + next(params)[:, None]
@@ -340,11 +391,19 @@ def batch_normed(values, gain):
     return normed(values, range(1, values.shape.rank - 1), gain)
 
 
+def layer_normed(values, gain):
+    """Values, normed over their features."""
+    return normed(values, (-1,), gain)
+
+
 def normed(values, axes, gain):
     """Values with mean 0 and variance 1 over some axes, times a gain."""
-    mean, variance = tf.nn.moments(values, list(axes), keepdims=True)
+    # Not `tf.nn.moments`: its second derivatives leave the mean out.
+    axes = list(axes)
+    centred = values - tf.reduce_mean(values, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
     scale = tf.math.rsqrt(variance + _VARIANCE_EPSILON)
-    return (values - mean) * scale * _for_all_places(gain, values)
+    return centred * scale * _for_all_places(gain, values)
 
 
 def _for_all_places(vector, values):
@@ -358,3 +417,8 @@ def _layer(shape, is_normed=False):
     width = shape[-1:]
     gain = [Tensor(width, "ones")] if is_normed else []
     return [Tensor(shape), *gain, Tensor(width, "zeros")]
+
+
+def _norm(size):
+    """The tensors of a layer's norm: a gain, a bias."""
+    return [Tensor((size,), "ones"), Tensor((size,), "zeros")]

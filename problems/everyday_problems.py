@@ -1,16 +1,18 @@
 """Sets of everyday networks to meta-train and validate on, as data.
 
-Widths of 32 to 512, one to four hidden layers, batches of 8 to 256, starts
-from N(0, 0.02^2) to He's, with and without batch normalisation and weight
-decay. No network, and none of the data, are those of `networks`.
+Widths of 32 to 512, one to four hidden layers, residual ones too, batches of 8
+to 256, starts from N(0, 0.02^2) to He's, with and without norms and weight
+decay. No network, and none of the data, are those of `networks`; the text to
+validate on is another one than that to train on.
 """
 
-from problems import datasets, everyday_data
+from problems import datasets, everyday_data, text
 from problems.everyday_networks import (
     AttentionNet,
     PlainNet,
     PooledConvNet,
     RecurrentNet,
+    ResidualMLP,
 )
 
 _ROWS = 1000
@@ -54,6 +56,23 @@ _PLAIN = (
     (_WINE, (64,), 16, "he", {"weight_decay": 1e-3}),
     (_BREAST_CANCER, (128,), 32, _SMALL, {}),
 )
+# As `_PLAIN`; the names of what was there before must not change.
+_WIDE = (
+    (_CLUSTERS, (256, 256), 64, "glorot", {}),
+    (_TEACHER, (512, 512), 32, _SMALL, {}),
+)
+# (data, size, blocks, batch size, start, further settings).
+_RESIDUAL = (
+    (_TEACHER, 48, 2, 32, "glorot", {}),
+    (
+        _FEW_CLUSTERS,
+        32,
+        4,
+        64,
+        "glorot",
+        {"use_layer_norm": True, "weight_decay": 1e-4},
+    ),
+)
 # (image shape, channels, batch size, start, further settings).
 _CONVOLUTIONAL = (
     ((12, 12, 1), (8, 16), 32, "he", {}),
@@ -66,6 +85,14 @@ _CONVOLUTIONAL = (
     ),
 )
 _TOKENS, _PLACES = 16, 12
+# Text of Python's standard library, in pieces of so many characters.
+_MODULES = (
+    *("configparser", "doctest", "mailbox", "pickle", "shutil", "tarfile"),
+)
+_VALIDATION_MODULES = (
+    *("calendar", "optparse", "pdb", "statistics", "threading", "traceback"),
+)
+_CHARACTERS, _VALIDATION_CHARACTERS = 24, 20
 _VALIDATION_PLAIN = (
     (_VALIDATION_CLUSTERS, (384, 384), 64, _SMALL, {}),
     (_VALIDATION_TEACHER, (96, 96, 96), 48, "glorot", {"activation": "tanh"}),
@@ -77,25 +104,42 @@ _VALIDATION_PLAIN = (
         {"use_batch_norm": True, "weight_decay": 1e-4},
     ),
 )
+_VALIDATION_RESIDUAL = (
+    (_VALIDATION_TEACHER, 64, 3, 48, "he", {"use_layer_norm": True}),
+)
 
 
 def _plain(data, hidden, batch, start, settings):
-    kind, features, classes, *rows = data
-    dataset = (
-        _shared(*data)
-        if rows
-        else datasets.Dataset(kind, features, _ROWS, n_classes=classes)
-    )
+    _, features, classes, *rows = data
     return PlainNet(
         features,
         classes,
-        dataset,
+        _shared(*data) if rows else _drawn(*data),
         batch,
         hidden,
         start=start,
         num_scored=_SCORED,
         **settings,
     )
+
+
+def _residual(data, size, blocks, batch, start, settings):
+    _, features, classes = data
+    return ResidualMLP(
+        features,
+        classes,
+        _drawn(*data),
+        batch,
+        size,
+        blocks,
+        start,
+        num_scored=_SCORED,
+        **settings,
+    )
+
+
+def _drawn(kind, features, classes):
+    return datasets.Dataset(kind, features, _ROWS, n_classes=classes)
 
 
 def _shared(name, features, classes, rows):
@@ -127,16 +171,27 @@ def _convolutional(shape, channels, batch, start, settings):
     )
 
 
-def _texts(tokens, places):
-    return datasets.Dataset(
+def _tokens(tokens, places):
+    """(how many tokens, places of a row, data)."""
+    data = datasets.Dataset(
         everyday_data.tokens, places, _ROWS, n_classes=tokens
     )
+    return tokens, places, data
 
 
-def _recurrent(tokens, places, batch, embedding, units):
+def _source(modules, places):
+    """As `_tokens`."""
+    data = datasets.Dataset(
+        everyday_data.source, places, _ROWS, modules=modules
+    )
+    return len(text.VOCABULARY), places, data
+
+
+def _recurrent(rows, batch, embedding, units):
+    tokens, _, data = rows
     return RecurrentNet(
         tokens,
-        _texts(tokens, places),
+        data,
         batch,
         embedding_size=embedding,
         units=units,
@@ -144,11 +199,12 @@ def _recurrent(tokens, places, batch, embedding, units):
     )
 
 
-def _attentive(tokens, places, batch, size, heads, start):
+def _attentive(rows, batch, size, heads, start):
+    tokens, places, data = rows
     return AttentionNet(
         places,
         tokens,
-        _texts(tokens, places),
+        data,
         batch,
         size=size,
         heads=heads,
@@ -159,18 +215,28 @@ def _attentive(tokens, places, batch, size, heads, start):
 
 def problems():
     """The problems to train on, in their order."""
+    tokens = _tokens(_TOKENS, _PLACES)
+    source = _source(_MODULES, _CHARACTERS)
     return [
         *(_plain(*row) for row in _PLAIN),
         *(_convolutional(*row) for row in _CONVOLUTIONAL),
-        _recurrent(_TOKENS, _PLACES, 16, 8, 32),
-        _attentive(_TOKENS, _PLACES, 16, 16, 2, _SMALL),
+        _recurrent(tokens, 16, 8, 32),
+        _attentive(tokens, 16, 16, 2, _SMALL),
+        *(_plain(*row) for row in _WIDE),
+        *(_residual(*row) for row in _RESIDUAL),
+        _recurrent(source, 32, 12, 40),
+        _attentive(source, 8, 24, 2, _SMALL),
     ]
 
 
 def validation_problems():
     """The problems to validate on: wider nets, other lengths of text."""
+    source = _source(_VALIDATION_MODULES, _VALIDATION_CHARACTERS)
     return [
         *(_plain(*row) for row in _VALIDATION_PLAIN),
-        _recurrent(24, 16, 32, 12, 48),
-        _attentive(24, 10, 32, 24, 3, "glorot"),
+        _recurrent(_tokens(24, 16), 32, 12, 48),
+        _attentive(_tokens(24, 10), 32, 24, 3, "glorot"),
+        *(_residual(*row) for row in _VALIDATION_RESIDUAL),
+        _recurrent(source, 24, 20, 28),
+        _attentive(source, 16, 20, 4, "glorot"),
     ]

@@ -8,18 +8,24 @@ import numpy as np
 
 # Printable ASCII and the end of a line; anything else reads as a space.
 VOCABULARY = "\n" + "".join(map(chr, range(32, 127)))
-_MODULES = ("argparse", "ast", "difflib", "inspect", "subprocess", "typing")
+# What trained optimizers are tested on; nothing else reads these.
+TEST_MODULES = (
+    *("argparse", "ast", "difflib", "inspect", "subprocess", "typing"),
+)
 
 
 @functools.cache
-def standard_library():
+def standard_library(modules=TEST_MODULES):
     """Characters as numbers below `len(VOCABULARY)`, uint8 [length].
+
+    Args:
+        modules: names of the modules to read. Defaults to `TEST_MODULES`.
 
     Raises:
         ValueError: if this Python has no source of its standard library.
     """
     folder = pathlib.Path(sysconfig.get_path("stdlib"))
-    files = [folder / f"{name}.py" for name in _MODULES]
+    files = [folder / f"{name}.py" for name in modules]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Replicas and workers compute what one device computes."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -146,11 +147,14 @@ def _train(options, folder, strategy, **kwargs):
 
 
 def test_training_goes_on_with_fewer_replicas(tmp_path):
+    """Staggered, too: which runs end early does not depend on replicas."""
     lines = []
-    _train(_options(meta_updates=3), tmp_path, _mirrored(), report=lines.append)
+    options = _options(staggered_starts=True)
+    begun = dataclasses.replace(options, meta_updates=3)
+    _train(begun, tmp_path, _mirrored(), report=lines.append)
     assert lines[0].startswith("2 replicas in use")
-    ours = _train(_options(), tmp_path, None, resume=True)
-    alone = _train(_options(), None, None, report=lines.append)
+    ours = _train(options, tmp_path, None, resume=True)
+    alone = _train(options, None, None, report=lines.append)
     assert "1 replicas in use on 1 workers" in lines
     for name, array in alone.items():
         np.testing.assert_allclose(ours[name], array, rtol=1e-2, atol=1e-3)

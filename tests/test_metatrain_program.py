@@ -1,6 +1,7 @@
 """The program `metatrain`, end to end on tiny settings; its presets."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import signal
@@ -26,6 +27,12 @@ from lopt_tf.metatraining import (
 )
 from lopt_tf.optimizers import hierarchical_rnn, registry
 from problems import corpus
+from problems.everyday_networks import (
+    PlainNet,
+    PooledConvNet,
+    RecurrentNet,
+    ResidualMLP,
+)
 from train_scripts import metatrain
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -295,6 +302,9 @@ def test_metatrain_validates_on_networks(tmp_path, capsys):
         (["--problems=sum_of_quadratics_problems.1"], "use_log_objective"),
         (["--problems=mnist_convnet"], "tfds build mnist"),
         (["--estimator=full", "--truncation=5"], "cuts nothing"),
+        (["--estimator=full", "--staggered_starts"], "there is one"),
+        (["--preset=rates"], "--start_from must name trained ones"),
+        (["--trained_weights=update"], "Only update would be trained"),
         (["--preset=guess"], "quick|recommended|paper"),
         (["--level_sizes=3,x"], "--level_sizes takes integers"),
         (["--level_sizes=1,2,3,4"], "must hold 1, 2 or 3"),
@@ -304,6 +314,8 @@ def test_metatrain_validates_on_networks(tmp_path, capsys):
         (["--min_steps=4", "--max_steps=40"], "at least one segment"),
         (["--min_parameter_scale=2"], "at most `max_parameter_scale`"),
         (["--max_parameter_scale=0.5"], "at most `max_parameter_scale`"),
+        (["--meta_weight_decay=0.1"], "meta_optimizer='adam'"),
+        (["--meta_optimizer=adamw"], "meta_weight_decay=0.0"),
         (["--weight_average_decay=1"], "below 1"),
         (["--resume"], "no checkpoint"),
         (["--output_dir="], "--output_dir must be given"),
@@ -415,7 +427,11 @@ def test_killed_training_resumes_exactly(tmp_path):
 
 @pytest.mark.parametrize(
     "preset",
-    slow_cases.marked(presets.PRESETS, "paper", "scale", "recommended"),
+    slow_cases.marked(
+        # The weights of `rates` bring settings of their own.
+        [name for name in presets.PRESETS if name != "rates"],
+        *("paper", "scale", "recommended"),
+    ),
 )
 def test_presets_settings_of_the_rule(preset, tmp_path):
     folder = tmp_path / preset
@@ -443,6 +459,50 @@ def test_presets_train_on_no_held_out_problem(name):
     assert chosen and not chosen & held_out
     plan = options.plan(np.random.default_rng(0))
     assert plan and min(plan) > 0
+
+
+def test_rates_are_of_small_problems():
+    names, options, _ = presets.PRESETS["rates"]
+    sizes = {
+        name: sum(math.prod(shape) for shape in problem.shapes)
+        for name, problem in corpus.select(names).items()
+    }
+    assert max(sizes.values()) < 20_000
+    kinds = {type(problem) for problem in corpus.select(names).values()}
+    assert {PlainNet, PooledConvNet, ResidualMLP, RecurrentNet} <= kinds
+    rng = np.random.default_rng(0)
+    steps = [50 * sum(options.plan(rng)) for _ in range(500)]
+    assert min(steps) == 100 and 4500 < max(steps) <= 5000
+    assert {n for _ in range(9) for n in options.plan(rng)} == {1}
+
+
+def test_metatrain_goes_on_with_rates_alone(tmp_path, capsys):
+    """The preset on problems with and without minibatches, resumed."""
+    start = tmp_path / "start.npz"
+    made = lopt_tf.HierarchicalRNN(level_sizes=(3,), step_unit="start", seed=1)
+    made.save_pretrained(start)
+    arguments = [
+        "metatrain",
+        "--preset=rates",
+        f"--start_from={start}",
+        f"--output_dir={tmp_path / 'run'}",
+        "--problems=bowl_problems.0,everyday_network_problems.9",
+        "--instances=2",
+        "--segment_length=5",
+        "--truncation=5",
+        "--min_steps=5",
+        "--max_steps=20",
+    ]
+    assert metatrain.main([*arguments, "--meta_updates=6"]) == 0
+    resumed = [*arguments, "--meta_updates=8", "--resume"]
+    assert metatrain.main(resumed) == 0
+    assert "skipped" not in capsys.readouterr().out
+    before, after = (
+        checkpointing.load(path, "lopt_tf.optimizer")[0]
+        for path in (start, tmp_path / "run" / "optimizer.npz")
+    )
+    changed = {n for n in before if np.any(before[n] != after[n])}
+    assert changed == {*presets.PRESETS["rates"].options.trained_weights}
 
 
 @pytest.mark.slow

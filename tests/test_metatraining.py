@@ -551,6 +551,29 @@ def test_adam_is_adam():
     np.testing.assert_allclose(weights, np.array(variable), rtol=1e-5)
 
 
+def test_adamw_is_keras_adamw_around_its_start():
+    start = np.array([3.0, -2.0], "float32")
+    reference = keras.optimizers.AdamW(0.01, weight_decay=0.5)
+    # Keras' decay is towards zero: there its variable begins.
+    variable = keras.Variable(np.zeros(2, "float32"))
+    adamw = meta_optimizers.make("adamw", 0.01, 0.5)
+    weights = tf.constant(start)
+    slots = adamw.init(weights)
+    for step in range(50):
+        gradient = tf.constant([0.3, -1.0]) * np.float32(np.cos(step / 9))
+        reference.apply([gradient], [variable])
+        slots, weights = adamw.apply(slots, weights, gradient)
+    moved = np.array(variable)
+    np.testing.assert_allclose(weights - start, moved, rtol=1e-4)
+    # Without gradients only the decay is left, and at the start nothing.
+    resting = adamw.init(weights)
+    resting["origin"] = tf.constant(start)
+    _, then = adamw.apply(resting, weights, tf.zeros(2))
+    np.testing.assert_allclose(then - start, 0.995 * moved, rtol=1e-4)
+    _, then = adamw.apply(adamw.init(weights), weights, tf.zeros(2))
+    np.testing.assert_array_equal(then, weights)
+
+
 def test_rmsprop():
     rmsprop = meta_optimizers.RMSProp(0.01)
     weights, mean_square = np.array([1.0, -2.0]), np.ones(2)

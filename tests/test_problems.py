@@ -16,10 +16,10 @@ import problems
 from lopt_tf.metatraining import unroll
 from lopt_tf.optimizers.hierarchical_rnn import HierarchicalRNNRule
 from lopt_tf.optimizers.update_rule import UpdateRule
-from problems import corpus, datasets, everyday_data, networks
+from problems import corpus, datasets, everyday_data, networks, text
 from problems.classifiers import FullyConnected
 from problems.convnet import ConvNet
-from problems.everyday_networks import PlainNet
+from problems.everyday_networks import PlainNet, ResidualMLP
 from problems.keras_model import KerasModelProblem, KerasNetwork
 from problems.matmul import MatMulAlgorithm
 from problems.problem import fold, stateless_seed
@@ -239,6 +239,14 @@ DIFFERENTIATED = [
     Saddle(),
     _small_convnet(),
     FullyConnected(4, 3, _data(datasets.random, n_classes=3), 5, (6,)),
+    PlainNet(
+        *(4, 3, _data(datasets.random, n_classes=3), 5, (6,), "tanh"),
+        use_batch_norm=True,
+    ),
+    ResidualMLP(
+        *(4, 3, _data(datasets.random, n_classes=3), 5, 6, 2),
+        use_layer_norm=True,
+    ),
 ]
 
 
@@ -282,7 +290,7 @@ def test_derivatives_agree_with_differences(problem):
 
 COMPILED = [
     *(name for name in ALL if name.endswith(".0") and "large" not in name),
-    *(f"everyday_network_problems.{i}" for i in (8, 13, 14, 15)),
+    *(f"everyday_network_problems.{i}" for i in (8, 13, 14, 15, 18, 19)),
     "mlp_test.1",
     "saddle.0",
 ]
@@ -612,19 +620,23 @@ HELD_OUT = list(corpus.select(["everyday_validation_problems"]).values())
 
 def test_everyday_networks_are_as_promised():
     plain = [p for p in EVERYDAY if isinstance(p, PlainNet)]
+    assert [p.hidden_sizes for p in plain[12:]] == [(256, 256), (512, 512)]
     assert {len(p.hidden_sizes) for p in plain} == {1, 2, 3, 4}
     widths = {width for p in plain for width in p.hidden_sizes}
     assert (min(widths), max(widths)) == (32, 512)
     batches = {p.batch_size for p in EVERYDAY}
     assert (min(batches), max(batches)) == (8, 256)
     assert {p.start for p in EVERYDAY} == {0.02, "glorot", "he"}
-    assert len(set(EVERYDAY)) == len(EVERYDAY) == 16
-    # No data that a learned optimizer is tested on, and every class occurs.
+    assert len(set(EVERYDAY)) == len(EVERYDAY) == 22
+    # No data that a learned optimizer is tested on, and every class occurs (of
+    # characters: most).
     for problem in EVERYDAY:
         assert problem.dataset.num_features != 64
         data = problem.constants(stateless_seed(1), 2)
-        classes = range(problem.num_classes)
-        assert set(np.unique(data["labels"])) == set(classes)
+        classes = set(np.unique(data["labels"]))
+        assert classes <= set(range(problem.num_classes))
+        is_text = problem.num_classes == len(text.VOCABULARY)
+        assert len(classes) >= (0.8 if is_text else 1) * problem.num_classes
         assert np.all(np.isfinite(data["data"]))
 
 
@@ -636,10 +648,46 @@ def test_validation_sees_no_everyday_network_that_was_trained_on():
         "PlainNet",
         "RecurrentNet",
         "AttentionNet",
+        "ResidualMLP",
     }
 
 
-@pytest.mark.parametrize("index", range(16 + 5))
+def test_everyday_networks_are_no_test_networks():
+    tested = {
+        tuple(shape for shape in problem.shapes if shape)
+        for problem in corpus.select([*networks.SETS, "mlp_test"]).values()
+    }
+    assert len(tested) > 10
+    assert not tested & {tuple(p.shapes) for p in (*EVERYDAY, *HELD_OUT)}
+
+
+def _modules(problems):
+    """Those whose text the problems see."""
+    drawn = [p.dataset for p in problems if "modules" in p.dataset.kw]
+    assert len(drawn) == 2
+    return {name for data in drawn for name in data.kw["modules"]}
+
+
+def test_text_is_for_one_purpose():
+    trained, held_out = _modules(EVERYDAY), _modules(HELD_OUT)
+    tested = {*text.TEST_MODULES}
+    assert not trained & held_out and not tested & (trained | held_out)
+
+
+def test_source_is_pieces_of_modules():
+    module = ("pickle",)
+    pieces, following = everyday_data.source(9, 40, module, random_seed=1)
+    np.testing.assert_array_equal(pieces[:, 1:], following[:, :-1])
+    whole = "".join(text.VOCABULARY[i] for i in text.standard_library(module))
+    assert "Create portable serialized representations" in whole
+    for piece, last in zip(pieces, following[:, -1]):
+        read = "".join(text.VOCABULARY[i] for i in (*piece, last))
+        assert read in whole
+    others, _ = everyday_data.source(9, 40, module, random_seed=2)
+    assert np.any(others != pieces)
+
+
+@pytest.mark.parametrize("index", range(22 + 8))
 def test_everyday_networks_start_as_they_say(index):
     problem = [*EVERYDAY, *HELD_OUT][index]
     params = problem.init(stateless_seed(1), 8)
@@ -739,6 +787,29 @@ def test_recurrent_net_agrees_with_keras():
     params[2] = params[2][:, 0]
     ours = problem.loss(params, problem.constants(stateless_seed(2), 2))[1]
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("index", [18, 19])
+def test_residual_mlp_is_its_formula(index):
+    """In NumPy, of one instance; a norm is over the features of a row."""
+    problem = EVERYDAY[index]
+    params = _moved(problem)
+    constants = problem.constants(stateless_seed(2), 2)
+    given = iter([p[1].numpy().astype("float64") for p in params])
+    values = constants["data"][1].numpy() @ next(given) + next(given)
+    for _ in range(problem.blocks):
+        branch = values
+        if problem.use_layer_norm:
+            centred = values - values.mean(axis=1, keepdims=True)
+            deviation = np.sqrt(values.var(axis=1, keepdims=True) + 1e-3)
+            branch = centred / deviation * next(given) + next(given)
+        hidden = np.maximum(branch @ next(given) + next(given), 0)
+        values = values + hidden @ next(given) + next(given)
+    expected = values @ next(given) + next(given)
+    assert not list(given)
+    ours = problem.logits(params, constants["data"])[1]
+    largest = np.max(np.abs(expected))
+    np.testing.assert_allclose(ours, expected, atol=1e-5 * largest)
 
 
 class _Block(keras.layers.Layer):

@@ -336,6 +336,71 @@ def test_every_problem_is_trained_in_other_units():
     assert trainings.options().scaled(Quadratic(2)) == Quadratic(2)
 
 
+# Twenty meta-updates for each run.
+STAGGERED = {
+    "estimator": "pes",
+    "staggered_starts": True,
+    "curriculum": metatraining.Curriculum(
+        starts=2, min_steps=100, max_steps=100
+    ),
+}
+
+
+def test_only_first_runs_are_staggered():
+    def draw(number, is_first, **kwargs):
+        options = trainings.options(**{**STAGGERED, **kwargs})
+        runs = problem_runs.ProblemRuns(
+            *(problems, trainings.rule(), options, replicas.Replicas())
+        )
+        it = runs.draw(number, is_first)
+        return it.plan, runs.next_start(it).plan
+
+    problems = {"only": Quadratic(2)}
+    whole = [1] * 20
+    assert draw(0, True, staggered_starts=False) == (whole, whole)
+    assert draw(0, False) == (whole, whole)
+    found = [draw(number, True) for number in range(100)]
+    assert all(then == whole for _, then in found)
+    lengths = [len(plan) for plan, _ in found]
+    assert all(plan == whole[: len(plan)] for plan, _ in found)
+    assert min(lengths) == 1 and max(lengths) == 20
+    assert np.mean(lengths) == pytest.approx(10.5, abs=2)
+
+
+def test_staggered_runs_are_of_different_ages():
+    def ages(**kwargs):
+        """Of the two runs under way, after each pair of meta-updates."""
+        trainer_ = trainer.Trainer(
+            corpus.select(trainings.NAMES),
+            trainings.rule(),
+            trainings.options(**{**STAGGERED, **kwargs}),
+        )
+        found = []
+        for _ in range(50):
+            trainer_.step()
+            trainer_.step()
+            found.append([it.run.step for it in trainer_._under_way])
+        return np.array(found)
+
+    assert np.all(np.ptp(ages(staggered_starts=False), axis=1) == 0)
+    together = np.ptp(ages(), axis=1) == 0
+    # Only until the first of them has ended.
+    assert not np.any(together[20:])
+
+
+def test_staggered_training_resumes_exactly(tmp_path, monkeypatch):
+    options = trainings.options(**STAGGERED, meta_updates=50)
+    expected = trainings.train(options)
+    for stop in (1, 20):
+        with monkeypatch.context() as patch:
+            _Stopper(patch, stop)
+            with pytest.raises(KeyboardInterrupt):
+                trainings.train(options, tmp_path, resume=stop > 1)
+    trainings.assert_same(
+        trainings.train(options, tmp_path, resume=True), expected
+    )
+
+
 RATE_HEAD = ("learning_rate", "learning_rate_bias", "learning_rate_momentum")
 
 
@@ -358,6 +423,33 @@ def test_only_named_weights_are_trained(estimator, tmp_path):
         trainings.train(
             trainings.options(trained_weights=("rate",)), weights=start
         )
+
+
+def test_weight_decay_is_towards_the_start(tmp_path, monkeypatch):
+    """Also in a run that was resumed without the weights it began with."""
+    start = {n: w + 1 for n, w in trainings.rule().init_weights(0).items()}
+
+    def train(decay, folder=None, **kwargs):
+        options = trainings.options(
+            meta_optimizer="adamw" if decay else "adam",
+            meta_weight_decay=decay,
+            meta_learning_rate=0.01,
+            trained_weights=RATE_HEAD,
+        )
+        return trainings.train(options, folder, **kwargs)
+
+    def distance(weights):
+        return sum(np.sum((start[n] - w) ** 2) for n, w in weights.items())
+
+    free, held = (train(decay, weights=start) for decay in (0.0, 50.0))
+    assert 0 < distance(held) < distance(free)
+    changed = {n for n in start if np.any(start[n] != held[n])}
+    assert changed == set(RATE_HEAD)
+    with monkeypatch.context() as patch:
+        _Stopper(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(50.0, tmp_path, weights=start)
+    trainings.assert_same(train(50.0, tmp_path, resume=True), held)
 
 
 def test_shares_of_problems(tmp_path, monkeypatch):
@@ -638,6 +730,8 @@ def test_hopeless_training_ends_with_one_error(tmp_path):
         {"meta_optimizer": "sgd"},
         {"meta_updates": 0},
         {"instances": 0},
+        {"meta_weight_decay": 0.1},
+        {"meta_optimizer": "adamw"},
         {"weight_average_decay": 1.0},
         {"weight_average_decay": -0.1},
         {"min_parameter_scale": 0.0},

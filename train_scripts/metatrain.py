@@ -24,14 +24,15 @@ FLAGS.str("output_dir", None, "Folder for everything.")
 FLAGS.enum(
     "preset",
     "quick",
-    ["quick", "recommended", "paper", "scale"],
+    ["quick", "recommended", "paper", "scale", "rates"],
     "quick and recommended: backpropagation with the meta-gradient of each "
     "instance clipped, and bounded learning rates; minutes on eleven small "
     "problems, and an hour or two on fifty, networks above all (add "
     "--eval_every to keep the best weights). paper: the published procedure "
     "and budget (days on a small machine). scale: recommended with wide "
     "networks, small starts, runs of 100 to 2,000 steps and averaged weights "
-    "(hours on two cores).",
+    "(hours on two cores). rates: of the weights of --start_from those that "
+    "set the learning rates, by pes, over runs of 100 to 5,000 steps (a day).",
 )
 FLAGS.enum(
     "optimizer",
@@ -89,10 +90,20 @@ _OPTIONS = {
     "segment_length": (int, "Inner steps in one compiled call."),
     "truncation": (int, "Inner steps after which a gradient is cut."),
     "parallel_tasks": (int, "Problems under way at a time."),
+    "staggered_starts": (
+        bool,
+        "The first runs end early at random, so that later ones do not begin "
+        "together.",
+    ),
     "meta_learning_rate": (float, "Learning rate of the meta-optimizer."),
     "meta_learning_rate_decay": (
         float,
         "The learning rate falls linearly to this share of itself.",
+    ),
+    "meta_weight_decay": (
+        float,
+        "With adamw: each update goes the learning rate times this share of "
+        "the way back to the weights that training began with.",
     ),
     "gradient_clip": (float, "Bound of each meta-gradient element."),
     "l2_reg": (float, "Weight of half the squared norm."),
@@ -151,7 +162,12 @@ _CURRICULUM = {
     ),
 }
 FLAGS.options({**_OPTIONS, **_CURRICULUM}, "{} The preset's if not given.")
-FLAGS.enum("meta_optimizer", None, ["adam", "rmsprop"], "Updates the weights.")
+FLAGS.enum(
+    "meta_optimizer",
+    None,
+    ["adam", "adamw", "rmsprop"],
+    "Updates the weights; adamw needs --meta_weight_decay.",
+)
 _RULE_SETTINGS = {
     "level_sizes": (
         list,
@@ -255,6 +271,16 @@ def _refuse_unused(options):
         FLAGS.refuse(names, "with --nouse_log_objective")
 
 
+def _check_start(options):
+    """Refuses to train a part of weights that nobody has trained."""
+    if options.trained_weights and not FLAGS.start_from:
+        raise flags.Error(
+            f"Only {', '.join(options.trained_weights)} would be trained, and "
+            "all other weights stay random: --start_from must name trained "
+            "ones, such as --start_from=hierarchical_rnn_scaled."
+        )
+
+
 def _train(strategy):
     from lopt_tf import metatraining
     from lopt_tf.metatraining import presets
@@ -263,6 +289,7 @@ def _train(strategy):
     preset = presets.PRESETS[FLAGS.preset]
     options = _changed(preset.options)
     _refuse_unused(options)
+    _check_start(options)
     rule, weights = _rule(preset.rule_settings)
     if not getattr(rule, "has_lower_bound", False):
         FLAGS.refuse(["bound_reference"], "without --min_log_lr")
@@ -304,7 +331,8 @@ def _changed(options):
         options.curriculum, **FLAGS.given(_CURRICULUM)
     )
     given = FLAGS.given((*_OPTIONS, "estimator", "meta_optimizer"))
-    given["trained_weights"] = tuple(given.get("trained_weights", ()))
+    if "trained_weights" in given:
+        given["trained_weights"] = tuple(given["trained_weights"])
     return dataclasses.replace(options, curriculum=curriculum, **given)
 
 

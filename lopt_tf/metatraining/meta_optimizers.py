@@ -1,4 +1,4 @@
-"""RMSProp and Adam for the meta-parameters, as pure functions.
+"""RMSProp, Adam and AdamW for the meta-parameters, as pure functions.
 
 `(slots, weights, gradient) -> (slots, weights)` on plain tensors: Keras
 optimizers do not run everywhere that meta-training does.
@@ -58,7 +58,36 @@ class Adam:
         return slots, weights - self.learning_rate * direction
 
 
-OPTIMIZERS = {"rmsprop": RMSProp, "adam": Adam}
+@dataclasses.dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with a weight decay beside its step (Loshchilov and Hutter, 2019).
+
+    The decay is towards the weights that training begins with, not towards
+    zero: those that were given are worth more than zeros, and those that are
+    not trained stay where they are.
+    """
+
+    weight_decay: float = 0.0
+
+    def init(self, weights):
+        """Slots for weights of this shape, which begin with these."""
+        return {**super().init(weights), "origin": weights}
+
+    def apply(self, slots, weights, gradient):
+        """One update."""
+        origin = slots["origin"]
+        moved, stepped = super().apply(slots, weights, gradient)
+        decay = self.learning_rate * self.weight_decay * (weights - origin)
+        return {**moved, "origin": origin}, stepped - decay
+
+
+OPTIMIZERS = {"rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}
+
+
+def make(name, learning_rate, weight_decay):
+    """A meta-optimizer by name; a weight decay of 0 is none."""
+    more = {"weight_decay": weight_decay} if weight_decay else {}
+    return OPTIMIZERS[name](learning_rate, **more)
 
 
 def clean(gradient, clip):

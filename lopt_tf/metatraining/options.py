@@ -18,6 +18,7 @@ _BOUNDS = {
     "parallel_tasks": (1, 10**4),
     "meta_learning_rate": (0.0, 1e3),
     "meta_learning_rate_decay": (0.0, 1.0),
+    "meta_weight_decay": (0.0, 1e3),
     "gradient_clip": (checks.POSITIVE, _LARGEST),
     "instance_clip": (0.0, _LARGEST),
     "l2_reg": (0.0, 1e6),
@@ -49,10 +50,20 @@ class TrainingOptions:
             "es" and "pes": after each segment;
             "full" (which takes no other value): never.
         parallel_tasks: problems under way at a time, updated in turn.
-        meta_optimizer: "adam" or "rmsprop".
+        staggered_starts: the first run on each of these places ends at a
+            random one of its partial unrolls, so that later runs do not begin
+            together: from then on all ages are seen at any time. (The first
+            runs themselves begin together, and fresh; all instances of a
+            problem are of one age.) Not with "full", where a run is one
+            unroll. Not in the paper.
+        meta_optimizer: "adam", "adamw" or "rmsprop".
         meta_learning_rate: its learning rate.
         meta_learning_rate_decay: the learning rate falls linearly to this
             share of itself over `meta_updates`.
+        meta_weight_decay: with "adamw" alone, which needs it: each
+            meta-update takes the learning rate times this share of the way
+            back to the weights that training began with, given or drawn
+            (`l2_reg` pulls to zero). Not in the paper.
         gradient_clip: each element of a meta-gradient is clipped to this.
         instance_clip: the meta-gradient of each instance (each pair) is
             clipped to this norm before they are averaged; 0 for no limit.
@@ -90,9 +101,11 @@ class TrainingOptions:
     segment_length: int = 20
     truncation: int = 0
     parallel_tasks: int = 8
+    staggered_starts: bool = False
     meta_optimizer: str = "adam"
     meta_learning_rate: float = 3e-3
     meta_learning_rate_decay: float = 1.0
+    meta_weight_decay: float = 0.0
     gradient_clip: float = 1e4
     instance_clip: float = 0.0
     l2_reg: float = 0.0
@@ -115,6 +128,13 @@ class TrainingOptions:
         known = meta_optimizers.OPTIMIZERS
         _check_known("meta_optimizer", self.meta_optimizer, known)
         checks.all_in_range(self, _BOUNDS)
+        if (self.meta_optimizer == "adamw") != (self.meta_weight_decay > 0):
+            raise ValueError(
+                "A positive `meta_weight_decay` goes with the meta-optimizer "
+                '"adamw", and with no other. Received: '
+                f"meta_optimizer={self.meta_optimizer!r}, "
+                f"meta_weight_decay={self.meta_weight_decay}"
+            )
         if 0 < self.obj_train_max_multiplier < 1:
             raise ValueError(
                 "`obj_train_max_multiplier` must be 0 or at least 1: every "
@@ -125,6 +145,12 @@ class TrainingOptions:
             raise ValueError(
                 'The estimator "full" cuts nothing. Received: '
                 f"truncation={self.truncation}"
+            )
+        if self.estimator == "full" and self.staggered_starts:
+            raise ValueError(
+                "`staggered_starts` cuts runs between partial unrolls, and "
+                'with the estimator "full" there is one. Received: '
+                f"staggered_starts={self.staggered_starts}"
             )
         if self.use_minibatch_objective and (
             estimators.ESTIMATORS[self.estimator].copies == 1

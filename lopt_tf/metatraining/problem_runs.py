@@ -51,12 +51,21 @@ class ProblemRuns:
         self._replicas = replicas
         self._estimators = {}
 
-    def draw(self, number):
-        """The `number`-th problem of the training, at its first start."""
-        name = curriculum_lib.draw_problem(
-            list(self._problems), self._options.seed, number
-        )
-        return self._started(number, name, 0, self._constants(number, name))
+    def draw(self, number, is_first=False):
+        """The `number`-th problem of the training, at its first start.
+
+        Args:
+            number: counts from 0.
+            is_first: whether it is the first of its place, which ends early
+                with `staggered_starts`. Defaults to `False`.
+        """
+        seed = self._options.seed
+        name = curriculum_lib.draw_problem(list(self._problems), seed, number)
+        it = self._started(number, name, 0, self._constants(number, name))
+        if is_first and self._options.staggered_starts:
+            rng = np.random.default_rng([seed, 5, number])
+            it.plan = it.plan[: rng.integers(1, len(it.plan), endpoint=True)]
+        return it
 
     def next_start(self, it):
         """The next fresh start on the problem of a run; None after the last."""

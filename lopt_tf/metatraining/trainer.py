@@ -60,8 +60,11 @@ class Trainer(long_run.Trainer):
         self.vector = estimators.WeightVector(start, options.trained_weights)
         start = {name: tf.constant(array) for name, array in start.items()}
         self.weights = self.vector.flatten(start)
-        make = meta_optimizers.OPTIMIZERS[options.meta_optimizer]
-        self.meta_optimizer = make(options.meta_learning_rate)
+        self.meta_optimizer = meta_optimizers.make(
+            options.meta_optimizer,
+            options.meta_learning_rate,
+            options.meta_weight_decay,
+        )
         self.slots = self.meta_optimizer.init(self.weights)
         # See `weight_average_decay`; the weights themselves without it.
         self.average = self.weights
@@ -158,7 +161,7 @@ class Trainer(long_run.Trainer):
 
     def _step(self):
         while len(self._under_way) < self._num_parallel:
-            self._under_way.append(self._draw())
+            self._under_way.append(self._draw(is_first=True))
         place = self._place()
         it = self._under_way[place]
         estimate, it.run = self._estimate(place, it)
@@ -181,10 +184,10 @@ class Trainer(long_run.Trainer):
             self._under_way[place] = self._runs.next_start(it) or self._draw()
         return self._scalars(it.name, estimate)
 
-    def _draw(self):
+    def _draw(self, is_first=False):
         number = self._drawn
         self._drawn += 1
-        return self._runs.draw(number)
+        return self._runs.draw(number, is_first)
 
     def _scalars(self, name, estimate):
         """What TensorBoard shows of a meta-update on a problem."""
