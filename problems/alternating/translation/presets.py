@@ -18,7 +18,7 @@ PRESETS = {
         "lengths": (16, 28),
         "updates": 2000,
         "hold": 25,
-        # Updates take half as long.
+        # Updates take 0.6 of the time.
         "jit_compile": True,
         "validations": 20,
         "valid": 200,
@@ -38,7 +38,8 @@ PRESETS = {
         "lengths": (12, 16, 24, 40),
         "updates": 4000,
         "hold": 50,
-        "jit_compile": False,
+        # 0.8 to 0.9 of the time.
+        "jit_compile": True,
         "validations": 20,
         "valid": 500,
         "test": 500,
