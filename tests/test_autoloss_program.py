@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from csv_rows import read_rows
 
-from lopt_tf.autoloss import ScheduleController, recipe, tasks
+from lopt_tf.autoloss import (
+    ScheduleController,
+    baselines,
+    comparison,
+    recipe,
+    schedules,
+    tasks,
+)
 from train_scripts import autoloss, benchmark
 from train_scripts.suites import autoloss as autoloss_suite
 from train_scripts.suites import gan as gan_suite
@@ -71,6 +78,19 @@ def test_autoloss_trains_and_compares(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "trained with noise 2.0 instead of 1.0" in output
     assert "Tuning fixed" in output
+
+
+def test_a_named_setting_is_run_without_tuning(tmp_path):
+    more = ("--starts=3", "--baselines=ratio 1:5,1:1")
+    assert _autoloss("baseline", tmp_path, *more) == 0
+    assert not (tmp_path / "tuning.json").exists()
+    single = read_rows(tmp_path / "baselines.csv")
+    task = tasks.entry("regression").task(dimensions=3, max_steps=40)
+    every_sixth = baselines.Candidate("", schedules.Ratio, (1, 5))
+    (expected,) = comparison.run_baselines(task, {"": every_sixth}, 3).values()
+    found = [float(r["test"]) for r in single if r["setting"] == "ratio 1:5"]
+    np.testing.assert_allclose(found, expected.results, rtol=1e-5)
+    assert len(single) == 6
 
 
 def test_autoloss_answers_mistakes(tmp_path, capsys):

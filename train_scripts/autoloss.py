@@ -106,8 +106,9 @@ FLAGS.bool("fine", True, "Whether baselines' grids are fine.")
 FLAGS.list(
     "baselines",
     None,
-    'Names of the fixed schedules to run, such as "1:1,best ratio". All if '
-    "not given.",
+    'Names of the fixed schedules to run, such as "1:1,best ratio", or a '
+    'setting that needs no tuning, such as "ratio 1:5". All names if not '
+    "given.",
 )
 _OF_TRAINING = ("algorithm", *_OPTIONS, "resume", "checkpoint_every_s")
 # Evolution looks at whole episodes' results alone.

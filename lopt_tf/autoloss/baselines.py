@@ -119,6 +119,16 @@ def grids(task, fine=True):
     return found
 
 
+def by_label(task, labels):
+    """{label: Candidate}: candidates of fine grids that need no tuning."""
+    return {
+        each.label: each
+        for grid in grids(task).values()
+        for each in grid
+        if each.label in labels
+    }
+
+
 def _ratios(task, numbers):
     pairs = [(1, 1)] + [(1, k) for k in numbers] + [(k, 1) for k in numbers]
     settings = [even(task).setting]

@@ -114,9 +114,8 @@ class Bench:
         if not made:
             raise ValueError("There is no task with data to transfer to.")
         tasks = made.values()
-        grids = [name for task in tasks for name in baselines.grids(task)]
         evens = [baselines.even(task).label for task in tasks]
-        self._check_names([*evens, *grids])
+        self._check_names(evens, tasks)
         for task in tasks:
             task.keep_beside(self.folder)
         rows = comparison.transfer(
@@ -135,7 +134,7 @@ class Bench:
         return ScheduleController.load(path or best_path(self.folder))
 
     def chosen(self, task):
-        """{name: Candidate}: published schedules and tuned ones.
+        """{name: Candidate}: published schedules, named ones and tuned ones.
 
         An earlier tuning of the same task is used if it is there.
         """
@@ -147,7 +146,7 @@ class Bench:
         for name, label in self._tuned(task, grids).items():
             if label is not None:
                 tuned[name] = next(c for c in grids[name] if c.label == label)
-        return {**published, **tuned}
+        return {**published, **baselines.by_label(task, self.names), **tuned}
 
     def _tuned(self, task, grids):
         """{name: label, or None where all have diverged} of these grids.
@@ -191,17 +190,24 @@ class Bench:
             if not self.names or name in self.names
         }
 
-    def _check_names(self, known):
+    def _check_names(self, published, tasks):
+        """Raises ValueError for a schedule that none of the tasks has."""
+        grids = dict(
+            pair for task in tasks for pair in baselines.grids(task).items()
+        )
+        known = dict.fromkeys([*published, *grids])
+        labels = {each.label for grid in grids.values() for each in grid}
         for name in self.names:
-            if name not in known:
+            if name not in known and name not in labels:
                 raise ValueError(
                     f"Unknown fixed schedule {name!r}. Known: "
-                    f"{', '.join(dict.fromkeys(known))}."
+                    f"{', '.join(known)}, and their settings, such as "
+                    f"{next(iter(grids.values()))[0].label!r}."
                 )
 
     def _begin(self, task):
         """Checks names, lets a task keep files, tells how far to trust it."""
-        self._check_names([*baselines.published(task), *baselines.grids(task)])
+        self._check_names(baselines.published(task), [task])
         task.keep_beside(self.folder)
         for line in task.remarks():
             self.say(line)

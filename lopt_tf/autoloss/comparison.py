@@ -191,7 +191,8 @@ def transfer(
         controller: a `ScheduleController`.
         count, tuning: starts of a test, and of each candidate.
         report: a function of one line of text.
-        names: of the grids that are tuned. Defaults to all.
+        names: of the grids that are tuned, and labels of candidates that are
+            taken as they are. Defaults to all grids.
         kept: see `baselines.outcomes`.
         by: see `baselines.tune`.
     """
@@ -205,6 +206,7 @@ def transfer(
         )
         learned, _ = run_controller(task, controller, count, None, kept)
         even = baselines.even(task)
+        chosen = baselines.by_label(task, names or ()) | chosen
         fixed = run_baselines(task, {even.label: even, **chosen}, count, kept)
         compared = summary(task, learned | fixed)
         rows += [{"task": name, **row} for row in compared]
