@@ -236,6 +236,18 @@ def test_metatrain_every_optimizer(optimizer, estimator, tmp_path, capsys):
     assert any(np.any(now[name] != start[name]) for name in start)
 
 
+def test_a_part_of_weights_that_nobody_draws_needs_no_start(tmp_path):
+    arguments = [
+        *("metatrain", "--optimizer=learned_adam", "--meta_updates=1"),
+        *("--trained_weights=log_learning_rate", "--problems=bowl_problems.0"),
+        *("--instances=2", "--segment_length=5", "--estimator=pes"),
+        *("--mean_partials=1", "--min_length=5", "--mean_length=5"),
+        *("--compile_cache=", "--nostaggered_starts"),
+    ]
+    folder = f"--output_dir={tmp_path / 'run'}"
+    assert metatrain.main([*arguments, folder]) == 0
+
+
 def test_metatrain_starts_from_trained_weights(tmp_path, trained):
     arguments = [
         *TINY[:-1],
@@ -495,6 +507,10 @@ def test_metatrain_goes_on_with_rates_alone(tmp_path, capsys):
     ]
     assert metatrain.main([*arguments, "--meta_updates=6"]) == 0
     resumed = [*arguments, "--meta_updates=8", "--resume"]
+    more = "--problems=bowl_problems.0,everyday_network_problems.9,sum_problems"
+    assert metatrain.main([*resumed, more]) == 2
+    fewer = "alone: bowl_problems.0,everyday_network_problems.9"
+    assert fewer in capsys.readouterr().err
     assert metatrain.main(resumed) == 0
     assert "skipped" not in capsys.readouterr().out
     before, after = (

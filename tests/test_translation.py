@@ -26,7 +26,6 @@ from lopt_tf.autoloss import (
 from problems.alternating.translation import (
     layers,
     networks,
-    presets,
     scores,
     search,
     subwords,
@@ -45,12 +44,16 @@ SMALL = {
     **{"pairs": 60, "tagged": 60, "valid": 8, "test": 8, "symbols": 200},
     **{"width": 8, "embedding": 8, "batch_size": 4, "lengths": [40]},
     **{"updates": 12, "hold": 3, "validations": 2, "dropout": 0.2},
-    # It takes long to compile.
-    "jit_compile": False,
     "language": {"subordinate": 0.0},
 }
 SMALL_CORPUS = {"pairs": 300, "tagged": 60, "valid": 20, "test": 20}
 OUTPUTS = {"translation": 30, "tags": 7, "entities": 6}
+
+
+@pytest.fixture(autouse=True)
+def without_xla(monkeypatch):
+    """XLA takes long to compile; one test has it."""
+    monkeypatch.setattr(Translation, "jit_compile", False)
 
 
 def _networks(architecture):
@@ -252,15 +255,17 @@ def test_each_task_takes_its_own_batches(task, monkeypatch):
 
 
 @pytest.mark.slow
-def test_updates_are_the_same_with_xla():
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_updates_are_the_same_with_xla(architecture, monkeypatch):
     found = []
-    for jit_compile in (True, False):
-        chosen = {"dropout": 0.0, "jit_compile": jit_compile}
+    for jit_compile in ("auto", False):
+        monkeypatch.setattr(Translation, "jit_compile", jit_compile)
+        chosen = {"dropout": 0.0, "architecture": architecture}
         task = Translation(**{**SMALL, **chosen})
         played = compiled_episodes.episodes_of(
             task, schedules.Ratio([[1, 1, 1]]), 4
         )
-        assert played.model.jit_compile is jit_compile
+        assert played.model.jit_compile is bool(jit_compile)
         position, _ = played.advance(played.begin([3]))
         found.append(position.state[0].values)
     for compiled, plain in zip(*found):
@@ -287,11 +292,26 @@ def test_a_run_resumes_in_the_middle_exactly(task):
         np.testing.assert_array_equal(a, b)
 
 
-def test_translation_alone_is_tuned_with_learning_rates_of_its_own(tmp_path):
+def _counted(function):
+    """The function with an attribute `calls`."""
+
+    @functools.wraps(function)
+    def counted(*arguments):
+        counted.calls += 1
+        return function(*arguments)
+
+    counted.calls = 0
+    return counted
+
+
+def test_translation_alone_is_tuned_with_learning_rates_of_its_own(
+    tmp_path, monkeypatch
+):
     task = Translation(**SMALL)
     name = "best translation alone"
     grid = baselines.grids(task)[name]
-    rates = [dict(each.changes)["learning_rate"] for each in grid]
+    own = {"learning_rate": task.learning_rate}
+    rates = [(own | dict(each.changes))["learning_rate"] for each in grid]
     assert rates == sorted(rates) and task.learning_rate in rates
     assert [each.at_edge for each in grid] == [True, False, False, True]
     kept = kept_outcomes.KeptOutcomes(tmp_path / "outcomes")
@@ -299,13 +319,17 @@ def test_translation_alone_is_tuned_with_learning_rates_of_its_own(tmp_path):
     results = {row["setting"]: row["validation"] for row in rows}
     assert len({*results.values()}) == len(rates)
     assert results[chosen[name].label] == min(results.values())
-    (outcome,) = comparison.run_baselines(task, chosen, 1, kept).values()
+    monkeypatch.setattr(Translation, "build", _counted(Translation.build))
+    (outcome,) = comparison.run_baselines(task, chosen, 2, kept).values()
+    # Both starts take one model.
+    assert Translation.build.calls == 1
     rate = dict(chosen[name].changes)["learning_rate"]
+    assert rate != task.learning_rate
     alone = baselines.published(task)["translation alone"]
     (expected,) = comparison.run_baselines(
         Translation(**{**SMALL, "learning_rate": rate}), {"": alone}, 1
     ).values()
-    np.testing.assert_allclose(outcome.results, expected.results)
+    np.testing.assert_allclose(outcome.results[:1], expected.results)
 
 
 def test_curricula_end_with_the_first_action():
@@ -361,7 +385,6 @@ def test_settings_are_the_presets_unless_given():
         ),
         ({"own_optimizers": "False"}, "must be true or false"),
         ({"own_optimizers": None}, "must be true or false"),
-        ({"jit_compile": 1}, "`jit_compile` must be true or false"),
         ({"entities": None}, "`entities` must be a text"),
         ({"language": None}, "`language` must be arguments of"),
         ({"language": {"seed": 0.5}}, "`seed` must be a non-negative"),
@@ -488,7 +511,6 @@ def test_a_translator_that_learns_nothing_says_so(task, monkeypatch):
 def test_updates_are_timed_beside_plain_keras(tmp_path, monkeypatch):
     monkeypatch.setattr(translation_suite, "_UPDATES", 4)
     monkeypatch.setattr(translation_suite, "_SENTENCES", SMALL_CORPUS)
-    monkeypatch.setitem(presets.PRESETS["demo"], "jit_compile", False)
     (row,) = translation_suite.measure(1, ["demo"])
     assert row["name"] == "translation/demo"
     assert row["value"] > 0 and row["settings"]["times_train_on_batch"] > 0

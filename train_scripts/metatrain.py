@@ -271,9 +271,15 @@ def _refuse_unused(options):
         FLAGS.refuse(names, "with --nouse_log_objective")
 
 
-def _check_start(options):
+def _check_start(options, rule):
     """Refuses to train a part of weights that nobody has trained."""
-    if options.trained_weights and not FLAGS.start_from:
+    if not options.trained_weights or FLAGS.start_from:
+        return
+    begun = pathlib.Path(FLAGS.output_dir) / "checkpoints"
+    if FLAGS.resume and any(begun.glob("*.npz")):
+        return
+    first, second = (rule.init_weights(seed) for seed in (0, 1))
+    if any((first[name] != second[name]).any() for name in first):
         raise flags.Error(
             f"Only {', '.join(options.trained_weights)} would be trained, and "
             "all other weights stay random: --start_from must name trained "
@@ -289,8 +295,8 @@ def _train(strategy):
     preset = presets.PRESETS[FLAGS.preset]
     options = _changed(preset.options)
     _refuse_unused(options)
-    _check_start(options)
     rule, weights = _rule(preset.rule_settings)
+    _check_start(options, rule)
     if not getattr(rule, "has_lower_bound", False):
         FLAGS.refuse(["bound_reference"], "without --min_log_lr")
     # What was begun with it goes on with it.
@@ -366,13 +372,16 @@ def _validation(options):
     from problems import corpus
 
     # Convergence beyond the published epsilon on problems without noise must
-    # not decide which weights are best.
+    # not decide which weights are best; nor must one problem, whose loss has
+    # grown a hundredfold, where logarithms can be taken.
     published = metatraining.TrainingOptions.objective_epsilon
-    options = dataclasses.replace(options, objective_epsilon=published)
+    problems = corpus.select(FLAGS.eval_problems, FLAGS.data_dir)
+    has_log = all(each.nonnegative for each in problems.values())
+    options = dataclasses.replace(
+        options, objective_epsilon=published, use_log_objective=has_log
+    )
     return metatraining.Validation(
-        corpus.select(FLAGS.eval_problems, FLAGS.data_dir),
-        steps=FLAGS.eval_steps,
-        objective=options.objective(),
+        problems, steps=FLAGS.eval_steps, objective=options.objective()
     )
 
 

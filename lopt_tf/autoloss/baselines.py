@@ -48,7 +48,7 @@ class Candidate(typing.NamedTuple):
     changes: tuple = ()
 
     def task(self, task):
-        """The task with its changes."""
+        """The task with its changes: another one, if there are any."""
         if not self.changes:
             return task
         return type(task)(**task.get_config() | dict(self.changes))
@@ -96,7 +96,8 @@ def grids(task, fine=True):
     task suggests.
 
     Without `fine`, coins, sums and gaps have a third of their points. Ratios
-    and what the task suggests stay whole, or half for models, which take long.
+    and feedback stay whole, or half for models, which take long; what else the
+    task suggests stays whole.
     """
     few = not fine and isinstance(task, alternating.ModelTask)
     found = {"best ratio": _ratios(task, _RATIOS[:3] if few else _RATIOS)}
@@ -108,9 +109,8 @@ def grids(task, fine=True):
     found["best coin"] = _coins(len(task.actions), fine, parts)
     if task.curricula:
         found["best curriculum"] = _curricula(task.curricula)
-    if task.alone_settings:
-        name = f"best {task.actions[0]} alone"
-        found[name] = _alone(task)
+    if task.alone_settings and isinstance(task, alternating.ModelTask):
+        found[f"best {task.actions[0]} alone"] = _alone(task)
     supplied = compiled_episodes.kind_of(task).supplied(task)
     if len(task.actions) == 2 and supplied.issuperset(metadata.GAP_NEEDS):
         found["best overfitting rule"] = _gaps(fine)
@@ -202,13 +202,16 @@ def _curricula(settings):
 
 def _alone(task):
     """Candidates of the first action alone, by settings of the task."""
+    as_it_is = published(task)[f"{task.actions[0]} alone"]
+    own, last = task.get_config().items(), len(task.alone_settings) - 1
     found = []
     for place, changes in enumerate(task.alone_settings):
-        told = ", ".join(f"{name} {value:.3g}" for name, value in changes)
-        edge = place in (0, len(task.alone_settings) - 1)
-        row = tuple(np.eye(len(task.actions))[0])
-        label = f"{task.actions[0]} alone, {told}"
-        found.append(Candidate(label, Constant, row, edge, changes))
+        each = as_it_is._replace(at_edge=place in (0, last))
+        if not own >= {*changes}:
+            told = ", ".join(f"{name} {value:.3g}" for name, value in changes)
+            label = f"{each.label}, {told}"
+            each = each._replace(label=label, changes=changes)
+        found.append(each)
     return found
 
 
@@ -255,8 +258,8 @@ def outcomes(task, candidates, seeds, split, draw=0, kept=None):
     if isinstance(task, alternating.ModelTask):
         kept = kept or kept_outcomes.KeptOutcomes()
         return kept.outcomes(
-            lambda candidate, seed, draw: _together(
-                candidate.task(task), [candidate], [seed], split, draw
+            lambda task, candidate, seed, draw: _together(
+                task, [candidate], [seed], split, draw
             ),
             *(task, candidates, seeds, split, draw),
         )

@@ -72,7 +72,7 @@ def _kept_outcome(task, controller, count, kept, look):
         task, controller.schedule(), segment_length(task)
     )
 
-    def alone(policy, seed, draw):
+    def alone(task, policy, seed, draw):
         position, shares = episodes.play(played, [seed], draw)
         results = played.result(position, "test")[None]
         details = played.details(position, "test").items()

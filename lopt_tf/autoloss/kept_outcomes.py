@@ -34,15 +34,19 @@ class KeptOutcomes:
         """As `baselines.outcomes`, an episode at a time.
 
         Args:
-            run: a function of (candidate, seed, draw): such outcomes of one
-                episode. The other arguments are as there.
+            run: a function of (task, candidate, seed, draw): such outcomes of
+                one episode. The other arguments are as there.
         """
-        found = [
-            self._episode(
-                run, each.task(task), each, seed, split, int(draw) + place
+        found = []
+        for each, place, seed in self._counted(task, candidates, seeds):
+            if place == 0:
+                # One for all starts: each compiles a model of its own.
+                changed = each.task(task)
+            found.append(
+                self._episode(
+                    run, changed, each, seed, split, int(draw) + place
+                )
             )
-            for each, place, seed in self._counted(task, candidates, seeds)
-        ]
         return _joined(found, len(candidates), len(seeds))
 
     def controller(self, run, task, policy, seeds):
@@ -52,8 +56,8 @@ class KeptOutcomes:
         None.
 
         Args:
-            run: a function of (policy, seed, draw): such outcomes, shares and
-                images of one episode.
+            run: a function of (task, policy, seed, draw): such outcomes,
+                shares and images of one episode.
             policy: with a `label` and a `setting` that tells it from others.
             task, seeds: as for `outcomes`.
         """
@@ -106,7 +110,7 @@ class KeptOutcomes:
         self._read += known is not None
         if known is None:
             began = time.monotonic()
-            known = _plain(*run(candidate, seed, draw))
+            known = _plain(*run(task, candidate, seed, draw))
             self._keep(where, known)
             self._seconds.append(time.monotonic() - began)
         self._last = known["result"]

@@ -13,7 +13,7 @@ from lopt_tf.autoloss import compiled_episodes, named_arrays
 from lopt_tf.autoloss.controller import ScheduleController, best_path
 from lopt_tf.autoloss.schedules import Curriculum
 from lopt_tf.autoloss.starts import starts
-from problems.alternating.translation import corpora, subwords
+from problems.alternating.translation import corpora, networks, subwords
 from problems.alternating.translation.task import Translation
 from problems.alternating.translation.translator import Translator
 
@@ -206,13 +206,14 @@ class _Begun:
 
 def save(path, task, model):
     """Writes the networks and the vocabulary of a task's model."""
-    networks = list(model.models.values())
     facts = {
+        "networks": networks.VERSIONS[task.architecture],
         "task": task.get_config(),
         "outputs": task.data.outputs,
         "subwords": task.data.subwords.to_json(),
     }
-    checkpointing.save(path, _KIND, _arrays(networks), facts)
+    arrays = _arrays(list(model.models.values()))
+    checkpointing.save(path, _KIND, arrays, facts)
 
 
 def load(path, task=None):
@@ -230,13 +231,19 @@ def load(path, task=None):
     if task is not None:
         _check_settings(path, facts["task"], task)
     made = Translation(**{**facts["task"], **_OF_TRAINING})
-    networks = made.networks(facts["outputs"])
-    variables = _variables(networks.values())
+    if facts.get("networks", 0) != networks.VERSIONS[made.architecture]:
+        raise checkpointing.CheckpointError(
+            f"{path} is of another version of lopt-tf, whose networks were "
+            "others. Delete it to train a translator anew, or choose another "
+            "folder."
+        )
+    parts = made.networks(facts["outputs"])
+    variables = _variables(parts.values())
     names = named_arrays.shapes("translator", variables)
     checkpointing.check_arrays(path, arrays, names)
     named_arrays.assign("translator", variables, arrays)
     return Translator(
-        types.SimpleNamespace(**networks),
+        types.SimpleNamespace(**parts),
         subwords.Subwords.from_json(facts["subwords"]),
         *(made.lengths, made.batch_size),
     )
@@ -253,9 +260,9 @@ def _check_settings(path, saved, task):
             )
 
 
-def _arrays(networks):
-    return named_arrays.read("translator", _variables(networks))
+def _arrays(layers):
+    return named_arrays.read("translator", _variables(layers))
 
 
-def _variables(networks):
-    return [v for net in networks for v in net.trainable_variables]
+def _variables(layers):
+    return [v for layer in layers for v in layer.trainable_variables]

@@ -103,12 +103,15 @@ _RATES = dataclasses.replace(
     estimator="pes",
     instances=16,
     instance_clip=0.0,
+    # A run that diverges does not count more than all others.
+    obj_train_max_multiplier=10.0,
     segment_length=50,
     truncation=50,
     staggered_starts=True,
     meta_optimizer="adamw",
     meta_learning_rate=1e-3,
-    meta_weight_decay=1e-2,
+    # Undoes in 10,000 updates, a half of them, what was done by a first one.
+    meta_weight_decay=0.1,
     perturbation=0.01,
     use_log_objective=False,
     use_minibatch_objective=True,

@@ -314,11 +314,16 @@ class Trainer(long_run.Trainer):
         return saved
 
     def _check_order(self, saved):
-        """Raises CheckpointError for the same problems in another order.
+        """Raises CheckpointError for more problems, or in another order.
 
         The draw of a problem is a place among them.
         """
         given = list(self.problems)
+        if {*given} > {*saved}:
+            raise checkpointing.CheckpointError(
+                "The checkpoint was made with fewer problems. Name those "
+                f"alone: {','.join(saved)}"
+            )
         if given != saved and {*given} == {*saved}:
             raise checkpointing.CheckpointError(
                 "The checkpoint was made with the problems in another order, "

@@ -9,6 +9,8 @@ from problems.alternating.translation import layers, recurrent, transformer
 from problems.alternating.translation.sources import TASKS
 
 ARCHITECTURES = ("lstm", "transformer")
+# Counts changes of what the same settings make.
+VERSIONS = {"lstm": 1, "transformer": 0}
 
 
 def check_width(architecture, width):

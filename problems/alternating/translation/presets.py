@@ -18,8 +18,6 @@ PRESETS = {
         "lengths": (16, 28),
         "updates": 2000,
         "hold": 25,
-        # Updates take 0.6 of the time.
-        "jit_compile": True,
         "validations": 20,
         "valid": 200,
         "test": 300,
@@ -38,8 +36,6 @@ PRESETS = {
         "lengths": (12, 16, 24, 40),
         "updates": 4000,
         "hold": 50,
-        # 0.8 to 0.9 of the time.
-        "jit_compile": True,
         "validations": 20,
         "valid": 500,
         "test": 500,
@@ -58,7 +54,6 @@ PRESETS = {
         "lengths": (12, 16, 24, 40, 60),
         "updates": 100_000,
         "hold": 50,
-        "jit_compile": False,
         "validations": 100,
         "valid": 2000,
         "test": 2000,
