@@ -160,7 +160,7 @@ def test_damaged_corpora_name_file_and_line(tmp_path):
     for read, files, message in (
         (corpora.plain_pairs, (good, short), "good, line 3: .*short has no"),
         (corpora.plain_pairs, (bad, good), "bad, line 2: this is not UTF-8"),
-        (corpora.iwslt_tagged_pairs, (good, marked), "marked, line 2: markup"),
+        (corpora.iwslt_tagged_pairs, (good, marked), "marked has no line for"),
         (corpora.iwslt_xml_pairs, (half, two), "two.xml, line 3: segment 2"),
         (corpora.iwslt_xml_pairs, (cut, two), "cut.xml, line 3: no XML"),
     ):

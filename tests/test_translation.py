@@ -352,12 +352,15 @@ def test_curricula_end_with_the_first_action():
 
 def test_a_drop_near_the_floor_is_worth_more():
     reward = rewards.drop_reward("valid_perplexity", 1.0, scale=2.0)
+    # Losses of 5, 2, 3 and 0.5 nats, after 5.5, 2.5, 1 and 1.5.
+    loss, before = np.array([[5.0, 2.0, 3.0, 0.5], [5.5, 2.5, 1.0, 1.5]])
     told = {
-        "valid_perplexity": tf.constant([11.0, 2.0, 3.0, 1.0]),
-        "improvement": tf.constant([1.0, 1.0, -1.0, 1.0]),
+        "valid_perplexity": tf.constant(np.exp(loss), "float32"),
+        "improvement": tf.constant(np.exp(before) - np.exp(loss), "float32"),
         "validated": tf.constant([True, True, False, True]),
     }
-    np.testing.assert_allclose(reward(told), [0.2, 2.0, 0.0, 40.0], rtol=1e-6)
+    expected = [2 * 0.5 / 4, 2 * 0.5 / 1, 0.0, 40.0]
+    np.testing.assert_allclose(reward(told), expected, rtol=1e-5)
     options = tasks.recipe("published_translation", "ppo")
     assert options.step_floor == 1.0 and options.discount == 0.9
     assert {*options.features} == {*metadata.OF_TASKS}

@@ -127,8 +127,8 @@ def _last_action(metadata):
 
 GAP_NEEDS = ("train_loss", "valid_loss")
 _MAGNITUDES = ("gradient_magnitudes",)
-# Those of the recipes in `tasks` are published, with their scales; the others
-# are our own.
+# Those of the recipes in `tasks` are published, with their scales (but for
+# translation's, see `_task_features`); the others are our own.
 FEATURES = {
     "gap": Feature(gap, GAP_NEEDS),
     # The logarithm of the mean improvement of the validation loss: from about
@@ -191,7 +191,7 @@ _OF_TASKS = ("translation", "tags", "entities")
 
 
 def _task_features(task):
-    """{name: Feature}, the published six of one task.
+    """{name: Feature}, the published six of one task; the scales are chosen.
 
     Losses are told by their logarithms, about 0 where a loss is 1; accuracies
     about 0 where half is right; gaps are validation minus training.

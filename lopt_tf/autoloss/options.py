@@ -55,8 +55,9 @@ class ControllerOptions:
         baseline_decay: of the moving average of final rewards.
         step_scale: weight of the step rewards, from which alone "ppo" learns;
             0 for tasks without validations.
-        step_floor: step rewards are instead the drop of the result over its
-            distance to this number, see `rewards.drop_reward`. Defaults to
+        step_floor: step rewards are instead the drop of the result's logarithm
+            over its distance to this number, see `rewards.drop_reward`, for
+            results above 0, of which less is better. Defaults to
             None: they are not.
         entropy_bonus: weight of the policy's entropy.
         collapse_after: so many equal actions in a row are a collapse.

@@ -33,20 +33,22 @@ def step_reward(scale=1.0):
 
 
 def drop_reward(value, floor, scale=1.0):
-    """The drop of a result, the more the nearer it is to its floor.
+    """The drop of a loss, the more the nearer it is to its floor.
 
-    It is improvement / (result - floor) at a validation, at most 20, times
-    `scale` (AutoLoss, section 5.4, without a formula: this one is chosen).
+    It is (loss before - loss) / max(loss - floor, 0.01) at a validation, at
+    most 20, times `scale`; the loss is the logarithm of a result (AutoLoss,
+    section 5.4; the bounds are chosen).
 
     Args:
-        value: the name of the result's metadata.
-        floor: what the result does not reach.
+        value: the name of the result's metadata, such as a perplexity.
+        floor: what the loss does not reach, such as nats.
         scale: see `step_reward`. Defaults to `1.0`.
     """
 
     def reward(metadata):
-        left = tf.maximum(metadata[value] - floor, 1e-3)
-        drop = metadata["improvement"] / left
+        loss = tf.math.log(metadata[value])
+        before = tf.math.log(metadata[value] + metadata["improvement"])
+        drop = (before - loss) / tf.maximum(loss - floor, 1e-2)
         drop = tf.clip_by_value(drop, -_STEP_LIMIT, _STEP_LIMIT)
         return _known(tf.where(metadata["validated"], scale * drop, 0.0))
 

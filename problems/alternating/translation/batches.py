@@ -5,6 +5,8 @@ import typing
 
 import numpy as np
 
+_NO_ROW = -1
+
 
 class Batch(typing.NamedTuple):
     """Rows of numbers, int32; 0 pads them.
@@ -65,11 +67,13 @@ class Stream:
         """A `Batch` of `size` rows: a function of two integers.
 
         An epoch, a permutation of its own, takes each sentence once; a bucket
-        that is not a multiple of the size repeats some.
+        that is not a multiple of the size repeats some, one that is smaller is
+        filled with rows of zeros, which have no target that counts.
         """
         epoch, place = divmod(number, self.batches_per_epoch)
         bucket, rows = self._order(seed, epoch)[place]
-        return Batch(*(x[rows] for x in self._buckets[bucket][1]))
+        is_row = (rows >= 0)[:, None]
+        return Batch(*(x[rows] * is_row for x in self._buckets[bucket][1]))
 
     @property
     def batches_per_epoch(self):
@@ -81,9 +85,12 @@ class Stream:
         found = []
         for bucket, (places, _) in enumerate(self._buckets):
             count = len(places)
-            order = np.resize(
-                rng.permutation(count), -(-count // self.size) * self.size
-            )
+            order = rng.permutation(count)
+            if count < self.size:
+                order = np.pad(
+                    order, (0, self.size - count), constant_values=_NO_ROW
+                )
+            order = np.resize(order, -(-count // self.size) * self.size)
             found += [(bucket, rows) for rows in order.reshape(-1, self.size)]
         return [found[i] for i in rng.permutation(len(found))]
 

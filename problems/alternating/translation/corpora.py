@@ -5,9 +5,11 @@ pairs with an empty side, which every published corpus has, are left out and
 counted.
 """
 
+import html
 import pathlib
 import re
 import typing
+import unicodedata
 import xml.sax
 
 # Elements of an IWSLT file of training data that hold text to translate, and
@@ -22,6 +24,14 @@ _CLOSING, _OPENING = ".,;:!?)]}\u2026\u201c", "([{\u201e"
 # 2006 and U files have none, the coarse (or universal) one before it.
 _FORM, _TAG, _LEAST_COLUMNS = 1, 4, 5
 _COARSE_TAG, _COLUMNS_WITH_COARSE = 3, 10
+# Where 2009 files have no tag, that of a program.
+_PREDICTED_TAG, _COLUMNS_WITH_PREDICTED = 5, 12
+_NO_TAG = "_"
+_GZIP = b"\x1f\x8b"
+# References to what a file may define, and where they mean nothing.
+_REFERENCE = re.compile(rb"&([A-Za-z_][\w.-]*);")
+_NO_REFERENCES = re.compile(rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>", re.DOTALL)
+_OF_XML = (b"amp", b"lt", b"gt", b"quot", b"apos")
 # Of GermEval 2014: number, token, outer entities, inner entities.
 _GERMEVAL_COLUMNS = 4
 
@@ -69,7 +79,8 @@ def spaced(tokens):
     found, opens = [], False
     for token in tokens:
         closes = all(mark in _CLOSING for mark in token)
-        found.append(token if closes or opens else " " + token)
+        # What begins a text has a space before it, as any word.
+        found.append(token if found and (closes or opens) else " " + token)
         opens = all(mark in _OPENING for mark in token)
     return found
 
@@ -100,7 +111,11 @@ def iwslt_tagged_pairs(source, target):
     Raises:
         CorpusError: if their lines are of different kinds, too.
     """
-    first, second = _iwslt_lines(source), _iwslt_lines(target)
+    first, second = (
+        # The two sides may have other markup.
+        [row for row in _iwslt_lines(path) if row[1] != "markup"]
+        for path in (source, target)
+    )
     kinds = [[kind for _, kind, _ in rows] for rows in (first, second)]
     for (number, kind, _), other in zip(second, kinds[0]):
         if kind != other:
@@ -110,7 +125,7 @@ def iwslt_tagged_pairs(source, target):
                 "files must be of the same release.",
             )
     texts = [
-        [(number, text) for number, kind, text in rows if kind != "markup"]
+        [(number, html.unescape(text)) for number, _, text in rows]
         for rows in (first, second)
     ]
     return _paired(source, target, *texts)
@@ -155,11 +170,16 @@ def _paired(source, target, first, second):
 
 def _without_empty(pairs):
     kept = [
-        Pair(*(" ".join(text.split()) for text in pair))
+        Pair(*map(_tidy, pair))
         for pair in pairs
         if all(text.strip() for text in pair)
     ]
     return Corpus(kept, len(pairs) - len(kept))
+
+
+def _tidy(text):
+    """A text with single spaces, its letters composed: one way to write it."""
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 def _iwslt_lines(path):
@@ -169,9 +189,9 @@ def _iwslt_lines(path):
         match = _ELEMENT.match(line.strip())
         if match is None:
             found.append((number, "text", line))
-        elif match[1] in _TEXTS:
-            found.append((number, match[1], match[2]))
-        elif match[1] in _MARKUP:
+        elif match[1].lower() in _TEXTS:
+            found.append((number, match[1].lower(), match[2]))
+        elif match[1].lower() in _MARKUP:
             found.append((number, "markup", ""))
         else:
             found.append((number, "text", line))
@@ -213,6 +233,14 @@ def conll_tags(path):
         CorpusError: for a line of another form, or no UTF-8.
     """
 
+    # One set of tags for a file, whichever of its words have the others.
+    rows = [line.split("\t") for _, line in lines(path)]
+    is_coarse = any(
+        len(cells) == _COLUMNS_WITH_COARSE and cells[_TAG] == _NO_TAG
+        for cells in rows
+        if not cells[0].startswith("#") and not _is_repeated(cells)
+    )
+
     def columns(number, line):
         cells = line.split("\t")
         if len(cells) < _LEAST_COLUMNS:
@@ -221,14 +249,23 @@ def conll_tags(path):
                 "expected columns number, form, lemma, ..., tag, separated "
                 f"by tabs. Received: {line!r}",
             )
-        if re.fullmatch(r"\d+[-.]\d+", cells[0]):
+        if _is_repeated(cells):
             return None
-        tag = cells[_TAG]
-        if tag == "_" and len(cells) == _COLUMNS_WITH_COARSE:
-            tag = cells[_COARSE_TAG]
-        return cells[_FORM], tag
+        tag = cells[_COARSE_TAG if is_coarse else _TAG]
+        if tag == _NO_TAG and len(cells) >= _COLUMNS_WITH_PREDICTED:
+            tag = cells[_PREDICTED_TAG]
+        if tag == _NO_TAG:
+            raise CorpusError(path, number, "the word has no tag.")
+        # TIGER: "sentence_number".
+        place = cells[0].rpartition("_")[2]
+        return cells[_FORM], tag, int(place) if place.isdecimal() else None
 
     return _sentences(path, columns, comment="#")
+
+
+def _is_repeated(cells):
+    """Whether other rows have a row's words, or nobody has."""
+    return bool(re.fullmatch(r"\d+[-.]\d+", cells[0]))
 
 
 def germeval_entities(path):
@@ -240,13 +277,13 @@ def germeval_entities(path):
 
     def columns(number, line):
         cells = line.split("\t")
-        if len(cells) != _GERMEVAL_COLUMNS or not cells[0].isdigit():
+        if len(cells) != _GERMEVAL_COLUMNS or not cells[0].isdecimal():
             raise CorpusError(
                 *(path, number),
                 "expected number, token, outer and inner entity, separated "
                 f"by tabs. Received: {line!r}",
             )
-        return cells[1:3]
+        return *cells[1:3], int(cells[0])
 
     return _sentences(path, columns, entities=True, comment="#")
 
@@ -264,7 +301,7 @@ def tiger_xml_tags(path):
             found.append([])
             where.append(number)
         elif name == "t":
-            cells = [attributes.get(key, "") for key in ("word", "pos")]
+            cells = [_tidy(attributes.get(x, "")) for x in ("word", "pos")]
             if not found or not all(cells):
                 raise CorpusError(
                     path, number, "a terminal <t> must have word and pos."
@@ -272,6 +309,8 @@ def tiger_xml_tags(path):
             found[-1].append(cells)
 
     _parse(path, start)
+    if not found:
+        raise CorpusError(path, 1, "the file has no sentences (<s>).")
     for number, rows in zip(where, found):
         if not rows:
             raise CorpusError(path, number, "a sentence <s> without words.")
@@ -299,22 +338,31 @@ def entities_of_names(corpus, tag="NE"):
 def _sentences(path, columns, entities=False, comment=None):
     """A `Corpus` of a file with a token a line.
 
-    `columns` takes a line apart; None leaves it out. GermEval has a few tokens
-    of nothing but a space that does not break lines: no text, and no entity.
+    `columns` takes a line apart: token, tag, and the row's number where there
+    are numbers; None leaves it out. GermEval has a few tokens of nothing but a
+    space that does not break lines: no text, and no entity.
     """
-    items, rows, empty = [], [], 0
+    items, rows, empty, before = [], [], 0, None
     for number, line in lines(path):
         if not line.strip():
             if rows:
                 items.append(Tagged(*map(tuple, zip(*rows))))
-            rows = []
+            rows, before = [], None
             continue
         if comment and not rows and line.startswith(comment):
             continue
         cells = columns(number, line)
         if cells is None:
             continue
-        token, tag = (cell.strip() for cell in cells)
+        token, tag = map(_tidy, cells[:2])
+        place = cells[2] if len(cells) > 2 else None
+        if place is not None and before is not None and place <= before:
+            raise CorpusError(
+                *(path, number),
+                f"row {place} follows row {before}: the empty line between "
+                "two sentences is missing.",
+            )
+        before = place
         if entities and not token and tag == "O":
             empty += 1
             continue
@@ -352,6 +400,8 @@ def lines(path):
         raise ValueError(
             f"There is no corpus {path} to read: {error.strerror}."
         ) from error
+    if content.startswith(_GZIP):
+        raise CorpusError(path, 1, "the file is compressed: gunzip it first.")
     content = content.removeprefix(b"\xef\xbb\xbf")
     # A lone carriage return ends no line: others, who count lines of the two
     # sides of a corpus, do not take it for an end either.
@@ -414,8 +464,9 @@ def _parse(path, start, end=None, text=None):
                 text(content)
 
     try:
-        with open(path, "rb") as file:
-            xml.sax.parse(file, Handler())
+        content = pathlib.Path(path).read_bytes()
+        _check_references(path, content)
+        xml.sax.parseString(content, Handler())
     except xml.sax.SAXParseException as error:
         raise CorpusError(
             path, error.getLineNumber(), f"no XML: {error.getMessage()}."
@@ -429,3 +480,28 @@ def _parse(path, start, end=None, text=None):
         raise ValueError(
             f"There is no corpus {path} to read: {error.strerror}."
         ) from error
+
+
+def _check_references(path, content):
+    """Raises CorpusError for &NAME; that the file does not define.
+
+    The parser leaves them out without a word where a file names a DTD.
+    """
+    bare = _NO_REFERENCES.sub(lambda x: b"\n" * x[0].count(b"\n"), content)
+    for match in _REFERENCE.finditer(bare):
+        name = match[1]
+        if name not in _OF_XML and b"<!ENTITY " + name + b" " not in content:
+            raise CorpusError(
+                *(path, bare[: match.start()].count(b"\n") + 1),
+                f"&{name.decode()}; is not defined: write the letter itself.",
+            )
+
+
+def is_xml(path):
+    """Whether a file is XML, by its name or its beginning."""
+    if str(path).lower().endswith(".xml"):
+        return True
+    for _, line in lines(path):
+        if line.strip():
+            return line.lstrip().startswith(("<?xml", "<corpus"))
+    return False

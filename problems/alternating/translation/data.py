@@ -34,6 +34,8 @@ class Data:
         streams: {task: {split: `Stream`}}.
         pairs: {split: list of `Pair`} of translation.
         empty: pairs and tokens that the sources left out.
+        shared: pairs and sentences that share a side with a published test
+            sentence, or might: left out.
     """
 
     def __init__(self, sources, counts, symbols, lengths, size, seed):
@@ -51,6 +53,8 @@ class Data:
         self.labels, self.outputs = {}, {TRANSLATION: len(self.subwords)}
         self.streams, self._firsts = {}, {}
         self.empty = sources.empty
+        self.shared = _count(sources.items) - sum(map(_count, found.values()))
+        self.shared += _count(sources.tests)
         self._shape, self._seed = (lengths, size), seed
         self._take_pairs()
         for task in TAGGING:
@@ -92,6 +96,8 @@ class Data:
             f"sentences ({'/'.join(splits.NAMES)}): {kept}; left out, of more "
             f"than {self._shape[0][-1]} subwords: {left_out}; "
             f"{self.empty} without text"
+            + f", {self.shared} too like a test sentence"
+            * bool(self.shared)
         )
 
     def _take_pairs(self):
@@ -147,6 +153,11 @@ class Data:
         labels = self.labels[task]
         told = [labels[outputs[i] - FIRST_TAG] for i in places]
         return list(tags), told
+
+
+def _count(lists):
+    """How many items there are in a dictionary of lists."""
+    return sum(map(len, lists.values()))
 
 
 def _alike(*languages):

@@ -33,6 +33,8 @@ _STRONG = (("er", "e", "es"), ("en", "e", "es"), ("en", "en", "en"))
 _PLURALS = ("e", "en", "er")
 _PREPOSITIONS = (("mit", "with"), ("von", "from"), ("bei", "near"))
 _CONJUNCTIONS = (("weil", "because"), ("wenn", "if"), ("dass", "that"))
+# Places of a clause's parts before one of them comes first.
+_SUBJECT, _ADVERB = 0, 1
 _PREFIXES = ("an", "aus", "vor", "zu")
 
 
@@ -157,7 +159,11 @@ class _Grammar:
                 rest = []
             return [*itertools.chain(*parts), *rest, *finite], target
         # Whatever comes first, the verb is second.
-        first = parts.pop(rng.choice(len(parts), p=_chances(len(parts))))
+        place = rng.choice(len(parts), p=_chances(len(parts)))
+        if place == _ADVERB and _is_person(subject) and _is_person(objects):
+            # The two would meet, and nobody could tell where one ends.
+            place = _SUBJECT
+        first = parts.pop(place)
         return [*first, *finite, *itertools.chain(*parts), *rest], target
 
     def _verb(self, rng, plural):
@@ -240,6 +246,10 @@ class _Grammar:
         marks = ["B-" + kind, "I-" + kind]
         source = [(w, "NE", m) for w, m in zip(words, marks)]
         return source, words[::-1] if kind == "PER" else words
+
+
+def _is_person(words):
+    return words[0][2] == "B-PER"
 
 
 def _plain(word, tag):

@@ -101,7 +101,7 @@ def _drawn(items, count, seed):
 
 def tagged(path, entities=False):
     """The `Corpus` of a file of tags or entities, in whatever format."""
-    if str(path).endswith(".xml"):
+    if corpora.is_xml(path):
         if entities:
             raise ValueError(
                 f"{path} cannot be a file of entities: XML is read for its "
@@ -119,13 +119,17 @@ def tagged(path, entities=False):
 
 def _columns(path):
     """Columns of a file's first line with a token."""
+    found = None
     for _, line in corpora.lines(path):
-        tabs = line.count("\t")
-        # "#" may be a token: a tab and a tag follow then.
-        comment = tabs == 0 or (tabs == 1 and len(line) > 3)
-        if line.strip() and not (line.startswith("#") and comment):
-            return tabs + 1
-    raise corpora.CorpusError(path, 1, "the file has no sentences.")
+        if line.strip():
+            columns = line.count("\t") + 1
+            if not line.startswith("#"):
+                return columns
+            # "#" may be a token, too.
+            found = found or columns
+    if found is None:
+        raise corpora.CorpusError(path, 1, "the file has no sentences.")
+    return found
 
 
 def _pairs(folder, languages):
@@ -137,7 +141,7 @@ def _pairs(folder, languages):
     tests = corpora.Corpus([])
     if paths[0].exists():
         found = corpora.iwslt_tagged_pairs(*paths)
-        pattern = glob.escape(str(folder)) + f"/*.{source}.xml"
+        pattern = glob.escape(str(folder)) + f"/IWSLT*.{source}.xml"
         for path in sorted(glob.glob(pattern)):
             partner = path.removesuffix(f"{source}.xml") + f"{target}.xml"
             more = corpora.iwslt_xml_pairs(path, partner)

@@ -107,4 +107,4 @@ def _keys(item):
 
 
 def _plain(text):
-    return "".join(text.split()).lower()
+    return "".join(text.split()).casefold()

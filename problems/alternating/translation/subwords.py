@@ -1,5 +1,7 @@
 """Subwords (byte pair encoding) of both languages, and tags carried to them."""
 
+import unicodedata
+
 from problems.alternating.translation import corpora, optional
 
 # Numbers of the symbols that every vocabulary begins with.
@@ -12,7 +14,8 @@ class Subwords:
     """One vocabulary for both languages; punctuation stands alone.
 
     No subword reaches over a space or a punctuation mark, so that each belongs
-    to one token. `decode` restores a text exactly, but for unknown letters.
+    to one token. `decode` restores a text exactly, its letters composed (NFC),
+    but for unknown ones.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`.
@@ -131,4 +134,4 @@ def firsts(owners):
 
 
 def _spaced(text):
-    return " " + " ".join(text.split())
+    return " " + " ".join(unicodedata.normalize("NFC", text).split())
