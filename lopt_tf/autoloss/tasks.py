@@ -253,7 +253,8 @@ TASKS["translation"] = Entry(
         "width": (32, 128),
         "architecture": ("transformer",),
         "pairs": (500, 4000),
-        "data_seed": (1,),
+        # Other words.
+        "language": ({"seed": 1},),
     },
 )
 # As published, for `--algorithm=ppo`: each update is chosen.
