@@ -30,6 +30,7 @@ from problems.alternating.translation import (
     search,
     subwords,
 )
+from problems.alternating.translation import task as translation_task
 from problems.alternating.translation.batches import Batch
 from problems.alternating.translation.language import Language
 from problems.alternating.translation.task import Translation
@@ -307,13 +308,15 @@ def _counted(function):
 def test_translation_alone_is_tuned_with_learning_rates_of_its_own(
     tmp_path, monkeypatch
 ):
+    # Each compiles a model.
+    monkeypatch.setattr(translation_task, "_RATES", (1.0, 2.0))
     task = Translation(**SMALL)
     name = "best translation alone"
     grid = baselines.grids(task)[name]
     own = {"learning_rate": task.learning_rate}
     rates = [(own | dict(each.changes))["learning_rate"] for each in grid]
     assert rates == sorted(rates) and task.learning_rate in rates
-    assert [each.at_edge for each in grid] == [True, False, False, True]
+    assert all(each.at_edge for each in grid)
     kept = kept_outcomes.KeptOutcomes(tmp_path / "outcomes")
     chosen, rows = baselines.tune(task, 1, names=[name], kept=kept)
     results = {row["setting"]: row["validation"] for row in rows}
