@@ -499,7 +499,7 @@ def test_a_translator_that_is_stopped_goes_on(task, tmp_path, monkeypatch):
     # How many candidates a search has is nothing that it was trained with.
     monkeypatch.setattr(task, "beams", 2)
     assert translating.trained(task, None, lines.append, begun) is not None
-    monkeypatch.setattr(translating, "_SHARES", (0.5, 0.25, 0.25))
+    monkeypatch.setattr(translating, "_RATIO", (1, 1, 1))
     with pytest.raises(ValueError, match="with other settings"):
         translating.trained(task, None, lines.append, begun)
 

@@ -241,8 +241,9 @@ TASKS["translation"] = Entry(
         episodes=64,
         parallel=8,
         final_scale=20.0,
-        validation_starts=3,
-        validate_every=2,
+        # Results of one schedule differ by two units from start to start.
+        validation_starts=6,
+        validate_every=4,
         step_scale=0.0,
         discount=0.99,
         collapse_after=10**6,
