@@ -110,7 +110,7 @@ _RATES = dataclasses.replace(
     staggered_starts=True,
     meta_optimizer="adamw",
     meta_learning_rate=1e-3,
-    # Undoes in 10,000 updates, a half of them, what was done by a first one.
+    # Takes back two thirds of an early step by the end.
     meta_weight_decay=0.1,
     perturbation=0.01,
     use_log_objective=False,
