@@ -119,8 +119,9 @@ class Translation(ModelTask):
         (1, 2, 0),
         *((2, 0, 1), (4, 0, 1), (2, 1, 1), (4, 1, 1), (8, 1, 1)),
     )
-    # On CPUs Keras takes XLA: 0.6 (demo) to 0.9 (full) of an update's time.
-    jit_compile = "auto"
+    # On a CPU XLA takes 0.6 (demo) to 0.9 (full) of an update's time; Keras'
+    # "auto" would do without.
+    jit_compile = True
     # The model that is measured now.
     _measured = None
     # Entities, then tags, then translation: shares of the updates.
@@ -253,7 +254,10 @@ class Translation(ModelTask):
         if self.own_optimizers:
             optimizer = {task: self._optimizer() for task in self.actions}
         # Each task has data of its own: none is measured while it rests.
-        model.compile(optimizer, measure_every=0, jit_compile=self.jit_compile)
+        # The host chooses the objectives of several replicas, without XLA.
+        single = model.replica_strategy.num_replicas_in_sync == 1
+        jit_compile = self.jit_compile and single
+        model.compile(optimizer, measure_every=0, jit_compile=jit_compile)
         return model
 
     def networks(self, outputs):
