@@ -242,7 +242,7 @@ def test_a_part_of_weights_that_nobody_draws_needs_no_start(tmp_path):
         *("--trained_weights=log_learning_rate", "--problems=bowl_problems.0"),
         *("--instances=2", "--segment_length=5", "--estimator=pes"),
         *("--mean_partials=1", "--min_length=5", "--mean_length=5"),
-        *("--compile_cache=", "--nostaggered_starts"),
+        "--compile_cache=",
     ]
     folder = f"--output_dir={tmp_path / 'run'}"
     assert metatrain.main([*arguments, folder]) == 0

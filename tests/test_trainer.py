@@ -57,14 +57,19 @@ class _Stopper:
 )
 def test_stopped_training_resumes_exactly(estimator, tmp_path, monkeypatch):
     options = trainings.options(estimator=estimator)
+    _check_resumes(options, (1, 4), tmp_path, monkeypatch)
+
+
+def _check_resumes(options, stops, folder, monkeypatch):
+    """Stopped there, and gone on with: the same weights as in one piece."""
     expected = trainings.train(options)
-    for stop in (1, 4):
+    for stop in stops:
         with monkeypatch.context() as patch:
             _Stopper(patch, stop)
             with pytest.raises(KeyboardInterrupt):
-                trainings.train(options, tmp_path, resume=stop > 1)
+                trainings.train(options, folder, resume=stop > 1)
     trainings.assert_same(
-        trainings.train(options, tmp_path, resume=True), expected
+        trainings.train(options, folder, resume=True), expected
     )
 
 
@@ -390,15 +395,7 @@ def test_staggered_runs_are_of_different_ages():
 
 def test_staggered_training_resumes_exactly(tmp_path, monkeypatch):
     options = trainings.options(**STAGGERED, meta_updates=50)
-    expected = trainings.train(options)
-    for stop in (1, 20):
-        with monkeypatch.context() as patch:
-            _Stopper(patch, stop)
-            with pytest.raises(KeyboardInterrupt):
-                trainings.train(options, tmp_path, resume=stop > 1)
-    trainings.assert_same(
-        trainings.train(options, tmp_path, resume=True), expected
-    )
+    _check_resumes(options, (1, 20), tmp_path, monkeypatch)
 
 
 RATE_HEAD = ("learning_rate", "learning_rate_bias", "learning_rate_momentum")

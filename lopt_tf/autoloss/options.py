@@ -57,8 +57,8 @@ class ControllerOptions:
             0 for tasks without validations.
         step_floor: step rewards are instead the drop of the result's logarithm
             over its distance to this number, see `rewards.drop_reward`, for
-            results above 0, of which less is better. Defaults to
-            None: they are not.
+            results above 0, of which less is better. Defaults to None: they
+            are not.
         entropy_bonus: weight of the policy's entropy.
         collapse_after: so many equal actions in a row are a collapse.
             Actions that `exploration` alone has brought about do not count.
