@@ -78,6 +78,7 @@ _OPTIONS = {
     "learning_rate": (float, "Of the policy."),
     "step_scale": (float, "Weight of the step rewards."),
     "entropy_bonus": (float, "Weight of the policy's entropy."),
+    "sigma": (float, "Of evolution: what is added to a policy's weights."),
     "hidden": (int, "Width of the policy's hidden layer; 0: linear."),
     "seed": (int, "Of everything that is drawn."),
 }

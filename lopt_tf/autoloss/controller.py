@@ -66,6 +66,8 @@ class ScheduleController:
         if options.alternation:
             place = options.features.index("last_action")
             made.policy.alternate(place, options.alternation)
+        elif options.first_share:
+            made.policy.prefer_first(options.first_share)
         elif options.algorithm == "evolution" and not options.hidden:
             # Its noise tells actions apart; gradients need a habit for that.
             made.policy.even()

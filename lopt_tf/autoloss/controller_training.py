@@ -104,7 +104,9 @@ class ControllerTraining(keras.callbacks.Callback):
         self._learning.begin(
             schedule,
             # The value network looks at what the policy looks at.
-            dataclasses.replace(self.options, features=names, alternation=0.0),
+            dataclasses.replace(
+                self.options, features=names, alternation=0.0, first_share=0.0
+            ),
             self.reward,
             model.steps_per_execution,
             self._progress(),

@@ -23,6 +23,7 @@ _BOUNDS = {
     "group": (1, 65_536),
     "exploration": _SHARE,
     "alternation": (0.0, 100.0),
+    "first_share": (0.0, 0.999),
     "sigma": (checks.POSITIVE, 1e3),
     "discount": _SHARE,
     "gae_lambda": _SHARE,
@@ -73,6 +74,9 @@ class ControllerOptions:
         alternation: a linear policy begins without any weights but this, on
             the feature "last_action": it tends to take two actions by turns.
             Defaults to 0: it begins at random, with "evolution" evenly.
+        first_share: a linear policy begins without any weights but biases: it
+            takes the first action with this chance, the others alike. Defaults
+            to 0: as if it were not there.
         sigma: of "evolution": the deviation of what is added to weights.
         discount, gae_lambda, clip: of "ppo".
         validate_every: rounds between validations.
@@ -100,6 +104,7 @@ class ControllerOptions:
     group: int = 1
     exploration: float = 0.0
     alternation: float = 0.0
+    first_share: float = 0.0
     sigma: float = 0.5
     discount: float = 0.9
     gae_lambda: float = 0.95
@@ -133,6 +138,12 @@ class ControllerOptions:
             raise ValueError(
                 "`alternation` is for linear policies (`hidden=0`) with the "
                 "feature 'last_action'."
+            )
+        if self.first_share and (self.hidden or self.alternation):
+            raise ValueError(
+                "`first_share` is for linear policies (`hidden=0`) without "
+                f"`alternation`. Received: hidden={self.hidden}, alternation="
+                f"{self.alternation:g}"
             )
         if self.algorithm == "ppo" and (self.reward or not self.step_scale):
             raise ValueError(

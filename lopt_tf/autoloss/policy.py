@@ -77,6 +77,18 @@ class Policy(keras.Model):
         for variable in self.trainable_variables:
             variable.assign(np.zeros(variable.shape))
 
+    def prefer_first(self, share):
+        """Gives the first action of a linear policy a chance, the others alike.
+
+        Args:
+            share: the chance, above 0 and below 1.
+        """
+        self.even()
+        others = (1 - share) / (self.num_actions - 1)
+        first = np.eye(self.num_actions, dtype="float32")[0]
+        _, bias = self.trainable_variables
+        bias.assign(first * np.log(share / others) * self.logit_scale)
+
     def alternate(self, feature, weight):
         """Makes a linear policy of two actions tend to take them by turns.
 
