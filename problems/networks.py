@@ -1,10 +1,11 @@
 """Networks that no optimizer was meta-trained on, as problems by name.
 
-The paper's test problems, on MNIST where it is prepared and on scikit-learn's
-digits always; the same wider and deeper, with other batch sizes, with batch
-normalisation; a residual net; a recurrent net and a transformer that predict
-the next character of Python source, the latter also from a small start; wide
-nets from Keras' own start; a regression, also with its weights stored smaller.
+The paper's test problems on scikit-learn's digits (`corpus` joins those on
+MNIST, where it is prepared); the same wider and deeper, with other batch sizes,
+with batch normalisation; a residual net; a recurrent net and a transformer that
+predict the next character of Python source, the latter also from a small start;
+wide nets from Keras' own start; a regression, also with its weights stored
+smaller.
 """
 
 import functools

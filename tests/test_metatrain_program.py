@@ -25,7 +25,7 @@ from lopt_tf.metatraining import (
     problem_runs,
     replicas,
 )
-from lopt_tf.optimizers import hierarchical_rnn, registry
+from lopt_tf.optimizers import hierarchical_rnn, pretrained, registry
 from problems import corpus
 from problems.everyday_networks import (
     PlainNet,
@@ -464,7 +464,7 @@ def test_presets_settings_of_the_rule(preset, tmp_path):
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_presets_train_on_no_held_out_problem(name):
-    names, options, _ = presets.PRESETS[name]
+    names, options, *_ = presets.PRESETS[name]
     chosen = {problem.partition(".")[0] for problem in corpus.select(names)}
     held_out = {"wide_classifier_validation_problems", *corpus.test_sets()}
     held_out |= {*corpus.network_sets()}
@@ -474,7 +474,7 @@ def test_presets_train_on_no_held_out_problem(name):
 
 
 def test_rates_are_of_small_problems():
-    names, options, _ = presets.PRESETS["rates"]
+    names, options, *_ = presets.PRESETS["rates"]
     sizes = {
         name: sum(math.prod(shape) for shape in problem.shapes)
         for name, problem in corpus.select(names).items()
@@ -486,12 +486,17 @@ def test_rates_are_of_small_problems():
     steps = [50 * sum(options.plan(rng)) for _ in range(500)]
     assert min(steps) == 100 and 4500 < max(steps) <= 5000
     assert {n for _ in range(9) for n in options.plan(rng)} == {1}
+    validations = presets.PRESETS["rates"].validations
+    assert validations.every and not {*validations.problems} & {*names}
+    assert corpus.select(validations.problems)
 
 
 def test_metatrain_goes_on_with_rates_alone(tmp_path, capsys):
     """The preset on problems with and without minibatches, resumed."""
     start = tmp_path / "start.npz"
-    made = lopt_tf.HierarchicalRNN(level_sizes=(3,), step_unit="start", seed=1)
+    made = lopt_tf.HierarchicalRNN(
+        level_sizes=(3,), step_unit="start", min_log_lr=-5.5, seed=1
+    )
     made.save_pretrained(start)
     arguments = [
         "metatrain",
@@ -499,6 +504,9 @@ def test_metatrain_goes_on_with_rates_alone(tmp_path, capsys):
         f"--start_from={start}",
         f"--output_dir={tmp_path / 'run'}",
         "--problems=bowl_problems.0,everyday_network_problems.9",
+        "--eval_every=4",
+        "--eval_problems=bowl_problems.1",
+        "--eval_steps=5",
         "--instances=2",
         "--segment_length=5",
         "--truncation=5",
@@ -519,6 +527,8 @@ def test_metatrain_goes_on_with_rates_alone(tmp_path, capsys):
     )
     changed = {n for n in before if np.any(before[n] != after[n])}
     assert changed == {*presets.PRESETS["rates"].options.trained_weights}
+    trained = pretrained.load_rule(tmp_path / "run" / "optimizer.npz").rule
+    assert trained.min_log_lr == -8.5
 
 
 @pytest.mark.slow

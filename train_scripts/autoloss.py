@@ -15,9 +15,10 @@ has been made. translate: a file of sentences, by a model of the task
 translation that is trained under the controller once and kept in DIR.
 
 Generated images are judged by a classifier: the folder gets classifier.keras
-(of digits; mnist_classifier.keras), scores.csv (what known images have) and
-samples.png, drawn when a controller is validated or tested; of Keras networks
-also curves.csv and curves.png, the results over updates.
+(of digits; mnist_classifier.keras), in tests and baselines scores.csv (what
+known images have), and samples.png, drawn when a controller is validated or
+tested; of Keras networks also curves.csv and curves.png, the results over
+updates.
 """
 
 import json

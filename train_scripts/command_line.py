@@ -267,6 +267,13 @@ def _first_line(message):
     return next(iter(lines), "unknown")
 
 
+def _cores():
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _set_threads(count):
     """Sets TensorFlow's thread pools, unless they are already in use."""
     import tensorflow as tf
@@ -276,7 +283,7 @@ def _set_threads(count):
 
     # It warns of retracing where several problems share a line of code.
     tf.get_logger().setLevel("ERROR")
-    threads = count or len(os.sched_getaffinity(0))
+    threads = count or _cores()
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(min(threads, 2))

@@ -55,8 +55,8 @@ FLAGS.str(
     "optimizer",
     None,
     "Trained optimizer: a file, the folder of a meta-training, or the name "
-    "of shipped weights; the default ones if not given. ablation needs none; "
-    "wall_clock and failures do without.",
+    "of shipped weights; the default ones if not given. ablation and imagenet "
+    "take none; wall_clock and failures do without.",
 )
 FLAGS.str(
     "data_dir",

@@ -69,17 +69,23 @@ FLAGS.enum(
 FLAGS.str("tpu", None, "With --strategy=tpu: its name.")
 FLAGS.int(
     "eval_every",
-    0,
+    None,
     "Meta-updates between validations on held-out problems; the best weights "
-    "are kept in best.npz. 0: never.",
+    "are kept in best.npz. 0: never; the preset's if not given.",
     lower_bound=0,
 )
 FLAGS.list(
     "eval_problems",
-    ["wide_classifier_validation_problems"],
-    "Problems to validate on, by name as --problems.",
+    None,
+    "Problems to validate on, by name as --problems; the preset's if not "
+    "given.",
 )
-FLAGS.int("eval_steps", 200, "Inner steps of a validation.", lower_bound=1)
+FLAGS.int(
+    "eval_steps",
+    None,
+    "Inner steps of a validation; the preset's if not given.",
+    lower_bound=1,
+)
 FLAGS.str(
     "data_dir", None, "Folder of TFDS data sets, for problems that need one."
 )
@@ -249,9 +255,6 @@ def _refuse_ignored():
     """Refuses flags that others make meaningless."""
     if FLAGS.strategy != "tpu":
         FLAGS.refuse(["tpu"], "without --strategy=tpu")
-    if not FLAGS.eval_every:
-        names = ("eval_problems", "eval_steps")
-        FLAGS.refuse(names, "without --eval_every")
     if FLAGS.optimizer != "hierarchical_rnn" and not FLAGS.start_from:
         FLAGS.refuse(_RULE_SETTINGS, f"with --optimizer={FLAGS.optimizer}")
 
@@ -295,7 +298,7 @@ def _train(strategy):
     preset = presets.PRESETS[FLAGS.preset]
     options = _changed(preset.options)
     _refuse_unused(options)
-    rule, weights = _rule(preset.rule_settings)
+    rule, weights = _rule(preset.rule_settings, preset.adjusted)
     _check_start(options, rule)
     if not getattr(rule, "has_lower_bound", False):
         FLAGS.refuse(["bound_reference"], "without --min_log_lr")
@@ -304,14 +307,11 @@ def _train(strategy):
     if scaled and getattr(rule, "step_unit", None):
         unit = f"with --step_unit={rule.step_unit}"
         FLAGS.refuse(["use_parameter_scale"], unit)
-    if FLAGS.eval_every > options.meta_updates:
-        raise flags.Error(
-            f"--eval_every={FLAGS.eval_every} is beyond the end, "
-            f"{options.meta_updates} meta-updates: nothing would be validated."
-        )
+    validations = _validations(preset.validations, options)
     problems = FLAGS.problems or preset.problems
     corpus.check_data_dir(
-        [*problems, *(FLAGS.eval_problems or ())], FLAGS.data_dir
+        [*problems, *(validations.problems if validations.every else ())],
+        FLAGS.data_dir,
     )
     in_step = FLAGS.strategy == "multi_worker"
     metatraining.train(
@@ -324,8 +324,8 @@ def _train(strategy):
         checkpoint_every_s=FLAGS.checkpoint_every_s,
         report=command_line.say,
         strategy=strategy,
-        validate=_validation(options) if FLAGS.eval_every else None,
-        eval_every=FLAGS.eval_every,
+        validate=_validate(validations, options) if validations.every else None,
+        eval_every=validations.every,
         # Workers in step stop together, between two meta-updates.
         stop=command_line.deferred_stop() if in_step else None,
     )
@@ -342,11 +342,12 @@ def _changed(options):
     return dataclasses.replace(options, curriculum=curriculum, **given)
 
 
-def _rule(settings):
+def _rule(settings, adjusted):
     """(the update rule, weights to begin with or None).
 
     Args:
         settings: of the hierarchical RNN, where the flags say nothing.
+        adjusted: of trained weights' rules that have such settings.
     """
     from lopt_tf.optimizers import pretrained, registry
 
@@ -358,7 +359,9 @@ def _rule(settings):
                 raise flags.Error(
                     f"--start_from decides on --{name}: leave it out."
                 )
-        config = {**trained.rule.get_config(), **given}
+        config = trained.rule.get_config()
+        known = {k: v for k, v in adjusted.items() if config.get(k) is not None}
+        config |= known | given
         return registry.rule(trained.rule.name, **config), trained.weights
     if FLAGS.optimizer != "hierarchical_rnn":
         return registry.rule(FLAGS.optimizer), None
@@ -367,7 +370,22 @@ def _rule(settings):
     return registry.rule(FLAGS.optimizer, **{**settings, **given}), None
 
 
-def _validation(options):
+def _validations(preset, options):
+    """The preset's `Validations` with what the flags say."""
+    given = FLAGS.given(("eval_every", "eval_steps", "eval_problems"))
+    given = {name.removeprefix("eval_"): x for name, x in given.items()}
+    found = preset._replace(**given)
+    if not found.every:
+        FLAGS.refuse(("eval_problems", "eval_steps"), "without --eval_every")
+    if given.get("every", 0) > options.meta_updates:
+        raise flags.Error(
+            f"--eval_every={found.every} is beyond the end, "
+            f"{options.meta_updates} meta-updates: nothing would be validated."
+        )
+    return found
+
+
+def _validate(validations, options):
     from lopt_tf import metatraining
     from problems import corpus
 
@@ -375,13 +393,13 @@ def _validation(options):
     # not decide which weights are best; nor must one problem, whose loss has
     # grown a hundredfold, where logarithms can be taken.
     published = metatraining.TrainingOptions.objective_epsilon
-    problems = corpus.select(FLAGS.eval_problems, FLAGS.data_dir)
+    problems = corpus.select(validations.problems, FLAGS.data_dir)
     has_log = all(each.nonnegative for each in problems.values())
     options = dataclasses.replace(
         options, objective_epsilon=published, use_log_objective=has_log
     )
     return metatraining.Validation(
-        problems, steps=FLAGS.eval_steps, objective=options.objective()
+        problems, steps=validations.steps, objective=options.objective()
     )
 
 

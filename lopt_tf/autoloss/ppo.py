@@ -27,12 +27,13 @@ _REPORTED = ("entropy", "value_error", "approximate_kl", "clip_fraction")
 class PPO(learner.Learner):
     """Updates a policy every 50 task steps from step rewards alone.
 
-    The replay holds the last 200 transitions of each episode; each update
-    takes three batches from it, of 64 transitions an episode.
+    The replay holds the last four such segments, 200 transitions of each
+    episode; each update takes three batches from it, of 64 transitions an
+    episode.
 
-    Where validations are more than 22 steps apart, segments end with one of
-    them, and all steps since the last one have its reward: a discount of 0.9
-    would forget single rewards.
+    Where validations are more than 22 steps apart, segments are the next
+    multiple of that, and all steps since the last validation have its reward:
+    a discount of 0.9 would forget single rewards.
 
     Reported are means over the updates of a round, as in CleanRL:
     "approximate_kl", of the policy that acted and the present one before each

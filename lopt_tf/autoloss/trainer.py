@@ -71,6 +71,8 @@ def train(
             already holds a training.
         ValueError: if the task breaks its contract, or has not the metadata
             that the options' features and rewards need.
+        FloatingPointError: if the controller's weights are not finite after a
+            round; those before it are kept.
         KeyboardInterrupt: when interrupted; the rounds before are saved.
     """
     # Tasks may take long to begin, and keep files.

@@ -68,7 +68,8 @@ class Segment(NamedTuple):
 
     Attributes:
         params, state: those after the last step.
-        objectives: the objectives after each step, [steps, K].
+        objectives: the objectives after each step, [steps, K]; where batches
+            are recorded, minibatch losses before each step.
         trail: a `Trail`, or () if none is kept.
     """
 

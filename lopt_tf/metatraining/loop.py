@@ -59,7 +59,8 @@ def train(
             already holds checkpoints.
         NoRoomError: if the process cannot hold the compiled programs of one
             more problem; everything is saved, to be resumed in a new one.
-        FloatingPointError: after 100 meta-gradients without a finite one.
+        FloatingPointError: after 100 meta-gradients without a finite one, or
+            if an update makes the weights infinite.
         WorkerLostError: if another worker does not answer any more; what
             the last checkpoint holds is not lost.
         ValueError: if another process works in `output_dir`.

@@ -18,7 +18,7 @@ class HierarchicalRNN(LearnedOptimizer):
     sections are named below; "the paper's code" is what its authors published
     for TensorFlow 1). Memory beside the parameter itself, in the default
     configuration: 21 floats or 84 bytes a parameter (10 hidden, 4 momentum, 4
-    mean squares, 2 decays, 1 learning rate), 88 with attention; Adam needs 8
+    mean squares, 2 decays, 1 learning rate), 92 with attention; Adam needs 8
     bytes.
 
     Example:

@@ -44,8 +44,9 @@ class LearnedOptimizer(
     together, in one compiled call, each in its own type (float16, bfloat16,
     float32, float64). A step is skipped (parameters, state and iteration stay
     as they are) and counted in `skipped_steps` if its gradients, or the
-    parameters after it, are not all finite. (Of models of millions of
-    parameters only the gradients tell in time for the state to stay, too.)
+    parameters after it, are not all finite. (Of models whose
+    parameters times tensors exceed a million only the gradients tell in time
+    for the state to stay, too.)
 
     Args:
         rule: the `UpdateRule`.

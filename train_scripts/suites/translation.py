@@ -12,8 +12,8 @@ from problems.alternating.translation import networks
 from problems.alternating.translation.batches import Batch
 from train_scripts.suites.rows import row, seconds
 
-# Updates of a repetition, and in each segment of an episode.
-_UPDATES, _HOLD = 100, 50
+# Updates of a repetition: a hundred are four.
+_UPDATES = 25
 # Presets, and how many generated sentences: their number costs nothing.
 _SENTENCES = {"pairs": 3000, "tagged": 600, "valid": 100, "test": 100}
 PRESETS = ("demo", "full", "paper")
@@ -27,7 +27,7 @@ def measure(repetitions, presets=PRESETS):
             **_SENTENCES,
             # Longer than what is run: no validation is timed.
             updates=_UPDATES * (repetitions + 2),
-            hold=min(_HOLD, _UPDATES),
+            hold=_UPDATES,
             validations=1,
         )
         episode, plain = _Episode(task), _Plain(task)

@@ -17,8 +17,9 @@ QUESTION = (
     "heavy-tailed unrolls, or with 1 or 2 levels only, the optimizer is "
     "worse. Each variant is meta-trained here in the same way, then tested "
     "on problems outside of that training. Beyond the paper: an upper bound "
-    "of the learning rates, and their unit, the size of the parameters, which "
-    "all variants but one have; and a lower bound, which one of them has."
+    "of the learning rates, their unit, the size of the parameters, and rest "
+    "without gradients, which all variants but one each have; and a lower "
+    "bound, which one of them has."
 )
 LEARNED = "never"
 

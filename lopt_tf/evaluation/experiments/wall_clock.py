@@ -80,7 +80,8 @@ def run(folder, settings):
                 "Bytes per parameter beside the parameter itself. formula: "
                 "4 (H0 + 2 S + 3) for the element's hidden state, S momenta "
                 "and mean squares, two decays and the learning rate (and 1 "
-                "more with attention), and 4 (T H1 + H2) / N.",
+                "more with attention, of which the Keras optimizer has 2), "
+                "and 4 (T H1 + H2) / N.",
             ),
         ],
         plots=[
