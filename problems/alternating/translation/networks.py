@@ -10,7 +10,7 @@ from problems.alternating.translation.sources import TASKS
 
 ARCHITECTURES = ("lstm", "transformer")
 # Counts changes of what the same settings make.
-VERSIONS = {"lstm": 1, "transformer": 0}
+VERSIONS = {"lstm": 2, "transformer": 0}
 
 
 def check_width(architecture, width):
@@ -48,7 +48,7 @@ def make(
     """
     if architecture == "lstm":
         kinds = recurrent.RecurrentEncoder, recurrent.RecurrentDecoder
-        sizes = embedding, width, depth, dropout
+        sizes = embedding, width, depth, dropout, longest
     else:
         kinds = transformer.TransformerEncoder, transformer.TransformerDecoder
         sizes = width, depth, dropout, longest

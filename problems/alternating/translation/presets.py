@@ -16,7 +16,7 @@ PRESETS = {
         "batch_size": 32,
         "learning_rate": 3e-3,
         "lengths": (16, 28),
-        "updates": 2500,
+        "updates": 2000,
         "hold": 25,
         "validations": 20,
         "valid": 200,

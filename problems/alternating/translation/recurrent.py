@@ -1,10 +1,14 @@
 """LSTM encoder, and LSTM decoder with attention (Luong et al., 2015)."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from problems.alternating.translation import layers
+
+# How much less a place counts for each step away, at the start (chosen).
+_SLOPE = 0.2
 
 
 class RecurrentEncoder(keras.layers.Layer):
@@ -18,9 +22,10 @@ class RecurrentEncoder(keras.layers.Layer):
         embedding, width: of subwords, and of the layers (even).
         depth: how many layers.
         dropout: share of units that rest in training.
+        longest: places of a source; any number will do.
     """
 
-    def __init__(self, symbols, embedding, width, depth, dropout):
+    def __init__(self, symbols, embedding, width, depth, dropout, longest=None):
         super().__init__(name="encoder")
         self.embedding = layers.embedding(symbols, embedding)
         lstm = keras.layers.LSTM
@@ -50,25 +55,37 @@ class RecurrentDecoder(keras.layers.Layer):
     """LSTM layers, then global attention, then a softmax.
 
         h_t = LSTM(h_{t-1}, y_{t-1} + W_s s_t)
-        a_t = softmax(h_t' W s),  c_t = sum a_t s
+        a_t = softmax(h_t' W s + b),  c_t = sum a_t s
         p(y_t) = softmax(W_o tanh(W_c [c_t; h_t]))
 
-    s are the encodings. Only decoders of tags see s_t, the encoding of the
-    subword that they tag next. (It is added: XLA takes three times as long for
-    an LSTM whose input is twice as wide, [y; s].) The states begin with a layer
-    of the mean of s (chosen).
+    s are the encodings. b is learned for each distance of two places (not in
+    the paper), and begins with near places above far ones: else attention finds
+    where to look by chance, in some starts after a whole training. Only
+    decoders of tags see s_t, the encoding of the subword that they tag next.
+    (It is added: XLA takes three times as long for an LSTM whose input is twice
+    as wide, [y; s].) The states begin with a layer of the mean of s (chosen).
 
     Args:
         outputs: how many symbols or tags.
         embedding, width, depth, dropout: as of `RecurrentEncoder`.
+        longest: distances beyond it count as this one.
         aligned: whether the outputs are tags. Defaults to `False`.
     """
 
     def __init__(
-        self, outputs, embedding, width, depth, dropout, aligned=False, **kwargs
+        self,
+        outputs,
+        embedding,
+        width,
+        depth,
+        dropout,
+        longest,
+        aligned=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.aligned = aligned
+        self.longest = longest
         self.embedding = layers.embedding(outputs, embedding)
         self.recurrent = [
             keras.layers.LSTM(width, return_sequences=True, return_state=True)
@@ -81,12 +98,23 @@ class RecurrentDecoder(keras.layers.Layer):
         self.combine = dense(width, activation="tanh", use_bias=False)
         self.output_layer = dense(outputs)
         self.dropout = keras.layers.Dropout(dropout)
+        distances = np.abs(np.arange(-longest, longest + 1))
+        self.nearness = self.add_weight(
+            shape=distances.shape,
+            initializer=lambda shape, dtype: ops.cast(
+                -_SLOPE * distances, dtype
+            ),
+            name="nearness",
+        )
 
     def call(self, encoded, mask, inputs, training=False):
         """Logits [B, T, outputs] of what follows `inputs` [B, T]."""
         state = self.start(encoded, mask, None)
         aligned = encoded if self.aligned else None
-        return self._run(encoded, mask, inputs, aligned, state, training)[0]
+        places = ops.arange(inputs.shape[1])
+        return self._run(
+            encoded, mask, inputs, aligned, state, places, training
+        )[0]
 
     def start(self, encoded, mask, length):
         """The state before the first symbol, a list."""
@@ -97,11 +125,17 @@ class RecurrentDecoder(keras.layers.Layer):
         """(logits [B, outputs], next state) after symbols [B] at a place."""
         aligned = encoded[:, place][:, None] if self.aligned else None
         logits, state = self._run(
-            encoded, mask, symbols[:, None], aligned, state, False
+            encoded, mask, symbols[:, None], aligned, state, place[None], False
         )
         return logits[:, 0], state
 
-    def _run(self, encoded, mask, inputs, aligned, state, training):
+    def _near(self, places, length):
+        """What scores [T, S] of places [T] get for their distances."""
+        distance = ops.arange(length)[None] - places[:, None]
+        number = ops.clip(distance + self.longest, 0, 2 * self.longest)
+        return ops.take(self.nearness, number)
+
+    def _run(self, encoded, mask, inputs, aligned, state, places, training):
         x = self.embedding(inputs)
         if aligned is not None:
             x = x + self.align(aligned)
@@ -113,6 +147,7 @@ class RecurrentDecoder(keras.layers.Layer):
             x = x + y if number else y
             after += last
         scores = ops.matmul(self.score(x), ops.swapaxes(encoded, 1, 2))
+        scores = scores + self._near(places, encoded.shape[1])
         scores = ops.where(mask[:, None], scores, -1e9)
         context = ops.matmul(ops.softmax(scores), encoded)
         x = self.combine(ops.concatenate([context, x], -1))
