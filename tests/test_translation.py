@@ -104,6 +104,51 @@ def test_padding_changes_nothing(architecture):
         assert np.abs(other[0, 5] - short[0, 5]).max() > 1e-6
 
 
+@pytest.mark.parametrize("algorithm", ["evolution", "reinforce"])
+def test_controllers_begin_with_much_translation(algorithm):
+    options = tasks.recipe("translation", algorithm)
+    made = autoloss.ScheduleController.untrained(
+        "translation", Translation.actions, options
+    )
+    seen = np.random.default_rng(0).normal(size=[3, len(options.features)])
+    found = made.policy.distribution(seen.astype("float32")).probs_parameter()
+    np.testing.assert_allclose(found, [[0.75, 0.125, 0.125]] * 3, rtol=1e-5)
+    assert tasks.recipe("translation", "ppo").first_share == 0
+    assert tasks.recipe("translation", algorithm, hidden=4).first_share == 0
+    with pytest.raises(ValueError, match="`first_share` is for linear"):
+        dataclasses.replace(options, hidden=4)
+
+
+def test_attention_begins_with_near_places_and_learns_distances():
+    """Without what was read, it is a softmax of learned distances."""
+    decoder = _networks("lstm").translation_decoder
+    decoder.score.kernel.assign(np.zeros([8, 8], "float32"))
+    # The encoding of each place is a unit vector, the logits are contexts.
+    weights = np.zeros([16, 8], "float32")
+    weights[:8] = np.eye(8)
+    decoder.combine.kernel.assign(weights)
+    decoder.output_layer.set_weights(
+        [np.eye(8, 30, dtype="float32"), np.zeros(30, "float32")]
+    )
+    mask = np.arange(8)[None] < 6
+    given = np.eye(8, dtype="float32")[None], mask, np.ones([1, 5], "int32")
+
+    def expected(bias):
+        distance = np.arange(8)[None] - np.arange(5)[:, None]
+        chances = np.exp(bias(distance)) * mask
+        return np.tanh(chances / chances.sum(1, keepdims=True))
+
+    np.testing.assert_allclose(
+        decoder(*given)[0, :, :8], expected(lambda d: -0.2 * abs(d)), atol=1e-6
+    )
+    # One place to the right: distances from -14 to 14 are told apart.
+    learned = np.where(np.arange(-14, 15) == 1, 3.0, 0.0)
+    decoder.nearness.assign(learned)
+    found = decoder(*given)[0, :, :8]
+    np.testing.assert_allclose(found, expected(lambda d: 3.0 * (d == 1)), 1e-5)
+    assert np.argmax(found, axis=1).tolist() == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
 def test_beams_are_never_worse_and_scores_are_those_of_the_model(architecture):
     model = _networks(architecture)

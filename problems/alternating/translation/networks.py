@@ -48,12 +48,13 @@ def make(
     """
     if architecture == "lstm":
         kinds = recurrent.RecurrentEncoder, recurrent.RecurrentDecoder
-        sizes = embedding, width, depth, dropout, longest
+        own = embedding, width, depth, dropout
+        sizes = *own, longest
     else:
         kinds = transformer.TransformerEncoder, transformer.TransformerDecoder
-        sizes = width, depth, dropout, longest
+        own = sizes = width, depth, dropout, longest
     encoder, decoder = kinds
-    found = {"encoder": encoder(symbols, *sizes)}
+    found = {"encoder": encoder(symbols, *own)}
     for task in TASKS:
         name = f"{task}_decoder"
         found[name] = decoder(

@@ -22,10 +22,9 @@ class RecurrentEncoder(keras.layers.Layer):
         embedding, width: of subwords, and of the layers (even).
         depth: how many layers.
         dropout: share of units that rest in training.
-        longest: places of a source; any number will do.
     """
 
-    def __init__(self, symbols, embedding, width, depth, dropout, longest=None):
+    def __init__(self, symbols, embedding, width, depth, dropout):
         super().__init__(name="encoder")
         self.embedding = layers.embedding(symbols, embedding)
         lstm = keras.layers.LSTM
@@ -124,8 +123,9 @@ class RecurrentDecoder(keras.layers.Layer):
     def step(self, state, encoded, mask, symbols, place):
         """(logits [B, outputs], next state) after symbols [B] at a place."""
         aligned = encoded[:, place][:, None] if self.aligned else None
+        here = ops.convert_to_tensor(place)[None]
         logits, state = self._run(
-            encoded, mask, symbols[:, None], aligned, state, place[None], False
+            encoded, mask, symbols[:, None], aligned, state, here, False
         )
         return logits[:, 0], state
 
