@@ -316,6 +316,14 @@ def test_metatrain_validates_on_networks(tmp_path, capsys):
         (["--estimator=full", "--truncation=5"], "cuts nothing"),
         (["--estimator=full", "--staggered_starts"], "there is one"),
         (["--preset=rates"], "--start_from must name trained ones"),
+        (
+            [
+                "--preset=rates",
+                "--meta_updates=300",
+                "--start_from=hierarchical_rnn_scaled",
+            ],
+            "nothing would be validated",
+        ),
         (["--trained_weights=update"], "Only update would be trained"),
         (["--preset=guess"], "quick|recommended|paper"),
         (["--level_sizes=3,x"], "--level_sizes takes integers"),
@@ -514,6 +522,7 @@ def test_metatrain_goes_on_with_rates_alone(tmp_path, capsys):
         "--max_steps=20",
     ]
     assert metatrain.main([*arguments, "--meta_updates=6"]) == 0
+    told = capsys.readouterr().out
     resumed = [*arguments, "--meta_updates=8", "--resume"]
     more = "--problems=bowl_problems.0,everyday_network_problems.9,sum_problems"
     assert metatrain.main([*resumed, more]) == 2
@@ -529,6 +538,7 @@ def test_metatrain_goes_on_with_rates_alone(tmp_path, capsys):
     assert changed == {*presets.PRESETS["rates"].options.trained_weights}
     trained = pretrained.load_rule(tmp_path / "run" / "optimizer.npz").rule
     assert trained.min_log_lr == -8.5
+    assert "min_log_lr=-8.5 in place of -5.5" in told
 
 
 @pytest.mark.slow

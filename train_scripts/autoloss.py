@@ -136,6 +136,8 @@ def train(folder):
 
     if FLAGS.algorithm == "evolution":
         FLAGS.refuse(_OF_GRADIENTS, "with --algorithm=evolution")
+    else:
+        FLAGS.refuse(["sigma"], f"with --algorithm={FLAGS.algorithm}")
     figures.check_available()
     entry, config = _entry(), _given()
     options = autoloss.recipe(

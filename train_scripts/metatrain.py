@@ -32,7 +32,8 @@ FLAGS.enum(
     "and budget (days on a small machine). scale: recommended with wide "
     "networks, small starts, runs of 100 to 2,000 steps and averaged weights "
     "(hours on two cores). rates: of the weights of --start_from those that "
-    "set the learning rates, by pes, over runs of 100 to 5,000 steps (a day).",
+    "set the learning rates, by pes, over runs of 100 to 5,000 steps, with "
+    "validations (a day).",
 )
 FLAGS.enum(
     "optimizer",
@@ -219,7 +220,7 @@ FLAGS.str(
     "start_from",
     None,
     "Trained optimizer (file, folder or name) whose weights to begin with; "
-    "its settings count.",
+    "its settings count (but for the lower bound, with --preset=rates).",
 )
 
 
@@ -298,7 +299,7 @@ def _train(strategy):
     preset = presets.PRESETS[FLAGS.preset]
     options = _changed(preset.options)
     _refuse_unused(options)
-    rule, weights = _rule(preset.rule_settings, preset.adjusted)
+    rule, weights = _rule(preset.rule_settings, preset.lower_bound)
     _check_start(options, rule)
     if not getattr(rule, "has_lower_bound", False):
         FLAGS.refuse(["bound_reference"], "without --min_log_lr")
@@ -342,12 +343,12 @@ def _changed(options):
     return dataclasses.replace(options, curriculum=curriculum, **given)
 
 
-def _rule(settings, adjusted):
+def _rule(settings, lower_bound):
     """(the update rule, weights to begin with or None).
 
     Args:
         settings: of the hierarchical RNN, where the flags say nothing.
-        adjusted: of trained weights' rules that have such settings.
+        lower_bound: in place of a higher one of trained weights, or None.
     """
     from lopt_tf.optimizers import pretrained, registry
 
@@ -359,15 +360,27 @@ def _rule(settings, adjusted):
                 raise flags.Error(
                     f"--start_from decides on --{name}: leave it out."
                 )
-        config = trained.rule.get_config()
-        known = {k: v for k, v in adjusted.items() if config.get(k) is not None}
-        config |= known | given
+        lower = _lower_bound(trained.rule, lower_bound)
+        config = {**trained.rule.get_config(), **lower, **given}
         return registry.rule(trained.rule.name, **config), trained.weights
     if FLAGS.optimizer != "hierarchical_rnn":
         return registry.rule(FLAGS.optimizer), None
     if FLAGS.level_sizes:
         given["level_sizes"] = FLAGS.integers("level_sizes")
     return registry.rule(FLAGS.optimizer, **{**settings, **given}), None
+
+
+def _lower_bound(rule, most):
+    """{"min_log_lr": most} for a rule whose bound is a higher one, or {}."""
+    if most is None or not getattr(rule, "has_lower_bound", False):
+        return {}
+    if FLAGS.min_log_lr is not None or rule.min_log_lr <= most:
+        return {}
+    command_line.say(
+        f"--preset={FLAGS.preset} takes min_log_lr={most:g} in place of "
+        f"{rule.min_log_lr:g}, in validations, too; --min_log_lr decides else"
+    )
+    return {"min_log_lr": most}
 
 
 def _validations(preset, options):
@@ -377,10 +390,11 @@ def _validations(preset, options):
     found = preset._replace(**given)
     if not found.every:
         FLAGS.refuse(("eval_problems", "eval_steps"), "without --eval_every")
-    if given.get("every", 0) > options.meta_updates:
+    if found.every > options.meta_updates:
         raise flags.Error(
             f"--eval_every={found.every} is beyond the end, "
-            f"{options.meta_updates} meta-updates: nothing would be validated."
+            f"{options.meta_updates} meta-updates: nothing would be validated. "
+            "Choose a lower number, or 0."
         )
     return found
 

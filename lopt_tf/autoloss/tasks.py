@@ -31,6 +31,7 @@ class Entry:
         further: more such tasks, a dictionary of arguments each.
         algorithms: that suit the recipe.
         changes: {algorithm: settings of the recipe that are others for it}.
+            Defaults to none.
         reported: measured by running the release, {baseline: (mean, standard
             deviation) on test data}.
         reported_sum: weight of the second loss in the published weighted sum.

@@ -30,15 +30,15 @@ class Preset(NamedTuple):
         options: `TrainingOptions`.
         rule_settings: settings of the hierarchical RNN, where no trained
             weights are given, which have theirs.
-        adjusted: settings that take the place of those of trained weights,
-            where their rule has such ones. Defaults to none.
+        lower_bound: of learning rates, `min_log_lr`, in place of a higher one
+            of trained weights. Defaults to `None`: theirs.
         validations: `Validations`. Defaults to none.
     """
 
     problems: tuple
     options: TrainingOptions
     rule_settings: dict
-    adjusted: dict = {}
+    lower_bound: float | None = None
     validations: Validations = Validations()
 
 
@@ -202,7 +202,7 @@ PRESETS = {
         _RATES_PROBLEMS,
         _RATES,
         {},
-        adjusted={"min_log_lr": -8.5},
+        lower_bound=-8.5,
         validations=_RATES_VALIDATIONS,
     ),
 }

@@ -12,41 +12,52 @@ from problems.alternating.translation import networks
 from problems.alternating.translation.batches import Batch
 from train_scripts.suites.rows import row, seconds
 
-# Updates of a repetition: a hundred are four.
+# Updates of a repetition.
 _UPDATES = 25
-# Presets, and how many generated sentences: their number costs nothing.
-_SENTENCES = {"pairs": 3000, "tagged": 600, "valid": 100, "test": 100}
+# Generated sentences of so many words that every preset has all its symbols.
+_SENTENCES = {"pairs": 8000, "tagged": 600, "valid": 100, "test": 100}
+_WORDS = {"nouns": 4000, "verbs": 2000, "adjectives": 2000, "names": 2000}
 PRESETS = ("demo", "full", "paper")
 
 
 def measure(repetitions, presets=PRESETS):
     """Translation alone, the same networks and batches, by turns."""
     for preset in presets:
-        task = alternating.Translation(
+        make = functools.partial(
+            alternating.Translation,
             preset=preset,
             **_SENTENCES,
-            # Longer than what is run: no validation is timed.
-            updates=_UPDATES * (repetitions + 2),
+            language=_WORDS,
             hold=_UPDATES,
             validations=1,
         )
+        compiling = _repetitions_that_compile(make())
+        # Longer than what is run: no validation is timed.
+        task = make(updates=_UPDATES * (compiling + repetitions + 1))
         episode, plain = _Episode(task), _Plain(task)
         times = [[], []]
-        for number in range(repetitions + 1):
+        for number in range(compiling + repetitions):
             for each, taken in zip((episode, plain), times):
                 (spent,) = seconds(functools.partial(each.run, number))
                 taken.append(spent / _UPDATES)
-        # The first ones compile.
-        ours, theirs = (statistics.median(taken[1:]) for taken in times)
+        ours, theirs = (statistics.median(taken[compiling:]) for taken in times)
         yield row(
             f"translation/{preset}",
             ours,
             "s/update",
             False,
             times_train_on_batch=ours / theirs,
-            first_updates_s=times[0][0] * _UPDATES,
+            first_updates_s=sum(times[0][:compiling]) * _UPDATES,
+            symbols=task.data.outputs["translation"],
             parameters=plain.model.count_params(),
         )
+
+
+def _repetitions_that_compile(task):
+    """After how many a batch of each length was seen."""
+    batches = task.data.streams["translation"]["train"].batches_per_epoch
+    shapes = [task.batch(None, 0, i, 0).source.shape for i in range(batches)]
+    return max(shapes.index(shape) for shape in {*shapes}) // _UPDATES + 1
 
 
 class _Episode:

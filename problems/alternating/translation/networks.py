@@ -78,7 +78,8 @@ _INITIALIZERS = {
 
 
 def initialize(networks, seed):
-    """Draws weights anew; biases and scales stay as they were built.
+    """Draws weights anew; biases, scales, distances stay as they
+    were built.
 
     Args:
         networks: a list of layers.

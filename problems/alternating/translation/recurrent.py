@@ -147,7 +147,9 @@ class RecurrentDecoder(keras.layers.Layer):
             x = x + y if number else y
             after += last
         scores = ops.matmul(self.score(x), ops.swapaxes(encoded, 1, 2))
-        scores = scores + self._near(places, encoded.shape[1])
+        near = self._near(places, encoded.shape[1])
+        # `step` is no call of a layer, which would cast weights.
+        scores = scores + ops.cast(near, scores.dtype)
         scores = ops.where(mask[:, None], scores, -1e9)
         context = ops.matmul(ops.softmax(scores), encoded)
         x = self.combine(ops.concatenate([context, x], -1))
