@@ -316,14 +316,6 @@ def test_metatrain_validates_on_networks(tmp_path, capsys):
         (["--estimator=full", "--truncation=5"], "cuts nothing"),
         (["--estimator=full", "--staggered_starts"], "there is one"),
         (["--preset=rates"], "--start_from must name trained ones"),
-        (
-            [
-                "--preset=rates",
-                "--meta_updates=300",
-                "--start_from=hierarchical_rnn_scaled",
-            ],
-            "nothing would be validated",
-        ),
         (["--trained_weights=update"], "Only update would be trained"),
         (["--preset=guess"], "quick|recommended|paper"),
         (["--level_sizes=3,x"], "--level_sizes takes integers"),
@@ -497,6 +489,18 @@ def test_rates_are_of_small_problems():
     validations = presets.PRESETS["rates"].validations
     assert validations.every and not {*validations.problems} & {*names}
     assert corpus.select(validations.problems)
+
+
+def test_rates_that_end_before_a_validation_are_refused(tmp_path, capsys):
+    arguments = [
+        "--preset=rates",
+        "--meta_updates=300",
+        "--start_from=hierarchical_rnn_scaled",
+        f"--output_dir={tmp_path / 'run'}",
+    ]
+    assert metatrain.main(["metatrain", *arguments]) == 2
+    assert "nothing would be validated" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_metatrain_goes_on_with_rates_alone(tmp_path, capsys):

@@ -110,7 +110,8 @@ class RecurrentDecoder(keras.layers.Layer):
         """Logits [B, T, outputs] of what follows `inputs` [B, T]."""
         state = self.start(encoded, mask, None)
         aligned = encoded if self.aligned else None
-        places = ops.arange(inputs.shape[1])
+        # Keras' own trainings may not know lengths beforehand.
+        places = ops.arange(ops.shape(inputs)[1], dtype="int32")
         return self._run(
             encoded, mask, inputs, aligned, state, places, training
         )[0]
@@ -131,7 +132,7 @@ class RecurrentDecoder(keras.layers.Layer):
 
     def _near(self, places, length):
         """What scores [T, S] of places [T] get for their distances."""
-        distance = ops.arange(length)[None] - places[:, None]
+        distance = ops.arange(length, dtype="int32")[None] - places[:, None]
         number = ops.clip(distance + self.longest, 0, 2 * self.longest)
         return ops.take(self.nearness, number)
 
@@ -147,7 +148,7 @@ class RecurrentDecoder(keras.layers.Layer):
             x = x + y if number else y
             after += last
         scores = ops.matmul(self.score(x), ops.swapaxes(encoded, 1, 2))
-        near = self._near(places, encoded.shape[1])
+        near = self._near(places, ops.shape(encoded)[1])
         # `step` is no call of a layer, which would cast weights.
         scores = scores + ops.cast(near, scores.dtype)
         scores = ops.where(mask[:, None], scores, -1e9)
