@@ -2,10 +2,10 @@
 
 They follow `keras.optimizers.Adam`, `RMSprop`, `SGD(momentum=0.9)`, `AdamW`,
 `Lion` and `Muon` with their default arguments (but `exclude_embeddings=False`
-for Muon), and Adam with Keras' schedule
-`CosineDecay`. The learning rate is the rule's one weight, so that a whole grid
-of learning rates runs at once: Keras' classes hold one rate each, and
-`LearnedAdam` has a smooth root, bounded squares and more weights.
+for Muon), and Adam with Keras' schedule `CosineDecay`. The learning rate is the
+rule's one weight, so that a whole grid of learning rates runs at once: Keras'
+classes hold one rate each, and `LearnedAdam` has a smooth root, bounded squares
+and more weights.
 """
 
 import dataclasses

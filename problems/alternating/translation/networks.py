@@ -78,8 +78,7 @@ _INITIALIZERS = {
 
 
 def initialize(networks, seed):
-    """Draws weights anew; biases, scales, distances stay as they
-    were built.
+    """Draws weights anew; biases, scales and distances stay as built.
 
     Args:
         networks: a list of layers.
