@@ -20,10 +20,12 @@ from lopt_tf.autoloss import (
     ppo,
     reinforce,
     rewards,
+    schedule_argument,
     schedules,
     tasks,
     trainer,
 )
+from lopt_tf.autoloss import controller as controller_lib
 from lopt_tf.autoloss.controller import ScheduleController
 from lopt_tf.autoloss.policy import Policy
 from lopt_tf.autoloss.starts import starts, training_starts
@@ -726,3 +728,71 @@ def test_evolution_begins_evenly():
         )
         logits = made.policy(np.ones([1, 1], "float32"))[0].numpy()
         assert (np.ptp(logits) == 0) == is_even
+
+
+@pytest.mark.parametrize("first", [0, 10**8])
+def test_even_draws_keep_to_their_shares(first):
+    """Each interval gets its share of steps in a row, wherever they begin."""
+    steps = np.arange(first, first + 300)
+    draws = np.stack(
+        [
+            schedules.spread_draws(2, tf.constant([5, step], tf.int32))
+            for step in steps
+        ]
+    )
+    golden = (5**0.5 - 1) / 2
+    # Python's floats are exact enough for a hundred million steps.
+    expected = (draws[0] + (steps - first)[:, None] * golden) % 1
+    apart = np.abs(draws - expected)
+    assert np.minimum(apart, 1 - apart).max() < 1e-5
+    assert abs(draws[0, 0] - draws[0, 1]) > 1e-3
+    for low, high in ((0, 0.1), (0.1, 0.75), (0.75, 1)):
+        inside = (draws >= low) & (draws < high)
+        for length in (20, 100):
+            passed = np.cumsum(inside, axis=0)
+            counts = passed[length:] - passed[:-length]
+            assert np.abs(counts - length * (high - low)).max() < 3
+    assert draws.min() >= 0 and draws.max() < 1
+
+
+def test_controllers_keep_to_even_draws(tmp_path):
+    options = tasks.recipe("translation", "evolution")
+    assert options.even_draws
+    made = ScheduleController.untrained("any", ("a", "b", "c"), options)
+    made.save(tmp_path / "even.npz")
+    loaded = ScheduleController.load(tmp_path / "even.npz")
+    schedule = loaded.schedule()
+    schedule.features = lambda metadata: tf.zeros([2, len(made.features)])
+    taken = [schedule({}, i, tf.constant([3, i])) for i in range(200)]
+    shares = np.mean([choice.weights for choice in taken], axis=0)
+    # Independent draws miss by 0.03.
+    np.testing.assert_allclose(shares, [[0.75, 0.125, 0.125]] * 2, atol=0.011)
+    for weights, log_prob in ((x.weights, x.log_prob) for x in taken):
+        chance = np.sum(weights * np.float32([0.75, 0.125, 0.125]), 1)
+        np.testing.assert_allclose(log_prob, np.log(chance), atol=1e-5)
+    assert made.identity() == loaded.identity()
+    loaded.even_draws = False
+    assert made.identity() != loaded.identity()
+    again = schedule_argument.from_config(
+        schedule_argument.get_config(made.schedule())
+    )
+    assert again.even_draws
+
+
+def test_files_of_before_even_draws(tmp_path):
+    """They have no word of it, and draw independently."""
+    options = tasks.recipe("regression")
+    path = tmp_path / "old.npz"
+    made = ScheduleController.untrained("any", ("a", "b"), options)
+    made.save(path)
+    arrays, facts = checkpointing.load(path, controller_lib._KIND)
+    del facts["config"]["even_draws"]
+    checkpointing.save(path, controller_lib._KIND, arrays, facts)
+    loaded = ScheduleController.load(path)
+    assert not loaded.even_draws and not loaded.schedule().even_draws
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
+def test_even_draws_are_for_evolution(algorithm):
+    with pytest.raises(ValueError, match="`even_draws` is for"):
+        tasks.recipe("regression", algorithm, even_draws=True)

@@ -247,6 +247,14 @@ def test_bad_trainings_of_controllers(tmp_path):
             callbacks=[autoloss.ControllerTraining()],
         )
     model = _model()
+    model.schedule.even_draws = True
+    with pytest.raises(ValueError, match="`even_draws` is False"):
+        model.fit(
+            *(ONES,),
+            steps_per_epoch=1,
+            callbacks=[autoloss.ControllerTraining()],
+        )
+    model = _model()
     with pytest.raises(ValueError, match="'validation'.*validation_data"):
         model.fit(
             ONES,

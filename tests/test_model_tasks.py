@@ -260,11 +260,13 @@ def test_rewards_from_the_curve_of_scores():
         trainer.Trainer(task, unknown)
 
 
-def test_pairs_of_evolution_share_their_random_numbers():
+@pytest.mark.parametrize("even_draws", [False, True])
+def test_pairs_of_evolution_share_their_random_numbers(even_draws):
     """With equal weights both of a pair act alike; pairs differ."""
     task = Fit()
     options = autoloss.ControllerOptions(
-        **{**vars(OPTIONS), "algorithm": "evolution", "parallel": 4}
+        **vars(OPTIONS)
+        | {"algorithm": "evolution", "parallel": 4, "even_draws": even_draws}
     )
     played = trainer.Trainer(task, options)
     kernel, bias = played.schedule.weights

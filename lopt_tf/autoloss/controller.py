@@ -12,6 +12,7 @@ _CONFIG = {
     "actions": ("",),
     "features": ("",),
     "policy_config": {},
+    "even_draws": False,
 }
 _POLICY_CONFIG = {
     "num_actions": 2,
@@ -30,12 +31,16 @@ class ScheduleController:
         actions: the names of the actions.
         features: names of `metadata.FEATURES`.
         policy_config: arguments of `Policy`.
+        even_draws: as of `schedules.PolicySchedule`. Defaults to False.
     """
 
-    def __init__(self, task, actions, features, policy_config):
+    def __init__(
+        self, task, actions, features, policy_config, even_draws=False
+    ):
         self.task = task
         self.actions = tuple(actions)
         self.features = tuple(features)
+        self.even_draws = even_draws
         self.policy = policy.Policy(**policy_config)
         self.policy.build([None, len(self.features)])
         # Of the training that it comes from; set by `load`.
@@ -62,6 +67,7 @@ class ScheduleController:
                 "logit_scale": options.logit_scale,
                 "seed": options.seed if seed is None else seed,
             },
+            options.even_draws,
         )
         if options.alternation:
             place = options.features.index("last_action")
@@ -94,7 +100,9 @@ class ScheduleController:
                 f"Received: {', '.join(names)}"
             )
         features = metadata.Features(self.features)
-        return schedules.PolicySchedule(self.policy, features, names)
+        return schedules.PolicySchedule(
+            self.policy, features, names, self.even_draws
+        )
 
     def check_fits(self, task):
         """Raises ValueError if a task has other actions."""
@@ -120,7 +128,10 @@ class ScheduleController:
         """A text that tells it from controllers that act differently."""
         weights = {name: x.tolist() for name, x in self.weights().items()}
         config = self.policy.get_config()
-        return checkpointing.digest([self.features, config, weights])
+        told = [self.features, config, weights]
+        if self.even_draws:
+            told.append("even draws")
+        return checkpointing.digest(told)
 
     def weights(self):
         """The policy's weights as {name: NumPy array}."""
@@ -154,6 +165,7 @@ class ScheduleController:
             "actions": list(self.actions),
             "features": list(self.features),
             "policy_config": self.policy.get_config(),
+            "even_draws": self.even_draws,
         }
         facts = {"config": config, **more}
         checkpointing.save(path, _KIND, weights, facts)
@@ -170,6 +182,9 @@ class ScheduleController:
         """
         arrays, found = checkpointing.load(path, _KIND)
         config, facts = found.get("config"), found.get("training", {})
+        if isinstance(config, dict):
+            # Older files do not say so.
+            config = {"even_draws": False, **config}
         _check_config(path, config, facts)
         try:
             metadata.Features(config["features"])

@@ -93,6 +93,12 @@ class ControllerTraining(keras.callbacks.Callback):
                 "schedule=ScheduleController.untrained(...) or a trained one. "
                 f"Received: schedule={type(schedule).__name__}"
             )
+        if schedule.even_draws:
+            raise ValueError(
+                "ControllerTraining trains controllers whose draws are "
+                "independent. Compile the model with that of a controller "
+                "whose `even_draws` is False."
+            )
         if model.replica_strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "ControllerTraining does not train with several replicas. "

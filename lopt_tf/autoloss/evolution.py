@@ -25,13 +25,15 @@ class PopulationSchedule:
         policy: a `Policy`, whose layers and whose scale of logits are used.
         features: `metadata.Features`.
         count: how many episodes there are, an even number.
+        even_draws: as of `schedules.PolicySchedule`. Defaults to False.
     """
 
-    def __init__(self, policy, features, count):
+    def __init__(self, policy, features, count, even_draws=False):
         self.policy = policy
         self.features = features
         self.needs = features.needs
         self.pairwise = features.pairwise
+        self.even_draws = even_draws
         self.epsilon = tf.Variable(0.0, trainable=False)
         self.weights = [
             tf.Variable(tf.repeat(tf.convert_to_tensor(w)[None], count, axis=0))
@@ -40,7 +42,7 @@ class PopulationSchedule:
 
     def __call__(self, metadata, step, seed):
         pairs = self.weights[0].shape[0] // 2
-        draw = tf.repeat(tf.random.stateless_uniform([pairs], seed), 2)
+        draw = tf.repeat(self._draws(pairs, seed), 2)
         return self._choice(metadata, self.weights, draw)
 
     def alone(self, episode):
@@ -50,10 +52,15 @@ class PopulationSchedule:
         def choose(metadata, step, seed):
             # Seeds of episodes that are alone follow each other.
             of_pair = seed - tf.stack([episode % 2, 0])
-            draw = tf.random.stateless_uniform([1], of_pair)
+            draw = self._draws(1, of_pair)
             return self._choice(metadata, weights, draw)
 
         return choose
+
+    def _draws(self, count, seed):
+        if self.even_draws:
+            return schedules.spread_draws(count, seed)
+        return tf.random.stateless_uniform([count], seed)
 
     def _choice(self, metadata, weights, draw):
         """The `Choice` of policies of these weights, from draws [E]."""
@@ -61,9 +68,7 @@ class PopulationSchedule:
         chances = tf.nn.softmax(self._logits(features, weights))
         actions = self.policy.num_actions
         chances = (1 - self.epsilon) * chances + self.epsilon / actions
-        passed = draw[:, None] >= tf.cumsum(chances, axis=1)[:, :-1]
-        action = tf.reduce_sum(tf.cast(passed, tf.int32), 1)
-        chosen = tf.one_hot(action, actions)
+        chosen = schedules.interval(draw, chances)
         chance = tf.reduce_sum(chosen * chances, 1)
         return schedules.Choice(features, chosen, tf.math.log(chance))
 
@@ -88,6 +93,7 @@ class Evolution(learner.Learner):
             self.policy,
             metadata.Features(self.options.features),
             self.options.parallel,
+            self.options.even_draws,
         )
         return self._played
 

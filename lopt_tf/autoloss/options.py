@@ -77,6 +77,9 @@ class ControllerOptions:
         first_share: a linear policy begins without any weights but biases: it
             takes the first action with this chance, the others alike. Defaults
             to 0: as if it were not there.
+        even_draws: of "evolution": the draws of an episode's actions are spread
+            evenly (see `schedules.spread_draws`), not independent. The
+            controller keeps to it later. Defaults to False.
         sigma: of "evolution": the deviation of what is added to weights.
         discount, gae_lambda, clip: of "ppo".
         validate_every: rounds between validations.
@@ -105,6 +108,7 @@ class ControllerOptions:
     exploration: float = 0.0
     alternation: float = 0.0
     first_share: float = 0.0
+    even_draws: bool = False
     sigma: float = 0.5
     discount: float = 0.9
     gae_lambda: float = 0.95
@@ -144,6 +148,12 @@ class ControllerOptions:
                 "`first_share` is for linear policies (`hidden=0`) without "
                 f"`alternation`. Received: hidden={self.hidden}, alternation="
                 f"{self.alternation:g}"
+            )
+        if self.even_draws and self.algorithm != "evolution":
+            raise ValueError(
+                "`even_draws` is for algorithm='evolution': others learn from "
+                "the chances of single actions, which must be independent. "
+                f"Received: algorithm={self.algorithm!r}"
             )
         if self.algorithm == "ppo" and (self.reward or not self.step_scale):
             raise ValueError(

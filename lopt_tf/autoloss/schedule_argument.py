@@ -70,6 +70,7 @@ def get_config(schedule):
             "policy": schedule.policy.get_config(),
             "features": list(schedule.features.names),
             "actions": list(schedule.actions or ()),
+            "even_draws": schedule.even_draws,
         }
     kind = type(schedule).__name__
     if _FIXED.get(kind) is not type(schedule):
@@ -91,7 +92,10 @@ def from_config(config):
     made = policy.Policy(**config["policy"])
     made.build([None, len(features.names)])
     return schedules.PolicySchedule(
-        made, features, tuple(config["actions"]) or None
+        made,
+        features,
+        tuple(config["actions"]) or None,
+        config.get("even_draws", False),
     )
 
 

@@ -11,6 +11,10 @@ import tensorflow as tf
 
 from lopt_tf.autoloss import metadata as metadata_lib
 
+# 2^32 over the golden ratio.
+_GOLDEN = 2_654_435_769
+_BELOW_ONE = 1 - 2.0**-24
+
 
 class Choice(typing.NamedTuple):
     """What a schedule decides for E episodes.
@@ -72,7 +76,7 @@ class Ratio(Schedule):
         # In integers: floats cannot count beyond 2^24.
         period = tf.cast(tf.reduce_sum(self.settings, axis=1), tf.int32)
         place = tf.cast(step, tf.int32) % tf.maximum(period, 1)
-        return _interval(tf.cast(place, tf.float32), self.settings)
+        return interval(tf.cast(place, tf.float32), self.settings)
 
 
 class Coin(Schedule):
@@ -80,7 +84,7 @@ class Coin(Schedule):
 
     def weights(self, metadata, step, seed):
         draw = tf.random.stateless_uniform(self.settings.shape[:1], seed)
-        return _interval(draw, self.settings)
+        return interval(draw, self.settings)
 
 
 class Curriculum(Schedule):
@@ -94,7 +98,7 @@ class Curriculum(Schedule):
     def weights(self, metadata, step, seed):
         shares = self.settings[:, ::-1]
         # Of progress, a little too much is enough: steps are counted in floats.
-        return _interval(metadata["progress"] + 1e-6, shares)[:, ::-1]
+        return interval(metadata["progress"] + 1e-6, shares)[:, ::-1]
 
 
 class WatchOverfitting(Schedule):
@@ -138,7 +142,7 @@ class Feedback(Schedule):
         slope, level = tf.unstack(self.settings, axis=1)
         chance = tf.sigmoid(-slope * (self._seen(metadata[self.value]) - level))
         draw = tf.random.stateless_uniform(self.settings.shape[:1], seed)
-        return _interval(draw, tf.stack([chance, 1 - chance], 1))
+        return interval(draw, tf.stack([chance, 1 - chance], 1))
 
     def _seen(self, value):
         if self.action is not None and value.shape.rank == 2:
@@ -152,7 +156,25 @@ class Feedback(Schedule):
         )
 
 
-def _interval(places, widths):
+def spread_draws(count, seed):
+    """Draws [count], each spread evenly over the steps of an episode.
+
+    Of N steps in a row, each interval of [0, 1) gets its share of N, to within
+    a few steps, where independent draws miss it by the root of N: multiples
+    of the golden ratio modulo 1, from a place of the episode's own.
+
+    Args:
+        count: how many episodes there are.
+        seed: a pair of integers, the second of which is the step.
+    """
+    draw, step = tf.unstack(tf.cast(seed, tf.int64))
+    first = tf.random.stateless_uniform([count], tf.stack([draw, -1]))
+    # In integers, modulo 2^32: floats would be too coarse after many steps.
+    passed = tf.cast(step * _GOLDEN % 2**32, tf.float32) / 2.0**32
+    return tf.minimum(tf.math.floormod(first + passed, 1.0), _BELOW_ONE)
+
+
+def interval(places, widths):
     """One-hot: in which interval, of widths [E, actions], a place [E] is."""
     ends = tf.cumsum(widths, axis=1)[:, :-1]
     passed = tf.cast(places[:, None] >= ends, tf.int32)
@@ -167,12 +189,15 @@ class PolicySchedule:
         features: `metadata.Features`.
         actions: names of the policy's actions, in its order; None for those of
             whatever it schedules. Defaults to `None`.
+        even_draws: whether the draws of an episode are spread evenly (see
+            `spread_draws`), not independent of each other. Defaults to False.
     """
 
-    def __init__(self, policy, features, actions=None):
+    def __init__(self, policy, features, actions=None, even_draws=False):
         self.policy = policy
         self.features = features
         self.actions = actions
+        self.even_draws = even_draws
         self.needs = features.needs
         self.pairwise = features.pairwise
         # A variable: it changes between calls of the compiled episodes.
@@ -185,6 +210,11 @@ class PolicySchedule:
     def __call__(self, metadata, step, seed):
         features = self.features(metadata)
         distribution = self.policy.distribution(features, self.epsilon)
-        action = distribution.sample(seed=seed)
-        weights = tf.one_hot(action, self.policy.num_actions)
+        if self.even_draws:
+            draws = spread_draws(tf.shape(features)[0], seed)
+            weights = interval(draws, distribution.probs_parameter())
+            action = tf.argmax(weights, 1, tf.int32)
+        else:
+            action = distribution.sample(seed=seed)
+            weights = tf.one_hot(action, self.policy.num_actions)
         return Choice(features, weights, distribution.log_prob(action))

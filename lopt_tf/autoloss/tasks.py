@@ -256,8 +256,11 @@ TASKS["translation"] = Entry(
         # is when.
         first_share=0.75,
     ),
-    # Noise beyond this mixes the tasks, which its middle then does not.
-    changes={"evolution": {"learning_rate": 0.3, "sigma": 0.25}},
+    # Noise beyond this mixes the tasks, which its middle then does not. Chance
+    # may draw other tasks in a row early, which delays attention.
+    changes={
+        "evolution": {"learning_rate": 0.3, "sigma": 0.25, "even_draws": True}
+    },
     transfer={
         "width": (32, 128),
         "architecture": ("transformer",),
