@@ -149,6 +149,21 @@ def test_attention_begins_with_near_places_and_learns_distances():
     assert np.argmax(found, axis=1).tolist() == [1, 2, 3, 4, 5]
 
 
+def test_attention_is_the_one_way_from_the_source():
+    """What it reads being of no weight, decoders say the same of all."""
+    model = _networks("lstm")
+    decoder = model.translation_decoder
+    combine = decoder.combine.kernel.numpy()
+    combine[:8] = 0.0
+    decoder.combine.kernel.assign(combine)
+    batch, others = _batch(9), _batch(9)
+    others.source[:] = others.source[::-1].copy()
+    assert not np.array_equal(batch.source, others.source)
+    found, _ = networks.logits(model, "translation", batch)
+    same, _ = networks.logits(model, "translation", others)
+    np.testing.assert_allclose(found, same, atol=1e-6)
+
+
 @pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
 def test_beams_are_never_worse_and_scores_are_those_of_the_model(architecture):
     model = _networks(architecture)

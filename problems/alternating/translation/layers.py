@@ -18,10 +18,3 @@ def embedding(count, width):
 def mask_of(source):
     """Which places [B, S] of sources are no padding, booleans."""
     return ops.not_equal(source, 0)
-
-
-def masked_mean(values, mask):
-    """The mean [B, H] over places [B, S, H] in a mask [B, S]."""
-    weights = ops.cast(mask, values.dtype)[..., None]
-    count = ops.maximum(ops.sum(weights, 1), 1.0)
-    return ops.sum(values * weights, 1) / count

@@ -62,7 +62,9 @@ class RecurrentDecoder(keras.layers.Layer):
     where to look by chance, in some starts after a whole training. Only
     decoders of tags see s_t, the encoding of the subword that they tag next.
     (It is added: XLA takes three times as long for an LSTM whose input is twice
-    as wide, [y; s].) The states begin with a layer of the mean of s (chosen).
+    as wide, [y; s].) The states begin with zeros (chosen): attention is the one
+    way from the source to the outputs. From a layer of the mean of s, scarce
+    pairs were learned by heart before attention had found a word.
 
     Args:
         outputs: how many symbols or tags.
@@ -92,7 +94,6 @@ class RecurrentDecoder(keras.layers.Layer):
         ]
         dense = keras.layers.Dense
         self.align = dense(embedding, use_bias=False) if aligned else None
-        self.bridge = dense(2 * depth * width, activation="tanh")
         self.score = dense(width, use_bias=False)
         self.combine = dense(width, activation="tanh", use_bias=False)
         self.output_layer = dense(outputs)
@@ -118,8 +119,9 @@ class RecurrentDecoder(keras.layers.Layer):
 
     def start(self, encoded, mask, length):
         """The state before the first symbol, a list."""
-        states = self.bridge(layers.masked_mean(encoded, mask))
-        return ops.split(states, 2 * len(self.recurrent), axis=-1)
+        shape = ops.shape(encoded)[0], self.recurrent[0].units
+        states = 2 * len(self.recurrent)
+        return [ops.zeros(shape, encoded.dtype) for _ in range(states)]
 
     def step(self, state, encoded, mask, symbols, place):
         """(logits [B, outputs], next state) after symbols [B] at a place."""
