@@ -6,7 +6,7 @@ import dataclasses
 PRESETS = {
     # About a minute of one core: scarce pairs, plenty of tags.
     "demo": {
-        "pairs": 300,
+        "pairs": 400,
         "tagged": 6000,
         "symbols": 1000,
         "width": 64,
