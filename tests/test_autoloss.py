@@ -740,11 +740,12 @@ def test_even_draws_keep_to_their_shares(first):
             for step in steps
         ]
     )
-    golden = (5**0.5 - 1) / 2
-    # Python's floats are exact enough for a hundred million steps.
-    expected = (draws[0] + (steps - first)[:, None] * golden) % 1
-    apart = np.abs(draws - expected)
-    assert np.minimum(apart, 1 - apart).max() < 1e-5
+    start = schedules.spread_draws(2, tf.constant([5, 0]))
+    # In parts of 2^32; Python counts in integers of any length.
+    golden = round((5**0.5 - 1) / 2 * 2**32)
+    passed = np.array([int(step) * golden % 2**32 for step in steps]) / 2**32
+    apart = np.abs(draws - (start + passed[:, None]) % 1)
+    assert np.minimum(apart, 1 - apart).max() < 1e-6
     assert abs(draws[0, 0] - draws[0, 1]) > 1e-3
     for low, high in ((0, 0.1), (0.1, 0.75), (0.75, 1)):
         inside = (draws >= low) & (draws < high)
@@ -773,21 +774,21 @@ def test_controllers_keep_to_even_draws(tmp_path):
     assert made.identity() == loaded.identity()
     loaded.even_draws = False
     assert made.identity() != loaded.identity()
-    again = schedule_argument.from_config(
-        schedule_argument.get_config(made.schedule())
-    )
-    assert again.even_draws
+    config = schedule_argument.get_config(made.schedule())
+    assert schedule_argument.from_config(config).even_draws
+    # Files of before do not say so.
+    del config["even_draws"]
+    assert not schedule_argument.from_config(config).even_draws
 
 
-def test_files_of_before_even_draws(tmp_path):
-    """They have no word of it, and draw independently."""
+def test_files_say_nothing_of_independent_draws(tmp_path):
+    """As those of before, so that earlier versions can read them."""
     options = tasks.recipe("regression")
     path = tmp_path / "old.npz"
     made = ScheduleController.untrained("any", ("a", "b"), options)
     made.save(path)
-    arrays, facts = checkpointing.load(path, controller_lib._KIND)
-    del facts["config"]["even_draws"]
-    checkpointing.save(path, controller_lib._KIND, arrays, facts)
+    _, facts = checkpointing.load(path, controller_lib._KIND)
+    assert "even_draws" not in facts["config"]
     loaded = ScheduleController.load(path)
     assert not loaded.even_draws and not loaded.schedule().even_draws
 
@@ -796,3 +797,22 @@ def test_files_of_before_even_draws(tmp_path):
 def test_even_draws_are_for_evolution(algorithm):
     with pytest.raises(ValueError, match="`even_draws` is for"):
         tasks.recipe("regression", algorithm, even_draws=True)
+    with pytest.raises(ValueError, match="`even_draws` must be True or False"):
+        tasks.recipe("regression", "evolution", even_draws=1)
+
+
+def test_episodes_side_by_side_draw_evenly():
+    """A compiled round of a policy that has seen nothing yet."""
+    chosen = dataclasses.replace(
+        PLANTED, algorithm="evolution", parallel=4, episodes=4, even_draws=True
+    )
+    played = trainer.Trainer(Planted(), chosen)
+    for weights in played.schedule.weights:
+        weights.assign(tf.zeros(weights.shape))
+    _, records = played.episodes.advance(played.episodes.begin([0, 0, 1, 1], 3))
+    actions = records.actions
+    np.testing.assert_array_equal(actions[:, ::2], actions[:, 1::2])
+    assert np.any(actions[:, 0] != actions[:, 2])
+    for count in (5, 10, 20):
+        shares = actions[:count].mean(0)
+        assert np.abs(shares - 0.5).max() <= 1.5 / count

@@ -269,6 +269,7 @@ def test_pairs_of_evolution_share_their_random_numbers(even_draws):
         | {"algorithm": "evolution", "parallel": 4, "even_draws": even_draws}
     )
     played = trainer.Trainer(task, options)
+    assert played.schedule.even_draws == even_draws
     kernel, bias = played.schedule.weights
     kernel.assign(tf.zeros(kernel.shape))
     for strength in (0.0, 30.0):

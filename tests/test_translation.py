@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lopt_tf import autoloss
+from lopt_tf import autoloss, checkpointing
 from lopt_tf.autoloss import (
     baselines,
     comparison,
@@ -559,9 +559,18 @@ def test_a_translator_that_is_stopped_goes_on(task, tmp_path, monkeypatch):
     # How many candidates a search has is nothing that it was trained with.
     monkeypatch.setattr(task, "beams", 2)
     assert translating.trained(task, None, lines.append, begun) is not None
-    monkeypatch.setattr(translating, "_RATIO", (1, 1, 1))
-    with pytest.raises(ValueError, match="with other settings"):
-        translating.trained(task, None, lines.append, begun)
+    with monkeypatch.context() as patched:
+        patched.setattr(translating, "_RATIO", (1, 1, 1))
+        with pytest.raises(ValueError, match="with other settings"):
+            translating.trained(task, None, lines.append, begun)
+    translating.save(tmp_path / "saved.npz", task, whole)
+    translating.load(tmp_path / "saved.npz", task)
+    # Networks as a later version might make them.
+    monkeypatch.setitem(networks.VERSIONS, "lstm", 99)
+    with pytest.raises(ValueError, match="networks of another version"):
+        translating.trained(Translation(**SMALL), None, lines.append, begun)
+    with pytest.raises(checkpointing.CheckpointError, match="another version"):
+        translating.load(tmp_path / "saved.npz", task)
 
 
 def test_a_translator_that_learns_nothing_says_so(task, monkeypatch):

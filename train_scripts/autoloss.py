@@ -80,6 +80,12 @@ _OPTIONS = {
     "step_scale": (float, "Weight of the step rewards."),
     "entropy_bonus": (float, "Weight of the policy's entropy."),
     "sigma": (float, "Of evolution: what is added to a policy's weights."),
+    "even_draws": (
+        bool,
+        "Of evolution: an episode's actions are drawn at even distances.",
+    ),
+    "validate_every": (int, "Rounds between validations."),
+    "validation_starts": (int, "Episodes of a validation."),
     "hidden": (int, "Width of the policy's hidden layer; 0: linear."),
     "seed": (int, "Of everything that is drawn."),
 }
@@ -115,6 +121,7 @@ FLAGS.list(
 _OF_TRAINING = ("algorithm", *_OPTIONS, "resume", "checkpoint_every_s")
 # Evolution looks at whole episodes' results alone.
 _OF_GRADIENTS = ("entropy_bonus", "step_scale")
+_OF_EVOLUTION = ("sigma", "even_draws")
 _OF_COMPARISON = ("starts", "tuning_starts", "tune_by", "fine", "baselines")
 _OF_TRANSLATION = ("input", "output")
 # Flags that a mode does without.
@@ -137,7 +144,7 @@ def train(folder):
     if FLAGS.algorithm == "evolution":
         FLAGS.refuse(_OF_GRADIENTS, "with --algorithm=evolution")
     else:
-        FLAGS.refuse(["sigma"], f"with --algorithm={FLAGS.algorithm}")
+        FLAGS.refuse(_OF_EVOLUTION, f"with --algorithm={FLAGS.algorithm}")
     figures.check_available()
     entry, config = _entry(), _given()
     options = autoloss.recipe(

@@ -165,8 +165,10 @@ class ScheduleController:
             "actions": list(self.actions),
             "features": list(self.features),
             "policy_config": self.policy.get_config(),
-            "even_draws": self.even_draws,
         }
+        if self.even_draws:
+            # Left out else, so that earlier versions can read the file.
+            config["even_draws"] = True
         facts = {"config": config, **more}
         checkpointing.save(path, _KIND, weights, facts)
 
@@ -183,7 +185,6 @@ class ScheduleController:
         arrays, found = checkpointing.load(path, _KIND)
         config, facts = found.get("config"), found.get("training", {})
         if isinstance(config, dict):
-            # Older files do not say so.
             config = {"even_draws": False, **config}
         _check_config(path, config, facts)
         try:

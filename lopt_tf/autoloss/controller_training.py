@@ -56,7 +56,8 @@ class ControllerTraining(keras.callbacks.Callback):
 
     Raises:
         ValueError: for other options; in `fit`, if the model has no controller
-            or several replicas, or no validation data where these are needed.
+            (or one of even draws), or several replicas, or no validation data
+            where these are needed.
     """
 
     # `fit_hooks` puts it before others: a backup has what it does.
@@ -96,8 +97,8 @@ class ControllerTraining(keras.callbacks.Callback):
         if schedule.even_draws:
             raise ValueError(
                 "ControllerTraining trains controllers whose draws are "
-                "independent. Compile the model with that of a controller "
-                "whose `even_draws` is False."
+                "independent. Set `controller.even_draws = False` before the "
+                "model is compiled with it."
             )
         if model.replica_strategy.num_replicas_in_sync > 1:
             raise ValueError(

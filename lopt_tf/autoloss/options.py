@@ -69,11 +69,12 @@ class ControllerOptions:
             "reinforce" compares an episode with the others of its group, in
             units of their deviation (see `reinforce.of_groups`), instead of
             with the moving average. Defaults to 1.
-        exploration: share of actions that are drawn evenly while a policy is
-            trained; "ppo" has its own. Defaults to 0.
+        exploration: share of actions that are drawn with equal chances while
+            a policy is trained; "ppo" has its own. Defaults to 0.
         alternation: a linear policy begins without any weights but this, on
             the feature "last_action": it tends to take two actions by turns.
-            Defaults to 0: it begins at random, with "evolution" evenly.
+            Defaults to 0: it begins at random, with "evolution" with equal
+            chances.
         first_share: a linear policy begins without any weights but biases: it
             takes the first action with this chance, the others alike. Defaults
             to 0: as if it were not there.
@@ -148,6 +149,11 @@ class ControllerOptions:
                 "`first_share` is for linear policies (`hidden=0`) without "
                 f"`alternation`. Received: hidden={self.hidden}, alternation="
                 f"{self.alternation:g}"
+            )
+        if not isinstance(self.even_draws, bool):
+            raise ValueError(
+                "`even_draws` must be True or False. Received: even_draws="
+                f"{self.even_draws!r}"
             )
         if self.even_draws and self.algorithm != "evolution":
             raise ValueError(

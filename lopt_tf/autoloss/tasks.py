@@ -264,7 +264,7 @@ TASKS["translation"] = Entry(
     transfer={
         "width": (32, 128),
         "architecture": ("transformer",),
-        "pairs": (500, 4000),
+        "pairs": (300, 1000),
         # Other words.
         "language": ({"seed": 1},),
     },

@@ -183,8 +183,16 @@ class _Begun:
         for name in _OF_SEARCH:
             # Earlier versions kept it.
             facts["settings"]["task"].pop(name, None)
-        facts["settings"].setdefault("data", self._settings["data"])
-        if facts["settings"] != self._settings:
+        saved, now = facts["settings"], self._settings
+        saved.setdefault("data", now["data"])
+        differing = {n for n in {*saved, *now} if saved.get(n) != now.get(n)}
+        if differing == {"data"}:
+            raise ValueError(
+                f"{self._path} is of a training on other sentences, or of "
+                "networks of another version. Delete it to train anew, or "
+                "choose another folder."
+            )
+        if differing:
             raise ValueError(
                 f"{self._path} is of a training with other settings. Give it "
                 "those to go on, delete it, or choose another folder."
@@ -228,15 +236,16 @@ def load(path, task=None):
         ValueError: if it was trained on another task.
     """
     arrays, facts = checkpointing.load(path, _KIND)
-    if task is not None:
-        _check_settings(path, facts["task"], task)
-    made = Translation(**{**facts["task"], **_OF_TRAINING})
-    if facts.get("networks", 0) != networks.VERSIONS[made.architecture]:
+    version = networks.VERSIONS.get(facts["task"].get("architecture"))
+    if facts.get("networks", 0) != version:
         raise checkpointing.CheckpointError(
             f"{path} is of another version of lopt-tf, whose networks were "
             "others. Delete it to train a translator anew, or choose another "
             "folder."
         )
+    if task is not None:
+        _check_settings(path, facts["task"], task)
+    made = Translation(**{**facts["task"], **_OF_TRAINING})
     parts = made.networks(facts["outputs"])
     variables = _variables(parts.values())
     names = named_arrays.shapes("translator", variables)

@@ -63,8 +63,8 @@ class RecurrentDecoder(keras.layers.Layer):
     decoders of tags see s_t, the encoding of the subword that they tag next.
     (It is added: XLA takes three times as long for an LSTM whose input is twice
     as wide, [y; s].) The states begin with zeros (chosen): attention is the one
-    way from the source to the outputs. From a layer of the mean of s, scarce
-    pairs were learned by heart before attention had found a word.
+    way from the source to its translation. From a layer of the mean of s,
+    scarce pairs were learned by heart before attention had found a word.
 
     Args:
         outputs: how many symbols or tags.
