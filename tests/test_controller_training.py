@@ -248,7 +248,7 @@ def test_bad_trainings_of_controllers(tmp_path):
         )
     model = _model()
     model.schedule.even_draws = True
-    with pytest.raises(ValueError, match="`even_draws` is False"):
+    with pytest.raises(ValueError, match="`controller.even_draws = False` before"):
         model.fit(
             *(ONES,),
             steps_per_epoch=1,
