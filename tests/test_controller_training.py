@@ -248,7 +248,7 @@ def test_bad_trainings_of_controllers(tmp_path):
         )
     model = _model()
     model.schedule.even_draws = True
-    with pytest.raises(ValueError, match="`controller.even_draws = False` before"):
+    with pytest.raises(ValueError, match="`controller.even_draws = False`"):
         model.fit(
             *(ONES,),
             steps_per_epoch=1,
