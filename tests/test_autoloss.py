@@ -768,9 +768,9 @@ def test_controllers_keep_to_even_draws(tmp_path):
     shares = np.mean([choice.weights for choice in taken], axis=0)
     # Independent draws miss by 0.03.
     np.testing.assert_allclose(shares, [[0.75, 0.125, 0.125]] * 2, atol=0.011)
-    for weights, log_prob in ((x.weights, x.log_prob) for x in taken):
-        chance = np.sum(weights * np.float32([0.75, 0.125, 0.125]), 1)
-        np.testing.assert_allclose(log_prob, np.log(chance), atol=1e-5)
+    for choice in taken:
+        chance = np.sum(choice.weights * np.float32([0.75, 0.125, 0.125]), 1)
+        np.testing.assert_allclose(choice.log_prob, np.log(chance), atol=1e-5)
     assert made.identity() == loaded.identity()
     loaded.even_draws = False
     assert made.identity() != loaded.identity()

@@ -19,7 +19,7 @@ from problems.alternating.translation.translator import Translator
 
 _KIND, _KIND_BEGUN = "lopt_tf.translator", "lopt_tf.translator_training"
 _KEEP_EVERY_S = 60.0
-# Without a controller: the best ratio on scarce pairs (docs/translation.md).
+# Without a controller: a good ratio on scarce pairs (docs/translation.md).
 _RATIO = (4, 1, 0)
 # What others of a folder are called.
 _OWN_FILES = (".npz", ".json", ".csv")
