@@ -437,6 +437,15 @@ def test_a_vocabulary_has_words_of_both_languages():
     assert max(of_word) < 1.3 * min(of_word), of_word
     # Repetition is within a language, and each text counts once.
     assert [*data._alike("abca", "x")] == [*"abc", *"xxx"]
+    # Nobody could learn entities from sentences that are all too long.
+    tags = ("B-PER",) + 79 * ("O",)
+    made.items["entities"] = [
+        Tagged((f"n{i}", *words), own)
+        for i in range(100)
+        for words, own in (((), ("O",)), (79 * ("x",), tags))
+    ]
+    with pytest.raises(ValueError, match="of at most 60 subwords has an"):
+        data.Data(made, (20, 20), 800, (60,), 8, 0)
 
 
 def test_words_of_large_lexicons_are_short():

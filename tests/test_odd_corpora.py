@@ -94,6 +94,11 @@ def test_columns_of_conll_files(tmp_path):
     assert read(comment + text).items == read(text).items
     for wrong, message in (
         (row.format(1, "a", "_", "_"), "line 1: the word has no tag"),
+        # Nor has it another column of tags.
+        (
+            row.format(1, "a", "_", "NN") + row.format(2, "b", "_", "_"),
+            "line 2: the word has no tag",
+        ),
         (text + text, "line 3: row 1 follows row 2: the empty line"),
     ):
         with pytest.raises(CorpusError, match=message):

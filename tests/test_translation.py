@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 
 import numpy as np
@@ -238,6 +239,47 @@ def test_what_has_ended_is_better_than_any_loop():
     assert (outputs.numpy() == 4).all()
 
 
+def test_what_has_ended_is_kept_when_others_crowd_it_out():
+    """Random chains of symbols, beside a plain search that forgets nothing."""
+    rng, end, beams, length = np.random.default_rng(0), 3, 3, 8
+    tables = rng.normal(0, 2, [60, 8, 8]).astype("float32")
+    tables -= np.log(np.exp(tables).sum(-1, keepdims=True))
+    rows = tf.constant(tables)
+
+    class Decoder:
+        def start(self, encoded, mask, length):
+            return [tf.cast(encoded[:, 0, 0], tf.int32)]
+
+        def step(self, state, encoded, mask, symbols, place):
+            return tf.gather_nd(rows, tf.stack([*state, symbols], 1)), state
+
+    sources = tf.range(60.0)[:, None, None], tf.ones([60, 1], tf.bool)
+    outputs, scores = search.search(
+        Decoder(), *sources, length, 2, beams, end=end, first=end
+    )
+    crowded_out = 0
+    for table, output, score in zip(tables, outputs.numpy(), scores.numpy()):
+        race, ended = [(0.0, (2,))], set()
+        for _ in range(length):
+            grown = [x for x in race if x[1][-1] == end]
+            grown += [
+                (total + table[symbols[-1], s], (*symbols, s))
+                for total, symbols in race
+                if symbols[-1] != end
+                for s in range(end, 8)
+            ]
+            race = sorted(grown, reverse=True)[:beams]
+            ended |= {x for x in race if x[1][-1] == end}
+        if not ended:
+            continue
+        best = max(ended, key=lambda x: x[0] / (len(x[1]) - 1))
+        assert end in output
+        # Greedy search may have found a better one.
+        assert score >= best[0] / (len(best[1]) - 1) - 1e-5
+        crowded_out += best not in race
+    assert crowded_out
+
+
 def test_a_task_measures_the_model_that_it_is_given(task):
     models = [task.build(), task.build()]
     for seed, model in enumerate(models):
@@ -266,6 +308,8 @@ def test_published_ppo_sees_a_validation_after_every_fifty_updates():
         task = tasks.entry("published_translation").task(**given)
         assert task.hold == (given.get("hold") or 1)
         assert task.validations == expected
+    with pytest.raises(ValueError, match="updates=1999"):
+        tasks.entry("published_translation").task(updates=1999)
     task = tasks.entry("published_translation").task()
     recipe = tasks.recipe("published_translation", "ppo")
     controller = autoloss.Policy(3, hidden=4)
@@ -449,6 +493,10 @@ def test_settings_are_the_presets_unless_given():
             {"width": 6, "architecture": "transformer"},
             "must be a multiple of 4",
         ),
+        (
+            {"embedding": 32, "architecture": "transformer"},
+            "as wide as all of it, `width`. Received: embedding=32",
+        ),
         ({"own_optimizers": "False"}, "must be true or false"),
         ({"own_optimizers": None}, "must be true or false"),
         ({"entities": None}, "`entities` must be a text"),
@@ -580,6 +628,17 @@ def test_a_translator_that_learns_nothing_says_so(task, monkeypatch):
         lambda self, model, split: dict.fromkeys(self.measures, np.nan),
     )
     with pytest.raises(ValueError, match="has learned nothing"):
+        translating.trained(task, None, lambda line: None)
+
+
+def test_a_translator_that_got_worse_says_so(task, monkeypatch):
+    numbers = itertools.count(1)
+    monkeypatch.setattr(
+        type(task),
+        "measure",
+        lambda self, model, split: dict.fromkeys(self.measures, next(numbers)),
+    )
+    with pytest.raises(ValueError, match="was better than that of its start"):
         translating.trained(task, None, lambda line: None)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import pathlib
 import time
@@ -155,12 +154,14 @@ def trained(task, controller, report, begun=None):
         training.keep(position)
         raise
     (episode,) = position.state
-    if not any(math.isfinite(loss) for _, loss in episode.curve):
+    # At first the best is the network that has learned nothing yet.
+    if not any(loss == episode.best for _, loss in episode.curve):
         if begun is not None:
             begun.unlink(missing_ok=True)
         raise ValueError(
-            "The translator has learned nothing: no validation was finite. "
-            "Lower its learning rate (--set=learning_rate=...)."
+            "The translator has learned nothing: no validation was better "
+            "than that of its start. Lower its learning rate "
+            "(--set=learning_rate=...)."
         )
     played.take_best(position, 0)
     return played.model

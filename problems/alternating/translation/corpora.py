@@ -216,7 +216,9 @@ def plain_tags(path, entities=False):
         cells = line.split("\t")
         if len(cells) != 2:
             raise CorpusError(
-                path, number, f"expected token TAB tag. Received: {line!r}"
+                path,
+                number,
+                f"expected token TAB tag. Received: {_shown(line)}",
             )
         return cells
 
@@ -235,11 +237,14 @@ def conll_tags(path):
 
     # One set of tags for a file, whichever of its words have the others.
     rows = [line.split("\t") for _, line in lines(path)]
-    is_coarse = any(
-        len(cells) == _COLUMNS_WITH_COARSE and cells[_TAG] == _NO_TAG
+    coarse = [
+        cells[_COARSE_TAG]
         for cells in rows
         if not cells[0].startswith("#") and not _is_repeated(cells)
-    )
+        if len(cells) == _COLUMNS_WITH_COARSE and cells[_TAG] == _NO_TAG
+    ]
+    # Else the first word without a tag is an error.
+    is_coarse = bool(coarse) and _NO_TAG not in coarse
 
     def columns(number, line):
         cells = line.split("\t")
@@ -247,7 +252,7 @@ def conll_tags(path):
             raise CorpusError(
                 *(path, number),
                 "expected columns number, form, lemma, ..., tag, separated "
-                f"by tabs. Received: {line!r}",
+                f"by tabs. Received: {_shown(line)}",
             )
         if _is_repeated(cells):
             return None
@@ -261,6 +266,11 @@ def conll_tags(path):
         return cells[_FORM], tag, int(place) if place.isdecimal() else None
 
     return _sentences(path, columns, comment="#")
+
+
+def _shown(line):
+    """What an error shows of a line."""
+    return repr(line if len(line) <= 80 else line[:77] + "...")
 
 
 def _is_repeated(cells):
@@ -281,7 +291,7 @@ def germeval_entities(path):
             raise CorpusError(
                 *(path, number),
                 "expected number, token, outer and inner entity, separated "
-                f"by tabs. Received: {line!r}",
+                f"by tabs. Received: {_shown(line)}",
             )
         return *cells[1:3], int(cells[0])
 

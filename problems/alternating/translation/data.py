@@ -131,10 +131,21 @@ class Data:
                 [[*own, subwords.END] for own, _ in encoded],
                 *(targets, START_TAG, *self._shape),
             )
+            if task == TASKS[2] and split == "train":
+                self._check_named(items)
             firsts = [subwords.firsts(owners) for _, owners in encoded]
             self._firsts[task][split] = [
                 (each.tags, places) for each, places in zip(items, firsts)
             ]
+
+    def _check_named(self, items):
+        """Raises ValueError if no sentence that is short enough has a name."""
+        kept = self.streams[TASKS[2]]["train"].kept
+        if not any(_is_named(items[i]) for i in kept):
+            raise ValueError(
+                "No sentence to train on of at most "
+                f"{self._shape[0][-1]} subwords has an entity."
+            )
 
     def sentences(self, texts):
         """Subwords with an end, for each text."""
@@ -179,10 +190,14 @@ def balanced(items, seed):
     A tagger that has seen names alone tags names everywhere; one that has
     hardly seen any tags none.
     """
-    named = [any(tag != "O" for tag in each.tags) for each in items]
+    named = [_is_named(each) for each in items]
     plain = np.flatnonzero(~np.array(named))
     if not any(named):
         raise ValueError("No sentence to train on has an entity.")
     drawn = np.random.default_rng([seed, 3]).permutation(plain)
     kept = {*np.flatnonzero(named), *drawn[: sum(named)]}
     return [items[i] for i in sorted(kept)]
+
+
+def _is_named(item):
+    return any(tag != "O" for tag in item.tags)

@@ -34,11 +34,8 @@ def search(decoder, encoded, mask, length, start, beams=1, end=None, first=0):
     if beams == 1:
         return outputs, scores
     others, their, have_ended = _search(*given, beams, end, first)
-    better = tf.where(ended == have_ended, their > scores, have_ended)
-    return (
-        tf.where(better[:, None], others, outputs),
-        tf.where(better, their, scores),
-    )
+    greedy_wins = tf.where(ended == have_ended, scores >= their, ended)
+    return _chosen(greedy_wins, (outputs, scores), (others, their))
 
 
 def _search(decoder, encoded, mask, length, start, beams, end, first):
@@ -52,8 +49,10 @@ def _search(decoder, encoded, mask, length, start, beams, end, first):
     symbols = tf.fill([count, beams], start)
     done = tf.zeros([count, beams], tf.bool)
     lengths = tf.zeros([count, beams])
+    # Of those that have come to their end: others may crowd them out later.
+    best = tf.zeros([count, length], tf.int32), tf.fill([count], -np.inf)
 
-    def body(place, state, totals, outputs, symbols, done, lengths):
+    def body(place, state, totals, outputs, symbols, done, lengths, best):
         logits, state = decoder.step(
             state, encoded, mask, tf.reshape(symbols, [-1]), place
         )
@@ -76,23 +75,45 @@ def _search(decoder, encoded, mask, length, start, beams, end, first):
         lengths += tf.where(done, 0.0, 1.0)
         if end is not None:
             done |= symbols == end
-        return place + 1, state, totals, outputs, symbols, done, lengths
+            best = _better(best, _best(outputs, totals / lengths, done))
+        return place + 1, state, totals, outputs, symbols, done, lengths, best
 
     found = tf.while_loop(
         lambda place, *rest: ~tf.reduce_all(rest[4]),
         body,
-        (tf.constant(0), list(state), totals, outputs, symbols, done, lengths),
+        (
+            *(tf.constant(0), list(state), totals, outputs, symbols, done),
+            *(lengths, best),
+        ),
         maximum_iterations=length,
     )
-    _, _, totals, outputs, _, done, lengths = found
-    scores = totals / tf.maximum(lengths, 1.0)
-    ended = tf.reduce_any(done, 1)
-    is_candidate = done | ~ended[:, None]
-    best = tf.argmax(tf.where(is_candidate, scores, -np.inf), 1, tf.int32)
+    _, _, totals, outputs, _, _, lengths, best = found
+    ended = best[1] > -np.inf
+    all_beams = tf.ones([count, beams], tf.bool)
+    others = _best(outputs, totals / tf.maximum(lengths, 1.0), all_beams)
+    outputs, scores = _chosen(ended, best, others)
+    return outputs, scores, ended
+
+
+def _best(outputs, scores, is_candidate):
+    """(outputs, score) of each sentence's best candidate; -inf for none."""
+    is_candidate &= scores > _NEVER / 2 / outputs.shape[-1]
+    scores = tf.where(is_candidate, scores, -np.inf)
+    place = tf.argmax(scores, 1, tf.int32)
+    return tuple(
+        tf.gather(array, place, batch_dims=1) for array in (outputs, scores)
+    )
+
+
+def _better(best, others):
+    return _chosen(best[1] >= others[1], best, others)
+
+
+def _chosen(is_first, first, second):
+    """Row by row, one of two (outputs, scores)."""
     return (
-        tf.gather(outputs, best, batch_dims=1),
-        tf.gather(scores, best, batch_dims=1),
-        ended,
+        tf.where(is_first[:, None], first[0], second[0]),
+        tf.where(is_first, first[1], second[1]),
     )
 
 

@@ -141,18 +141,18 @@ def _pairs(folder, languages):
     tests = corpora.Corpus([])
     if paths[0].exists():
         found = corpora.iwslt_tagged_pairs(*paths)
-        pattern = glob.escape(str(folder)) + f"/IWSLT*.{source}.xml"
-        for path in sorted(glob.glob(pattern)):
-            partner = path.removesuffix(f"{source}.xml") + f"{target}.xml"
-            more = corpora.iwslt_xml_pairs(path, partner)
-            tests = corpora.Corpus(
-                tests.items + more.items, tests.empty + more.empty
-            )
     elif plain[0].exists():
         found = corpora.plain_pairs(*plain)
     else:
         raise ValueError(
             f"There are no sentence pairs in {folder}: neither {names[0]} "
             f"nor train.{source}."
+        )
+    pattern = glob.escape(str(folder)) + f"/IWSLT*.{source}.xml"
+    for path in sorted(glob.glob(pattern)):
+        partner = path.removesuffix(f"{source}.xml") + f"{target}.xml"
+        more = corpora.iwslt_xml_pairs(path, partner)
+        tests = corpora.Corpus(
+            tests.items + more.items, tests.empty + more.empty
         )
     return found, tests

@@ -55,8 +55,9 @@ def split(corpora, counts, seed, tests=None):
                 if group is None:
                     raise ValueError(
                         f"The corpus {name!r} has too few sentences: {wanted} "
-                        f"for {part!r} are wanted, of {len(groups)} in all. "
-                        "Ask for fewer, or give it more."
+                        f"for {part!r} are wanted. Of {len(groups)} in all, "
+                        f"{len(single)} are like no other on either side. Ask "
+                        "for fewer, leave out repetitions, or give it more."
                     )
                 assigned[group] = part
     found = {name: {part: [] for part in NAMES} for name in corpora}

@@ -33,7 +33,8 @@ class Subwords:
         Args:
             texts: of the training part, both languages.
             symbols: the size of the vocabulary, at least 32; it is smaller if
-                the texts have not enough different subwords.
+                the texts have not enough different subwords, and larger if
+                they have more different letters.
         """
         if symbols < _LEAST_SYMBOLS:
             raise ValueError(

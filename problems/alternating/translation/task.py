@@ -63,6 +63,7 @@ class Translation(ModelTask):
             are too long. (Other numbers have other test sentences, too.)
         symbols, width, embedding, depth, dropout, batch_size, learning_rate:
             of subwords, networks and Adam; the norm of a gradient is at most 1.
+            Transformers take no `embedding`.
         lengths: of buckets, in subwords, ascending, at most 60; sentences that
             are longer are left out.
         updates: of an episode, in all.
@@ -152,6 +153,12 @@ class Translation(ModelTask):
                 f"{', '.join(networks.ARCHITECTURES)}."
             )
         networks.check_width(self.architecture, self.width)
+        own = presets.PRESETS[self.preset]["embedding"]
+        if self.architecture != "lstm" and self.embedding != own:
+            raise ValueError(
+                "Embeddings of a transformer are as wide as all of it, `width`."
+                f" Received: embedding={self.embedding}"
+            )
         self.lengths = _checked_lengths(self.lengths)
         self._check_corpus()
         if self.updates % (self.hold * self.validations):
@@ -365,6 +372,14 @@ class PublishedTranslation(Translation):
                 x for x in range(most, 0, -1) if not counts[0] % (counts[1] * x)
             )
             self.validations = next(fits, 1)
+            between = self.updates // self.validations
+            if between > 2 * max(self.hold, _PUBLISHED_PERIOD):
+                raise ValueError(
+                    "The published way validates after about "
+                    f"{_PUBLISHED_PERIOD} updates, and their number is no "
+                    f"multiple of that: give one that is, or `validations`. "
+                    f"Received: updates={self.updates}, hold={self.hold}"
+                )
         super().__post_init__()
 
 
