@@ -768,6 +768,8 @@ def test_plans_of_the_estimators():
     assert plan(estimator="full") == [8]
     assert plan(estimator="pes") == [1] * 8
     assert plan(estimator="es", truncation=20) == [4, 4]
+    # Not [3, 1, 3, 1]: remainders would count as much.
+    assert plan(estimator="pes", truncation=15) == [3, 3, 2]
     with pytest.raises(ValueError, match="cuts nothing"):
         trainings.options(estimator="full", truncation=5)
 

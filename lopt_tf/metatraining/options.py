@@ -47,7 +47,8 @@ class TrainingOptions:
         truncation: inner steps after which a gradient is cut, rounded to
             whole segments. 0 means, with
             "bptt": only between partial unrolls;
-            "es" and "pes": after each segment;
+            "es" and "pes": after each segment (they cut nowhere else, but
+            at the end of a run);
             "full" (which takes no other value): never.
         parallel_tasks: problems under way at a time, updated in turn.
         staggered_starts: the first run on each of these places ends at a
@@ -183,6 +184,10 @@ class TrainingOptions:
         plan = self.curriculum.plan(rng, self.segment_length)
         if self.estimator == "full":
             return [sum(plan)]
+        if estimators.ESTIMATORS[self.estimator].copies > 1:
+            # Nothing but truncations cuts: a remainder of each partial unroll
+            # would count as much as a whole truncation.
+            plan = [sum(plan)]
         if self.truncation or self.estimator != "bptt":
             pieces = max(1, round(self.truncation / self.segment_length))
             plan = curriculum_lib.cut(plan, pieces)
