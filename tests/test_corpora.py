@@ -137,9 +137,11 @@ def test_a_folder_is_read_in_either_format(tmp_path):
     assert found.items["translation"] == PAIRS and not found.tests
     assert found.items["entities"][0].tags[0] == "B-NE"
     for language, texts in (("de", de), ("en", en)):
-        _write(tmp_path, f"train.tags.de-en.{language}", _iwslt(texts))
         name = f"IWSLT14.TED.dev2010.de-en.{language}.xml"
         _write(tmp_path, name, _xml(texts))
+    assert sources.read(tmp_path, tags).tests == {"translation": PAIRS}
+    for language, texts in (("de", de), ("en", en)):
+        _write(tmp_path, f"train.tags.de-en.{language}", _iwslt(texts))
     found = sources.read(tmp_path, tags)
     assert found.tests == {"translation": PAIRS} and found.empty == 1
     with pytest.raises(ValueError, match="no sentence pairs in"):
