@@ -324,6 +324,10 @@ def test_metatrain_validates_on_networks(tmp_path, capsys):
         (["--min_steps=50"], "min_steps=50, max_steps=0"),
         (["--min_steps=50", "--max_steps=40"], "between 1 and `max_steps`"),
         (["--min_steps=4", "--max_steps=40"], "at least one segment"),
+        (
+            "--estimator=es --min_steps=5 --max_steps=9 --min_length=9".split(),
+            "has no effect beside --min_steps with --estimator=es",
+        ),
         (["--min_parameter_scale=2"], "at most `max_parameter_scale`"),
         (["--max_parameter_scale=0.5"], "at most `max_parameter_scale`"),
         (["--meta_weight_decay=0.1"], "meta_optimizer='adam'"),

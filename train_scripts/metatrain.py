@@ -270,6 +270,10 @@ def _refuse_unused(options):
     if options.curriculum.min_steps:
         names = ("min_partials", "mean_partials")
         FLAGS.refuse(names, "where --min_steps decides")
+        if options.estimator != "bptt":
+            # Only truncations cut such runs, or nothing does.
+            names = ("min_length", "mean_length")
+            FLAGS.refuse(names, f"beside --min_steps {estimator}")
     if not options.use_log_objective:
         names = ("objective_epsilon", "use_numerator_epsilon")
         FLAGS.refuse(names, "with --nouse_log_objective")
