@@ -182,13 +182,11 @@ class TrainingOptions:
     def plan(self, rng):
         """Segment counts of the meta-updates of one fresh start."""
         plan = self.curriculum.plan(rng, self.segment_length)
-        if self.estimator == "full":
-            return [sum(plan)]
-        if estimators.ESTIMATORS[self.estimator].copies > 1:
+        if self.estimator != "bptt":
             # Nothing but truncations cuts: a remainder of each partial unroll
             # would count as much as a whole truncation.
             plan = [sum(plan)]
-        if self.truncation or self.estimator != "bptt":
+        if self.truncation or estimators.ESTIMATORS[self.estimator].copies > 1:
             pieces = max(1, round(self.truncation / self.segment_length))
             plan = curriculum_lib.cut(plan, pieces)
         return plan

@@ -75,7 +75,8 @@ def _search(decoder, encoded, mask, length, start, beams, end, first):
         lengths += tf.where(done, 0.0, 1.0)
         if end is not None:
             done |= symbols == end
-            best = _better(best, _best(outputs, totals / lengths, done))
+            now = _best(outputs, totals / lengths, done)
+            best = _chosen(best[1] >= now[1], best, now)
         return place + 1, state, totals, outputs, symbols, done, lengths, best
 
     found = tf.while_loop(
@@ -103,10 +104,6 @@ def _best(outputs, scores, is_candidate):
     return tuple(
         tf.gather(array, place, batch_dims=1) for array in (outputs, scores)
     )
-
-
-def _better(best, others):
-    return _chosen(best[1] >= others[1], best, others)
 
 
 def _chosen(is_first, first, second):

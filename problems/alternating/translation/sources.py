@@ -47,9 +47,9 @@ def read(folder, tags, entities="", languages=("de", "en"), most=None, seed=0):
     """Sentences of files.
 
     Args:
-        folder: of the pairs: IWSLT's release ("train.tags.de-en.de", and
-            "IWSLT*.de.xml" as test sentences, each with its partner), or
-            "train.de" and "train.en", line by line.
+        folder: of the pairs: IWSLT's release ("train.tags.de-en.de") or
+            "train.de" and "train.en", line by line; "IWSLT*.de.xml" beside
+            them, each with its partner, as test sentences.
         tags: a file of part-of-speech tags: TIGER-XML, CoNLL, or token TAB tag.
         entities: a file of entities: GermEval 2014, or token TAB tag. Defaults
             to `""`: the names among the tags, if they are STTS.

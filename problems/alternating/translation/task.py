@@ -377,7 +377,7 @@ class PublishedTranslation(Translation):
                 raise ValueError(
                     "The published way validates after about "
                     f"{_PUBLISHED_PERIOD} updates, and their number is no "
-                    f"multiple of that: give one that is, or `validations`. "
+                    "multiple of that: give one that is, or `validations`. "
                     f"Received: updates={self.updates}, hold={self.hold}"
                 )
         super().__post_init__()
