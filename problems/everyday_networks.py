@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from lopt_tf.optimizers.layers import ROLES
 from problems.classifiers import Classifier
 from problems.convnet import convolve, halved
 from problems.problem import Problem
@@ -27,7 +28,8 @@ class Tensor(NamedTuple):
 
     Attributes:
         shape: tuple.
-        kind: "weights", "embedding", "zeros" or "ones".
+        kind: "weights", "attention" (weights of it), "embedding", "zeros" or
+            "ones".
     """
 
     shape: tuple
@@ -77,6 +79,11 @@ class Network(Classifier):
         begins = (len(t.shape) > 1 or t.kind == "ones" for t in self.tensors)
         return tuple(itertools.accumulate(map(int, begins)))
 
+    @property
+    def roles(self):
+        kinds = (tensor.kind for tensor in self.tensors)
+        return tuple(kind if kind in ROLES else "" for kind in kinds)
+
     def init(self, seed, instances):
         normal = Problem.init(self, seed, instances)
         return [self._started(*pair) for pair in zip(self.tensors, normal)]
@@ -102,7 +109,7 @@ class Network(Classifier):
         decayed = [
             tf.reduce_sum(tf.square(p), axis=list(range(1, p.shape.rank)))
             for tensor, p in zip(self.tensors, params)
-            if tensor.kind in ("weights", "embedding")
+            if tensor.kind in ("weights", "attention", "embedding")
         ]
         return self.weight_decay * tf.add_n(decayed)
 
@@ -333,8 +340,8 @@ class AttentionNet(Network):
             Tensor((self.num_classes, size), "embedding"),
             Tensor((self.num_places, size), "embedding"),
             *norm,
-            *_layer((size, 3 * size)),
-            *_layer((size, size)),
+            *_layer((size, 3 * size), kind="attention"),
+            *_layer((size, size), kind="attention"),
             *norm,
             *_layer((size, 4 * size)),
             *_layer((4 * size, size)),
@@ -412,11 +419,11 @@ def _for_all_places(vector, values):
     return tf.reshape(vector, (vector.shape[0], *ones, vector.shape[-1]))
 
 
-def _layer(shape, is_normed=False):
+def _layer(shape, is_normed=False, kind="weights"):
     """The tensors of a layer: weights, perhaps a gain, a bias."""
     width = shape[-1:]
     gain = [Tensor(width, "ones")] if is_normed else []
-    return [Tensor(shape), *gain, Tensor(width, "zeros")]
+    return [Tensor(shape, kind), *gain, Tensor(width, "zeros")]
 
 
 def _norm(size):

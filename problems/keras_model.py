@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.losses.losses import LossFunctionWrapper
 
+from lopt_tf.optimizers import layers as layers_lib
 from problems.problem import Problem
 from problems.specification import describe
 
@@ -124,12 +125,18 @@ class KerasModelProblem(Problem):
 
     @property
     def layers(self):
-        # As a Keras optimizer tells them: by paths.
-        parents = [
-            v.path.rpartition("/")[0] for v in self.model.trainable_variables
-        ]
-        numbers = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
-        return tuple(numbers[parent] for parent in parents)
+        return self.structure.numbers
+
+    @property
+    def roles(self):
+        return self.structure.roles
+
+    @property
+    def structure(self):
+        # As a Keras optimizer tells it: by paths.
+        return layers_lib.of_paths(
+            [v.path for v in self.model.trainable_variables]
+        )
 
     def constants(self, seed, instances):
         return {

@@ -4,6 +4,7 @@ import itertools
 
 import tensorflow as tf
 
+from lopt_tf.optimizers.layers import Layers
 from problems.specification import Specification
 
 
@@ -37,10 +38,20 @@ class Problem(Specification):
     def layers(self):
         """For each parameter an integer, the same for those of one layer.
 
-        A layer begins with each tensor of two or more axes. As rules take it.
+        A layer begins with each tensor of two or more axes.
         """
         begins = (len(shape) > 1 for shape in self.shapes)
         return tuple(itertools.accumulate(map(int, begins)))
+
+    @property
+    def roles(self):
+        """For each parameter one of `lopt_tf.optimizers.layers.ROLES`."""
+        return ("",) * len(self.shapes)
+
+    @property
+    def structure(self):
+        """The `Layers` of the parameters, as rules take them."""
+        return Layers(tuple(self.layers), tuple(self.roles))
 
     def constants(self, seed, instances):
         """Draws what tells instances apart: {name: array [K or 1, ...]}.

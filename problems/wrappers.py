@@ -26,6 +26,7 @@ class _Wrapper(Problem):
     nonnegative = property(operator.attrgetter("problem.nonnegative"))
     shapes = property(operator.attrgetter("problem.shapes"))
     layers = property(operator.attrgetter("problem.layers"))
+    roles = property(operator.attrgetter("problem.roles"))
     is_noisy = property(operator.attrgetter("problem.is_noisy"))
 
     def constants(self, seed, instances):
@@ -188,6 +189,10 @@ class SumTask(Problem):
         ]
         numbers = {own: i for i, own in enumerate(dict.fromkeys(found))}
         return tuple(numbers[own] for own in found)
+
+    @property
+    def roles(self):
+        return tuple(role for p in self.problems for role in p.roles)
 
     @property
     def is_noisy(self):

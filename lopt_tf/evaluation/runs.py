@@ -82,7 +82,7 @@ class ParallelRuns:
 
     def _started(self, weights, params, log_lrs):
         return update_rule.start_state(
-            self.rule, weights, params, log_lrs, self.problem.layers
+            self.rule, weights, params, log_lrs, self.problem.structure
         )
 
     def _segment(

@@ -119,7 +119,7 @@ class InnerSteps:
         params = self._per_scale(constants, params)
         initial = self.problem.loss(params, constants)
         state = update_rule.start_state(
-            self.rule, weights, params, log_lrs, self.problem.layers
+            self.rule, weights, params, log_lrs, self.problem.structure
         )
         return Carry(params, state, initial, tf.math.is_finite(initial))
 
@@ -130,7 +130,7 @@ class InnerSteps:
         with tf.GradientTape() as tape:
             tape.watch(weights)
             state = update_rule.start_state(
-                self.rule, weights, params, log_lrs, self.problem.layers
+                self.rule, weights, params, log_lrs, self.problem.structure
             )
         return _gradients(tape, state, weights, state_bar)
 

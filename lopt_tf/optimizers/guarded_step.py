@@ -39,7 +39,7 @@ def take(rule, *arguments, layers=None, constrained=(), jit_compile="auto"):
         rule: the `UpdateRule`.
         *arguments: those of `_take`. Lists of tensors, one for each
             parameter; grads are None where there is no gradient.
-        layers: tuple, as for `UpdateRule.init_state`. Defaults to `None`.
+        layers: as for `UpdateRule.init_state`. Defaults to `None`.
         constrained: as for `attention.truth`. Defaults to `()`.
         jit_compile: as for `LearnedOptimizer`. Defaults to `"auto"`.
     """

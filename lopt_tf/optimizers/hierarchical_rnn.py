@@ -146,7 +146,8 @@ class HierarchicalRNNRule(ElementStep):
 
     def measured(self, params, batch_dims=0, layers=None):
         if self.step_unit:
-            unit = step_unit.measure(params, batch_dims, layers)
+            by_role = self.step_unit == "role"
+            unit = step_unit.measure(params, batch_dims, layers, by_role)
             return {"step_unit": unit}
         if self.use_parameter_scale:
             return {"parameter_scale": step_unit.sizes(params, batch_dims)}

@@ -61,9 +61,9 @@ class HierarchicalRNNSettings(update_rule.UpdateRule):
                 "`max_log_lr`. Received: "
                 f"min_log_lr={self.min_log_lr}, max_log_lr={self.max_log_lr}"
             )
-        if self.step_unit not in (None, "start"):
+        if self.step_unit not in (None, "start", "role"):
             raise ValueError(
-                "Argument `step_unit` must be None or 'start'. "
+                "Argument `step_unit` must be None, 'start' or 'role'. "
                 f"Received: step_unit={self.step_unit!r}"
             )
         if self.bound_reference not in ("first", "least"):
@@ -80,7 +80,7 @@ class HierarchicalRNNSettings(update_rule.UpdateRule):
             "use_extreme_indicator=True": self.use_extreme_indicator,
             "use_lr_shortcut=True": self.use_lr_shortcut,
             "use_parameter_scale=True": self.use_parameter_scale,
-            "step_unit='start'": self.step_unit,
+            f"step_unit={self.step_unit!r}": self.step_unit,
             f"min_log_lr={self.min_log_lr}": self.has_lower_bound,
         }
         for setting, is_set in needs_rates.items():

@@ -13,6 +13,7 @@ from lopt_tf.optimizers import (
     backends,
     guarded_step,
     inputs,
+    layers,
     layouts,
     pretrained,
     registry,
@@ -128,7 +129,8 @@ class LearnedOptimizer(
             self._build_own(variables)
 
     def _build_own(self, variables):
-        self._layers = _layers(variables)
+        paths = [inputs.path(variable) for variable in variables]
+        self._layers = layers.of_paths(paths)
         weights = self._initial_weights()
         self._weight_variables = {
             name: self._add(f"weights_{name}", weights[name])
@@ -396,10 +398,3 @@ def _assign(variables, values, chosen):
             variable.assign(chosen(value, backends.value(variable)))
 
     keras.tree.map_structure(assign, variables, values)
-
-
-def _layers(variables):
-    """For each variable the number of its layer, which its path tells."""
-    parents = [inputs.path(v).rpartition("/")[0] for v in variables]
-    numbers = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
-    return tuple(numbers[parent] for parent in parents)

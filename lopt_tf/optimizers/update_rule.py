@@ -76,9 +76,8 @@ class UpdateRule:
             params: list of tensors, each with those leading axes.
             log_learning_rates: list of tensors shaped like `params`: the
                 natural logarithm of each element's starting learning rate.
-            layers: for each of `params` an integer, the same for tensors of
-                one layer of a network; None if that is not known. Defaults
-                to `None`.
+            layers: the `layers.Layers` of the network; None if they are not
+                known. Defaults to `None`.
         """
         raise NotImplementedError
 
