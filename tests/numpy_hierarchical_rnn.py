@@ -27,7 +27,7 @@ def affine(w, name, x):
     return x @ w[name].T + w[f"{name}_bias"].T
 
 
-def units(params, layers=None):
+def units(params, layers=None, by_role=False):
     """The unit of the step of each tensor."""
     own = {}
     for i, p in enumerate(params):
@@ -39,9 +39,20 @@ def units(params, layers=None):
     def mean(indices):
         return np.exp(np.mean([np.log(own[i]) for i in indices]))
 
+    if by_role and layers is not None:
+        others = mean([i for i in own if not layers.roles[i]])
+        for i in own:
+            if layers.roles[i] == "embedding":
+                own[i] = max(own[i], 2 * others)
+            if layers.roles[i] == "attention":
+                own[i] = 0.4 * others
+
     found = []
     for i in range(len(params)):
-        same = [j for j in own if layers is not None and layers[i] == layers[j]]
+        same = []
+        if layers is not None:
+            whose = layers.numbers
+            same = [j for j in own if whose[i] == whose[j]]
         found.append(own[i] if i in own else mean(same or own))
     return found
 
@@ -62,7 +73,7 @@ class Reference:
 
         self.unit, self.square = [1.0] * len(params), 0.0
         if rule.step_unit:
-            self.unit = units(params, layers)
+            self.unit = units(params, layers, rule.step_unit == "role")
         self.true = [np.array(p, "float64") for p in params]
         self.tensors, self.first = [], None
         for p, log_lr in zip(params, log_lrs):

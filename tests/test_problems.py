@@ -1595,7 +1595,9 @@ def test_layers_are_those_that_keras_has():
     assert [t.kind for t in normed.tensors[:3]] == ["weights", "ones", "zeros"]
     assert normed.layers == (1, 2, 2, 3, 3)
     assert plain.layers == (1, 1, 2, 2)
+    assert plain.roles == ("",) * 4
     both = SumTask((Rosenbrock(), Quadratic(2), Rosenbrock()))
+    assert len(both.roles) == len(both.shapes)
     assert len({*both.layers}) >= 3
     assert len(both.layers) == len(both.shapes)
     for bad in (

@@ -9,6 +9,7 @@ import warnings
 
 import keras
 import numpy as np
+import numpy_hierarchical_rnn
 import pytest
 import rule_inputs
 import slow_cases
@@ -21,6 +22,7 @@ from lopt_tf.optimizers import (
     backends,
     block_layouts,
     guarded_step,
+    layers,
     layouts,
     pretrained,
     scaling,
@@ -126,7 +128,8 @@ def _losses(network, alpha, steps, rule, factor=1.0):
         [rng.random(p.shape, "float32") for p in params],
         [np.float32(0.5) for p in params],
     )
-    state = rule.init_state(weights, params, log_lrs)
+    paths = [v.path for v in model.trainable_variables]
+    state = rule.init_state(weights, params, log_lrs, layers.of_paths(paths))
 
     @tf.function(autograph=False, jit_compile=network != "convolution")
     def step(params, state):
@@ -151,7 +154,7 @@ def _losses(network, alpha, steps, rule, factor=1.0):
     "network", slow_cases.marked(NETWORKS, "attention", "recurrent")
 )
 def test_weights_may_be_stored_in_any_unit(network):
-    rule = HierarchicalRNNRule(**SCALED)
+    rule = HierarchicalRNNRule(**{**SCALED, "step_unit": "role"})
     expected = _losses(network, 1.0, 100, rule)
     assert np.ptp(expected) > 0.01 * expected[0]
     for alpha in (1e-3, 0.1, 30.0, 1e3):
@@ -177,9 +180,12 @@ def test_gradients_may_have_any_magnitude(factor):
     assert np.max(np.abs(small - _losses("mlp", 1.0, 50, plain))) > 0.01
 
 
-def _units(arrays, layers=None):
+def _units(arrays, numbers=None, roles=None):
     arrays = [np.asarray(a, "float32") for a in arrays]
-    return np.array(step_unit.measure(arrays, 0, layers))[0]
+    told = None
+    if numbers:
+        told = layers.Layers(numbers, roles or ("",) * len(arrays))
+    return np.array(step_unit.measure(arrays, 0, told, roles is not None))[0]
 
 
 def test_units_of_kernels_vectors_and_zeros():
@@ -200,6 +206,66 @@ def test_units_of_kernels_vectors_and_zeros():
     np.testing.assert_allclose(_units([np.full((), 3.0)]), [15], rtol=1e-5)
     huge = np.where(wide > 0, np.inf, np.nan)
     assert np.all(np.isfinite(_units([huge, narrow])))
+
+
+def test_units_by_role():
+    rng = np.random.default_rng(0)
+    wide = rng.choice([-0.1, 0.1], (256, 4))
+    narrow = rng.choice([-0.2, 0.2], (16, 4))
+    table = rng.choice([-0.02, 0.02], (900, 4))
+    given = [table, wide, np.zeros(4), narrow, narrow, np.zeros(4)]
+    roles = ("embedding", "attention", "attention", "", "", "")
+    numbers = (0, 1, 1, 2, 3, 3)
+    # The plain kernels' mean is 1.
+    units = _units(given, numbers, roles)
+    np.testing.assert_allclose(units, [2, 0.4, 0.4, 1, 1, 1], rtol=1e-5)
+    # A large table keeps its own.
+    given[0] = table * 1e4
+    np.testing.assert_allclose(
+        _units(given, numbers, roles)[0], 1e3 * 64**0.5 / 30, rtol=1e-5
+    )
+    # The weights' unit is theirs.
+    given = [3 * array for array in given]
+    np.testing.assert_allclose(
+        _units(given, numbers, roles)[1:], 3 * units[1:], rtol=1e-5
+    )
+    # Without plain kernels, or by "start", they are as without roles.
+    for some in (
+        _units([table, wide], (0, 1), ("embedding", "attention")),
+        _units([table, wide], (0, 1)),
+    ):
+        np.testing.assert_allclose(some, [0.1 * 8 / 30, 0.25], rtol=1e-5)
+    # Vectors with a role, where there are no kernels.
+    found = _units([np.ones(3), np.ones(2)], (0, 0), ("embedding", ""))
+    np.testing.assert_allclose(found, [5, 5], rtol=1e-5)
+
+
+def test_roles_are_what_keras_has():
+    inputs = keras.Input((6,))
+    hidden = keras_layers.Embedding(9, 8)(inputs)
+    hidden = keras_layers.MultiHeadAttention(2, 4)(hidden, hidden)
+    hidden = keras_layers.GroupQueryAttention(4, 2, 1)(hidden, hidden)
+    # As the critic of an actor: no attention is near it.
+    outputs = keras_layers.Dense(1, name="value")(hidden)
+    model = keras.Model(inputs, outputs)
+    optimizer = lopt_tf.HierarchicalRNN(step_unit="role", seed=0)
+    optimizer.build(model.trainable_variables)
+    paths = [v.path for v in model.trainable_variables]
+    numbers, roles = layers.of_paths(paths)
+    assert roles == ("embedding", *["attention"] * 16, "", "")
+    assert numbers == (0, *np.repeat(range(1, 10), 2))
+    (unit,) = [v for v in optimizer.variables if v.path.endswith("step_unit")]
+    values = [np.array(v) for v in model.trainable_variables]
+    variables = model.trainable_variables
+    optimizer.apply([tf.ones(v.shape) for v in variables])
+    expected = numpy_hierarchical_rnn.units(
+        values, layers.Layers(numbers, roles), by_role=True
+    )
+    np.testing.assert_allclose(np.array(unit)[0], expected, rtol=1e-4)
+    assert layers.of_paths(["net/query/kernel:0", "net/key/kernel:0"]).roles
+    assert layers.of_paths(["w", "embeddings:0", ""]).roles == (
+        *("", "embedding", ""),
+    )
 
 
 def test_the_unit_is_that_of_the_first_step():
@@ -656,8 +722,8 @@ def test_metatraining_tells_which_tensors_are_a_layer():
     carry = runs.begin(weights, runs.constants((0, 1)), drawn)
     found = carry.state["step_unit"].numpy()
     told, untold = (
-        step_unit.measure(drawn[0], 1, layers).numpy()
-        for layers in (problem.layers, None)
+        step_unit.measure(drawn[0], 1, told).numpy()
+        for told in (problem.structure, None)
     )
     np.testing.assert_allclose(found, told, rtol=1e-6)
     assert np.all(np.abs(found / untold - 1)[..., 1::2] > 0.01)

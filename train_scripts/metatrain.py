@@ -199,7 +199,8 @@ _RULE_SETTINGS = {
     "step_unit": (
         str,
         "'start': gradients and learning rates in a unit that is measured "
-        "where each tensor starts; '' for none.",
+        "where each tensor starts; 'role': that, and by what embeddings and "
+        "attention are for; '' for none.",
     ),
     "rest_without_gradient": (
         bool,

@@ -88,7 +88,12 @@ class HierarchicalRNN(LearnedOptimizer):
             their layer's kernels, or of all kernels. Networks of any width,
             and weights stored in any unit, then train alike; gradients of
             any magnitude count. It takes the place of
-            `use_parameter_scale`. None for none. Defaults to `None`.
+            `use_parameter_scale`. "role" is the same but for layers that
+            Keras names: an `Embedding`'s unit is at least twice the mean of
+            the other kernels, and those of `MultiHeadAttention`'s
+            queries, keys, values and output are 0.4 times it (the kernels
+            with neither role, geometric mean). None for none. Defaults to
+            `None`.
         rest_without_gradient: an element whose gradient has been exactly zero
             so far stays where it is, and out of its tensor's step length
             (not in the paper). Defaults to `False`.
