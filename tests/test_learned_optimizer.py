@@ -380,7 +380,7 @@ def test_sparse_gradients_with_repeated_rows_are_summed():
 def test_default_weights_in_a_compiled_loop_that_builds_the_model():
     model = keras.Sequential([keras.layers.Dense(2)])
     optimizer = lopt_tf.HierarchicalRNN.from_pretrained()
-    assert optimizer.rule.step_unit == "start"
+    assert optimizer.rule.step_unit == "role"
     images, labels = _data()
 
     @tf.function

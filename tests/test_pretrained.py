@@ -21,7 +21,7 @@ def test_shipped_weights_have_cards():
     names = lopt_tf.list_pretrained()
     assert names == [
         f"hierarchical_rnn_{name}"
-        for name in ("scaled", "all_round", "bounded", "lasting")
+        for name in ("roles", "all_round", "bounded", "lasting", "scaled")
     ]
     for name in names:
         card = pretrained.path(name).with_suffix(".md").read_text()
@@ -54,6 +54,14 @@ def test_shipped_weights_train_a_network(name):
     assert optimizer.get_config()["pretrained_name"] == shipped
     for array in optimizer.rule_weights().values():
         assert np.all(np.isfinite(array))
+
+
+def test_the_default_is_scaled_with_units_by_role():
+    load = lopt_tf.HierarchicalRNN.from_pretrained
+    made, default = load("hierarchical_rnn_scaled", step_unit="role"), load()
+    assert made.rule.get_config() == default.rule.get_config()
+    for name, array in default.rule_weights().items():
+        np.testing.assert_array_equal(array, made.rule_weights()[name])
 
 
 def test_the_lower_bound_is_all_that_two_of_them_differ_in():

@@ -35,7 +35,7 @@ _ELEMENT_STATE = (
 ROBUST = {
     "use_lr_shortcut": True,
     "max_log_lr": -2.3,
-    "step_unit": "start",
+    "step_unit": "role",
     "rest_without_gradient": True,
 }
 

@@ -13,7 +13,7 @@ from lopt_tf.optimizers import registry
 KIND = "lopt_tf.optimizer"
 _FOLDER = pathlib.Path(__file__).parent
 # What a user gets who names none.
-_DEFAULT = "hierarchical_rnn_scaled"
+_DEFAULT = "hierarchical_rnn_roles"
 
 
 def save(path, rule, weights):
