@@ -262,10 +262,10 @@ def test_roles_are_what_keras_has():
         values, layers.Layers(numbers, roles), by_role=True
     )
     np.testing.assert_allclose(np.array(unit)[0], expected, rtol=1e-4)
-    assert layers.of_paths(["net/query/kernel:0", "net/key/kernel:0"]).roles
-    assert layers.of_paths(["w", "embeddings:0", ""]).roles == (
-        *("", "embedding", ""),
-    )
+    # Plain variables of TensorFlow, and such without a layer.
+    given = ["query/kernel:0", "key/kernel:0", "w:0", "embeddings:0", ""]
+    expected = ("attention", "attention", "", "embedding", "")
+    assert layers.of_paths(given).roles == expected
 
 
 def test_the_unit_is_that_of_the_first_step():

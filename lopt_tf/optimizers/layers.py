@@ -41,7 +41,8 @@ def of_paths(paths):
 
 def _role(parts, beside):
     """The role of a variable, given the names of the layers beside its own."""
-    if parts[-1] == _TABLE:
+    *_, layer, name = ["", *parts]
+    if name == _TABLE:
         return "embedding"
-    is_attention = {*parts[-2:-1]} <= _OF_ATTENTION and beside >= _ASKED
+    is_attention = layer in _OF_ATTENTION and beside >= _ASKED
     return "attention" if is_attention else ""
